@@ -1,0 +1,78 @@
+# make run       set everything up, then boot a Linux virtual machine to a shell in this terminal
+# make test      set everything up, then pass the tests
+# make test-all  the tests that take long as well
+# make bench     the benchmarks, as ratios to what one would use instead
+# make lint      ruff, mypy, the layering contracts
+# make clean     remove all that was built
+#
+# PYTHON=...     the Python to build with (3.11 or newer)
+# RUN=...        options for `manor run`, for example: make run RUN="--cpus 2 --memory 512M"
+# TESTS=...      options for pytest, for example: make test TESTS="tests/unit/vmm -x"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+RUN ?=
+TESTS ?=
+BENCH ?=
+
+# What the native parts are made from. The generators import a few more modules of the package.
+NATIVE_SOURCES := $(shell find src/manor/engine src/manor/accel src/manor/base -name '*.py' \
+	-not -name '*_generated.py' 2>/dev/null)
+
+.PHONY: help run test test-all bench lint clean setup setup-test
+
+help:
+	@sed -n 's/^# \(make [a-z-]* .*\)/\1/p' Makefile
+
+run: setup
+	@$(BIN)/manor run $(RUN)
+
+test: lint
+	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+
+test-all: lint
+	@$(BIN)/python -m pytest -q $(TESTS)
+
+bench: setup-test
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+lint: setup-test
+	@$(BIN)/ruff check src tests setup.py
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+setup: $(STAMP)-native
+setup-test: $(STAMP)-native $(STAMP)-test
+
+# `mkdir` first: a stamp of an interrupted set-up must not be taken for a finished one, so each is touched last.
+$(STAMP)-venv: tools/setup/python
+	@PYTHON="$(PYTHON)" tools/setup/python $(VENV)
+	@touch $@
+
+$(STAMP)-packages: pyproject.toml tools/setup/requirements.py $(STAMP)-venv
+	@echo "Installing the Python packages that Manor needs ..."
+	@$(BIN)/python tools/setup/requirements.py build run | $(BIN)/python -m pip install -q --disable-pip-version-check -r /dev/stdin
+	@touch $@
+
+$(STAMP)-native: setup.py $(NATIVE_SOURCES) $(STAMP)-packages
+	@echo "Building the native parts ..."
+	@tools/setup/quiet $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(STAMP)-test: pyproject.toml tools/setup/requirements.py tools/setup/packages $(STAMP)-packages
+	@echo "Installing what the tests need ..."
+	@$(BIN)/python tools/setup/requirements.py test | $(BIN)/python -m pip install -q --disable-pip-version-check -r /dev/stdin
+	@tools/setup/packages --optional iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src/manor -name '*.so' -delete
+	find src/manor -name '*.c' -delete

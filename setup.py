@@ -1,0 +1,96 @@
+"""Build steps that setuptools does not know: generate the engine's stencils, compile its hot modules.
+
+Everything else about the package is in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+SOURCE = ROOT / "src"
+GENERATOR = "manor.engine.build"
+
+
+def has_generator() -> bool:
+    """Whether the source tree carries the engine (a documentation-only checkout may not)."""
+    return SOURCE.joinpath(*GENERATOR.split(".")).with_suffix(".py").exists()
+
+
+def native_modules() -> list[str]:
+    """Names of the modules that Cython compiles, as the engine lists them."""
+    if not has_generator():
+        return []
+    sys.path.insert(0, str(SOURCE))
+    try:
+        return list(import_module(GENERATOR).NATIVE_MODULES)
+    finally:
+        sys.path.remove(str(SOURCE))
+
+
+def extensions() -> list[Extension]:
+    """One extension for each native module; its source is the module's own .py file."""
+    return [
+        Extension(
+            name,
+            [f"src/{name.replace('.', '/')}.py"],
+            # -fwrapv: guest arithmetic wraps. -g0: a third of the size; nobody debugs the generated C.
+            extra_compile_args=["-O2", "-fwrapv", "-g0"],
+            libraries=["m"],
+        )
+        for name in native_modules()
+    ]
+
+
+def generate() -> None:
+    """Write the generated sources and tables beside the engine's sources.
+
+    In a process of its own: LLVM ends the process on an internal error, and this way the message stays readable.
+    """
+    if not has_generator():
+        return
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH")]))
+    subprocess.run(
+        [sys.executable, "-m", GENERATOR, "--out", str(SOURCE / "manor" / "engine")],
+        check=True,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+class GenerateThenBuildPy(build_py):
+    """Generate first, so that the generated files are found as modules and package data."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            generate()
+        super().run()
+
+
+class GenerateThenBuildExt(build_ext):
+    """Generate, turn the native modules into C, compile."""
+
+    def run(self) -> None:
+        from Cython.Build import cythonize
+
+        generate()
+        if self.extensions:
+            self.extensions[:] = cythonize(
+                self.extensions,
+                language_level=3,
+                annotate=False,
+                compiler_directives={"embedsignature": False},
+            )
+        super().run()
+
+
+setup(ext_modules=extensions(), cmdclass={"build_py": GenerateThenBuildPy, "build_ext": GenerateThenBuildExt})

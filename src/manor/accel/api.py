@@ -1,0 +1,91 @@
+"""What every accelerator offers, and what it asks of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from manor.base.exits import Exit
+from manor.mem.guest_memory import GuestMemory
+from manor.spec.cpu_state import CpuState
+
+
+class ExitHandler(Protocol):
+    """The machine's side of an access that leaves the guest.
+
+    Thread: the vCPU's. Addresses are guest-physical or ports; sizes are 1, 2, 4 or 8 bytes.
+    """
+
+    def pio_read(self, port: int, size: int) -> int: ...
+    def pio_write(self, port: int, size: int, value: int) -> None: ...
+    def mmio_read(self, vcpu_index: int, gpa: int, size: int) -> int: ...
+    def mmio_write(self, vcpu_index: int, gpa: int, size: int, value: int) -> None: ...
+
+
+class InterruptController(Protocol):
+    """The local APIC as a vCPU without an in-kernel one sees it. Thread: the vCPU's."""
+
+    def acknowledge(self) -> int | None:
+        """Deliver the highest pending interrupt: its vector, or None if none is deliverable now."""
+
+    def read_msr(self, index: int) -> int | None:
+        """Value of an APIC MSR (APIC_BASE, TSC_DEADLINE, x2APIC), None if it is not one or not readable."""
+
+    def write_msr(self, index: int, value: int) -> bool:
+        """Write an APIC MSR; False means #GP(0)."""
+
+    def get_tpr(self) -> int:
+        """CR8: task priority class, 0 to 15."""
+
+    def set_tpr(self, value: int) -> None: ...
+
+
+class Vcpu(Protocol):
+    """One guest processor. `run` belongs to one thread; the rest marked "any thread" is safe anywhere."""
+
+    index: int
+
+    def run(self) -> Exit:
+        """Run guest code on the calling thread until the VMM has something to do."""
+
+    def kick(self) -> None:
+        """Make `run` return Kicked soon; if it is not running, the next call returns at once. Any thread."""
+
+    def set_interrupt_controller(self, controller: InterruptController) -> None: ...
+
+    def interrupt_pending(self, pending: bool) -> None:
+        """Tell whether the interrupt controller has a deliverable interrupt. Any thread."""
+
+    def nmi(self) -> None:
+        """Any thread."""
+
+    def init(self) -> None:
+        """INIT signal: reset to the wait-for-SIPI state. Any thread."""
+
+    def sipi(self, vector: int) -> None:
+        """Start-up IPI: begin at vector * 4096 in real mode if waiting for it. Any thread."""
+
+    def has_work(self) -> bool:
+        """Whether `run` would make progress now: an interrupt, NMI, INIT or SIPI is pending. Any thread."""
+
+    def get_state(self) -> CpuState: ...
+    def set_state(self, state: CpuState) -> None: ...
+
+
+class VmHandle(Protocol):
+    """A virtual machine of one accelerator: memory and vCPUs."""
+
+    vcpus: Sequence[Vcpu]
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counters of the accelerator, by name; stable names, see docs/reference."""
+
+    def close(self) -> None: ...
+
+
+class Accel(Protocol):
+    """A way of running guests."""
+
+    name: str
+
+    def create_vm(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> VmHandle: ...

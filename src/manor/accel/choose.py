@@ -1,0 +1,43 @@
+"""Which accelerator runs the guest, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manor.accel.api import Accel
+from manor.base.errors import ConfigError, HostError
+from manor.spec.machine import ACCEL_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An accelerator and the reason for it, one clause for people."""
+
+    accel: Accel
+    why: str
+
+    def __str__(self) -> str:
+        return f"accelerator {self.accel.name}: {self.why}"
+
+
+def choose(name: str) -> Choice:
+    """The accelerator that `name` asks for; `auto` picks one.
+
+    Raises ConfigError for an unknown or unavailable name, HostError if the native parts are not built.
+    """
+    if name not in ACCEL_NAMES:
+        raise ConfigError("accel", f"{name!r} is unknown; give one of {', '.join(ACCEL_NAMES)}")
+    if name == "kvm":
+        raise ConfigError("accel", "kvm is not built yet; use dbt (binary translation), or auto")
+    if name == "dbt":
+        return Choice(_load_dbt(), "binary translation, as asked for")
+    return Choice(_load_dbt(), "binary translation, the only one there is so far (kvm is not built yet)")
+
+
+def _load_dbt() -> Accel:
+    """Imported here and not above: it loads the native engine, which most commands do not need."""
+    try:
+        from manor.accel.dbt.accel import DbtAccel
+    except ImportError as error:
+        raise HostError(f"the engine's native parts are not built ({error}); run: make, or pip install .") from error
+    return DbtAccel()

@@ -1,0 +1,1 @@
+"""Foundations: addresses, bits, time, errors, units, states. Imports nothing of ours."""

@@ -1,0 +1,44 @@
+"""Why `Vcpu.run` returned: one frozen value per reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """The guest executed HLT; nothing to do until an interrupt is pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForSipi:
+    """The vCPU waits for a start-up IPI (it was reset by INIT or never started)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kicked:
+    """Another thread asked the vCPU to leave guest mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Triple fault: the processor entered the shutdown state. `reason` is for people."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Debug:
+    """A breakpoint or single step of the host's debugger was reached at `rip`."""
+
+    rip: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The accelerator cannot go on; `reason` says why and where. The VM must stop."""
+
+    reason: str
+
+
+Exit = Halt | WaitForSipi | Kicked | Shutdown | Debug | Fault

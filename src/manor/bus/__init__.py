@@ -1,0 +1,1 @@
+"""Address dispatch to devices, interrupt lines and message-signalled interrupts."""

@@ -1,0 +1,71 @@
+"""`manor`: the group of commands, and the edge where errors become a sentence and an exit status."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from manor import __version__
+from manor.base.errors import ConfigError, ManorError
+from manor.cli.status import EXIT_ERROR, EXIT_USAGE
+
+COMMANDS: Final = {
+    "run": ("manor.cli.run:run", "Boot a virtual machine in this terminal."),
+    "completion": ("manor.cli.completion:completion", "Print the completion script for a shell."),
+}
+"""name -> ("module:object", one line of help). The help stands here so that `manor --help` imports no command."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{COMMANDS[cmd_name][0]} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="manor", message="%(prog)s %(version)s")
+def manor() -> None:
+    """A hypervisor written in Python."""
+
+
+def main() -> None:
+    """The entry point of the `manor` program. Ends the process."""
+    try:
+        sys.exit(manor(prog_name="manor", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except ConfigError as error:
+        sys.exit(fail(describe(error), EXIT_USAGE))
+    except ManorError as error:
+        sys.exit(fail(str(error), EXIT_ERROR))
+
+
+def describe(error: ConfigError) -> str:
+    """The error in the words of the command line: fields of the description are options here."""
+    return f"--{error.path}: {error.message}" if error.path else error.message
+
+
+def fail(message: str, status: int) -> int:
+    """Print one sentence on standard error; returns `status`."""
+    print(f"manor: {message.rstrip('.')}.", file=sys.stderr)
+    return status

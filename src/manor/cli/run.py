@@ -1,0 +1,217 @@
+"""`manor run`: boot a virtual machine and be its terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from manor.base.errors import ConfigError
+from manor.base.units import parse_size
+from manor.cli.status import EXIT_SIGNAL, STATUS
+from manor.cli.trace import KINDS, parse_kinds, tracing
+from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
+
+if TYPE_CHECKING:
+    from manor.vmm.vm import Vm
+
+STDIN: Final = 0
+STDOUT: Final = 1
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_EPILOG: Final = """\b
+Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wrong options;
+3 the guest rebooted (with --no-reboot); 4 its kernel panicked; 5 triple fault;
+128+N ended by signal N.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.option(
+    "--kernel", metavar="FILE", type=click.Path(path_type=Path),
+    help="A Linux kernel: bzImage or ELF. Default: Debian's, with an initrd of Manor's own.",
+)  # fmt: skip
+@click.option("--initrd", metavar="FILE", type=click.Path(path_type=Path), help="The initial RAM disk.")
+@click.option("--append", metavar="TEXT", help="The kernel command line (for the default guest: an addition).")
+@click.option("--memory", metavar="SIZE", default="256M", show_default=True, help="Size of RAM.")
+@click.option("--cpus", metavar="N", type=int, default=1, show_default=True, help=f"vCPUs, 1 to {MAX_CPUS}.")
+@click.option(
+    "--accel", metavar="|".join(ACCEL_NAMES), default="auto", show_default=True, help="What runs the guest."
+)
+@click.option(
+    "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
+    help="The console that your keys and window size go to; the output of both is shown.",
+)  # fmt: skip
+@click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")
+@click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
+@click.option(
+    "--trace", metavar="KIND,...", multiple=True,
+    help=f"Print events as they happen, on standard error: {', '.join(KINDS)}.",
+)  # fmt: skip
+@click.option(
+    "--trace-file", metavar="FILE", type=click.Path(path_type=Path),
+    help="Write the events there instead; as JSON lines if the name ends in .jsonl.",
+)  # fmt: skip
+def run(
+    kernel: Path | None,
+    initrd: Path | None,
+    append: str | None,
+    memory: str,
+    cpus: int,
+    accel: str,
+    console: ConsoleName,
+    no_reboot: bool,
+    stats: bool,
+    as_json: bool,
+    trace: tuple[str, ...],
+    trace_file: Path | None,
+) -> int:
+    """Boot a virtual machine in this terminal.
+
+    Without options it boots a small Debian Linux to a shell. Ctrl-] leaves.
+    """
+    from manor.accel.choose import choose
+    from manor.mem.layout import MAX_RAM
+    from manor.spec.check import check_size
+
+    # Everything that can be wrong is looked at before anything starts.
+    try:
+        size = parse_size(memory)
+    except ValueError as error:
+        raise ConfigError("memory", str(error)) from error
+    check_size(size, cpus, MAX_RAM)
+    if initrd is not None and kernel is None:
+        raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
+    kinds = parse_kinds(trace)
+    choice = choose(accel)
+    with tracing(kinds, trace_file):
+        spec = _describe(kernel, initrd, append, size, cpus, console)
+        from manor.vmm.vm import Vm
+
+        vm = Vm(spec, choice.accel, reboot=not no_reboot)
+        vm.prepare()
+        print(f"manor: {choice}.", file=sys.stderr)
+        status = _attach_and_wait(vm)
+    if stats or as_json:
+        _print_statistics(vm, as_json)
+    return status
+
+
+def _describe(
+    kernel: Path | None, initrd: Path | None, append: str | None, memory: int, cpus: int, console: ConsoleName
+) -> MachineSpec:
+    """The machine to boot; fetches the default guest if no kernel is given."""
+    if kernel is not None:
+        return MachineSpec(kernel, initrd, append or "", memory, cpus, console)
+    from manor.cli.progress import shown_progress
+    from manor.guests.default import default_guest
+
+    with shown_progress() as progress:
+        guest = default_guest(progress)
+    words = [guest.cmdline, *_terminal_words(), append]
+    return MachineSpec(guest.kernel, guest.initrd, " ".join(filter(None, words)), memory, cpus, console)
+
+
+def _terminal_words() -> list[str]:
+    """The terminal's kind and size as kernel words: a serial line carries neither."""
+    from manor.vmm.terminal import is_terminal, window_size
+
+    if not (is_terminal(STDIN) and is_terminal(STDOUT)):
+        return []
+    term = os.environ.get("TERM", "")
+    words = [f"TERM={term}"] if term and all(c.isalnum() or c in "-+._" for c in term) else []
+    size = window_size(STDOUT)
+    return [*words, f"COLUMNS={size[0]}", f"LINES={size[1]}"] if size else words
+
+
+def _attach_and_wait(vm: Vm) -> int:
+    """Run `vm` with this process's standard input and output as its console; returns the exit status."""
+    from manor.vmm.lifecycle import Reason, VmEnd
+    from manor.vmm.terminal import InputReader, OutputWriter, RawMode, window_size
+
+    received: list[int] = []
+
+    def leave(number: int, detail: str) -> None:
+        if not received:
+            received.append(number)
+            vm.request_end(VmEnd(Reason.STOPPED, detail))
+
+    writer = OutputWriter(STDOUT, lambda: leave(signal.SIGPIPE, "nobody reads the output"))
+    port = vm.serial if vm.spec.console == "serial" else vm.console
+    vm.serial.show_on(writer)
+    vm.console.show_on(writer)
+    # The signals' handlers only leave a note: what they ask for takes locks that the main thread may hold.
+    wake = threading.Event()
+    noted: list[int] = []
+    with _signals(noted, wake):
+        raw = RawMode(STDIN)
+        reader = InputReader(
+            STDIN, vm.loop, port, lambda: vm.request_end(VmEnd(Reason.STOPPED, "Ctrl-]")), lambda: raw.is_active
+        )
+        try:
+            vm.start()
+            vm.on_end(wake.set)
+            with raw:
+                if raw.is_active:
+                    print("manor: Ctrl-] leaves.\r", file=sys.stderr)
+                if (size := window_size(STDOUT)) is not None:
+                    vm.resize(*size)
+                reader.start()
+                while vm.end is None:
+                    wake.wait()
+                    wake.clear()
+                    while noted:
+                        number = noted.pop(0)
+                        if number == signal.SIGWINCH:
+                            if (size := window_size(STDOUT)) is not None:
+                                vm.resize(*size)
+                        else:
+                            leave(number, signal.Signals(number).name)
+                reader.stop()
+                writer.close(is_abandoned=lambda: any(number != signal.SIGWINCH for number in noted))
+        finally:
+            writer.release()
+    end = vm.wait()
+    if end.reason not in (Reason.POWER_OFF, Reason.STOPPED):
+        print(f"manor: the VM ended: {end}.", file=sys.stderr)
+    if received and end.reason is Reason.STOPPED:
+        return EXIT_SIGNAL + received[0]
+    if end.reason is Reason.STOPPED and vm.serial.has_panicked:
+        return STATUS[Reason.PANIC]
+    return STATUS[end.reason]
+
+
+@contextmanager
+def _signals(noted: list[int], wake: threading.Event) -> Iterator[None]:
+    """Note signals in `noted` instead of dying by them, for a `with` block."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        wake.set()
+
+    old = {number: signal.signal(number, note) for number in (*ENDING_SIGNALS, signal.SIGWINCH)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _print_statistics(vm: Vm, as_json: bool) -> None:
+    from manor.cli.statistics import text
+
+    statistics = vm.statistics()
+    if as_json:
+        print(json.dumps(statistics.as_dict(), sort_keys=True), file=sys.stderr)
+    else:
+        print(text(statistics), file=sys.stderr, end="")

@@ -1,0 +1,32 @@
+"""The statistics of a VM as text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from manor.vmm.vm import Statistics
+
+
+def text(statistics: Statistics) -> str:
+    """A few aligned lines: time, the accelerator's counters, exits by device."""
+    rows: list[tuple[str, str]] = [
+        ("wall time", f"{statistics.wall_ns / 1e9:.3f} s"),
+        ("processor time", f"{statistics.cpu_ns / 1e9:.3f} s"),
+        ("halts", f"{statistics.halts:,}"),
+        ("I/O loop", f"{statistics.wakeups:,} wake-ups, {statistics.timers:,} timers"),
+    ]
+    rows += [(name.replace("_", " "), _number(name, value)) for name, value in statistics.accel.items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    total = sum(statistics.exits.values())
+    lines.append(f"{'exits':<{width}}  {total:,}")
+    for device, count in sorted(statistics.exits.items(), key=lambda item: (-item[1], item[0])):
+        lines.append(f"  {device:<{width}}{count:,}")
+    return "\n".join(lines) + "\n"
+
+
+def _number(name: str, value: int | float) -> str:
+    if name.endswith("_ns"):
+        return f"{value / 1e9:.3f} s"
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"

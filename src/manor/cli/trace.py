@@ -1,0 +1,81 @@
+"""`--trace`: the kinds of events a user can ask for, and where their lines go."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TextIO
+
+from manor.base.clock import HostClock
+from manor.base.errors import ConfigError
+from manor.trace import sink
+from manor.trace.event import Event
+
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "syscalls": ("syscall_*",),
+    "interrupts": ("interrupt_*", "lapic_*", "ioapic_*", "apic_*"),
+    "exits": ("exit_*", "vcpu_exit"),
+    "blocks": ("block_*",),
+    "guest-errors": ("guest_error", "bus_unmapped_*"),
+}
+"""What `--trace` accepts -> globs over the names of the declared events."""
+
+
+def parse_kinds(values: Iterable[str]) -> list[str]:
+    """The kinds named in `values`, each of which may be a comma-separated list. Raises ConfigError."""
+    kinds = [kind.strip() for value in values for kind in value.split(",") if kind.strip()]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ConfigError("trace", f"{kind!r} is unknown; give one or more of {', '.join(KINDS)}")
+    return list(dict.fromkeys(kinds))
+
+
+class _Lines:
+    """A TextSink or JsonSink over a file that may be closed under a thread that is still firing."""
+
+    def __init__(self, target: sink.TextSink | sink.JsonSink) -> None:
+        self._target = target
+        self.is_open = True
+
+    def emit(self, event: Event, values: tuple[object, ...]) -> None:
+        if self.is_open:
+            self._target.emit(event, values)
+
+
+@contextmanager
+def tracing(kinds: list[str], file: Path | None) -> Iterator[None]:
+    """Trace `kinds` into `file` (JSON lines if it ends in .jsonl) or to standard error, for a `with` block.
+
+    Raises ConfigError if the file cannot be written.
+    """
+    if not kinds:
+        if file is not None:
+            raise ConfigError("trace-file", "it needs --trace to say what to write into it")
+        yield
+        return
+    with _open(file) as stream:
+        clock = HostClock()
+        is_json = file is not None and file.suffix == ".jsonl"
+        lines = _Lines(sink.JsonSink(stream, clock) if is_json else sink.TextSink(stream, clock))
+        for kind in kinds:
+            for pattern in KINDS[kind]:
+                sink.enable(pattern, lines)
+        try:
+            yield
+        finally:
+            lines.is_open = False
+            sink.disable("*", lines)
+
+
+def _open(file: Path | None) -> TextIO:
+    if file is None:
+        # A terminal in raw mode does not return the carriage by itself.
+        newline = "\r\n" if sys.stdin.isatty() and sys.stderr.isatty() else "\n"
+        return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", newline=newline)
+    try:
+        return file.open("w", buffering=1 << 16, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("trace-file", f"cannot write {file}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Device models: they know neither their address, their machine nor threads."""

@@ -1,0 +1,1 @@
+"""Virtio devices: queues, device state machine, transports, device types."""

@@ -1,0 +1,109 @@
+"""Generate what the engine is compiled from: run by the package's build, and by hand with --inplace.
+
+    python -m manor.engine.build --out src/manor/engine     generate only
+    python -m manor.engine.build --inplace                  generate, compile beside the sources
+
+Generated: `env.pxd` from the layout, the interpreter from the uop table, the instruction tables
+from the declarations, the stencils from the uop table by LLVM. Nothing is generated or compiled
+when a guest runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+NATIVE_MODULES: Final = (
+    "manor.engine.callback_native",
+    "manor.engine.cache_native",
+    "manor.engine.walk_native",
+    "manor.engine.softmmu_native",
+    "manor.engine.isa.x86.flags_native",
+    "manor.engine.isa.x86.descriptor_native",
+    "manor.engine.isa.x86.task_native",
+    "manor.engine.isa.x86.paging_native",
+    "manor.engine.isa.x86.exception_native",
+    "manor.engine.isa.x86.debug_native",
+    "manor.engine.isa.x86.segment_native",
+    "manor.engine.isa.x86.system_native",
+    "manor.engine.isa.x86.fpu_native",
+    "manor.engine.isa.x86.integer_native",
+    "manor.engine.isa.x86.translate_native",
+    "manor.engine.interp_native",
+    "manor.engine.cpu_native",
+)
+"""Compiled by Cython, in the order of their C-level dependencies."""
+
+COMPILE_ARGS: Final = ("-O2", "-fwrapv", "-fno-strict-aliasing", "-g0", "-ffp-contract=off", "-msse4.2", "-mcx16")
+"""-fno-strict-aliasing: guest memory is read at every width. -ffp-contract=off: no fused multiply-add."""
+
+
+def native_source(name: str, root: Path) -> Path:
+    """Source file of a native module below the package root (the folder that holds `manor`)."""
+    path = root.joinpath(*name.split("."))
+    return path.with_suffix(".pyx") if name.endswith("interp_native") else path.with_suffix(".py")
+
+
+def write_if_changed(path: Path, data: bytes) -> bool:
+    """Write only what differs, so that nothing is compiled again for nothing."""
+    if path.exists() and path.read_bytes() == data:
+        return False
+    path.write_bytes(data)
+    return True
+
+
+def generate(out: Path) -> None:
+    """Write all generated files below `out`, the engine's source folder."""
+    env = importlib.import_module("manor.engine.env")
+    write_if_changed(out / "env.pxd", env.render_pxd().encode())
+    emit_interp = importlib.import_module("manor.engine.uop.emit_interp")
+    write_if_changed(out / "interp_native.pyx", emit_interp.render().encode())
+    write_if_changed(out / "interp_native.pxd", emit_interp.render_pxd().encode())
+    tables = importlib.import_module("manor.engine.isa.x86.tables")
+    write_if_changed(out / "isa" / "x86" / "tables.bin", tables.serialize())
+
+
+def compile_inplace(root: Path, names: list[str]) -> None:
+    """Compile native modules beside their sources; what is newer than its sources is left alone."""
+    from Cython.Build import cythonize
+    from setuptools import Extension
+    from setuptools.dist import Distribution
+
+    extensions = [
+        Extension(name, [str(native_source(name, root))], extra_compile_args=list(COMPILE_ARGS)) for name in names
+    ]
+    modules = cythonize(extensions, build_dir=str(root.parent / "build" / "cython"), quiet=True, nthreads=2)
+    distribution = Distribution({"name": "manor-native", "ext_modules": modules, "package_dir": {"": str(root)}})
+    command = distribution.get_command_obj("build_ext")
+    command.inplace = True  # type: ignore[attr-defined]
+    command.parallel = 2  # type: ignore[attr-defined]
+    command.build_temp = str(root.parent / "build" / "temp")  # type: ignore[attr-defined]
+    command.ensure_finalized()
+    command.run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder to generate into (default: this one)")
+    parser.add_argument("--inplace", action="store_true", help="compile the native modules too")
+    parser.add_argument("--only", nargs="*", help="compile only these modules")
+    arguments = parser.parse_args()
+    here = Path(__file__).resolve().parent
+    generate(arguments.out or here)
+    if arguments.inplace:
+        # In a process of its own: a module that is being replaced must not be loaded.
+        names = arguments.only or list(NATIVE_MODULES)
+        code = (
+            "from pathlib import Path; from manor.engine.build import compile_inplace; "
+            f"compile_inplace(Path({str(here.parent.parent)!r}), {names!r})"
+        )
+        return subprocess.run([sys.executable, "-c", code], check=False).returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

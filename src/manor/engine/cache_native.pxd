@@ -1,0 +1,27 @@
+# The code cache: blocks by key and by page.
+from libc.stdint cimport uint64_t, int64_t, uint32_t, int32_t, uint16_t, uint8_t
+from manor.engine.env cimport Env
+from manor.engine.vm cimport Vm, Block, unlink_fn
+from manor.engine.host cimport atomic_cas64, atomic_store64, U64_MAX
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+cdef struct CodeCache:
+    Block **hash
+    Block *blocks
+    uint64_t block_count
+    uint64_t block_capacity
+    uint8_t *arena          # uops of the blocks
+    uint64_t arena_used
+    uint64_t arena_size
+
+cdef void lock_cache(Vm *vm) noexcept nogil
+cdef void unlock_cache(Vm *vm) noexcept nogil
+cdef Block *find_block(Vm *vm, uint64_t pc, uint64_t gpa, uint32_t flags) noexcept nogil
+cdef Block *new_block(Vm *vm, uint64_t uop_bytes) noexcept nogil
+cdef void insert_block(Vm *vm, Block *block) noexcept nogil
+cdef int code_written(Vm *vm, Env *env, uint64_t gpa, uint32_t size) noexcept nogil
+cdef void empty_cache(Vm *vm) noexcept nogil
+cdef int create_cache(Vm *vm) noexcept nogil
+cdef void destroy_cache(Vm *vm) noexcept nogil

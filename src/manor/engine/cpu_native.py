@@ -1,0 +1,440 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The run loop of a translated vCPU, and the objects that Python sees.
+
+WHY NATIVE: between two blocks that are not chained this loop is all there is.
+SAFETY: an Env is written by its own vCPU's thread, except the `*_pending` and `interrupt`
+cells, which any thread may set. The Vm, its Envs and the code cache are freed when the
+EngineVm is, which its Cpu objects keep alive; guest memory belongs to the caller, who is kept
+alive through `memory`. Everything here runs without the GIL but for the calls to Python.
+"""
+
+import cython
+from cython.cimports.cpython.ref import PyObject
+from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.manor.engine.cache_native import (
+    code_written,
+    create_cache,
+    destroy_cache,
+    empty_cache,
+    find_block,
+    insert_block,
+    lock_cache,
+    new_block,
+    unlock_cache,
+)
+from cython.cimports.manor.engine.cpu_native import (
+    MAP_ANONYMOUS,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    Scratch,
+    mmap,
+    munmap,
+)
+from cython.cimports.manor.engine.env import Env
+from cython.cimports.manor.engine.host import atomic_exchange32, monotonic_ns
+from cython.cimports.manor.engine.interp_native import interpret
+from cython.cimports.manor.engine.isa.x86.debug_native import after_instruction, before_instruction, needs_single_step
+from cython.cimports.manor.engine.isa.x86.exception_native import deliver_event, service_events
+from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
+from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave
+from cython.cimports.manor.engine.isa.x86.segment_native import update_block_flags
+from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
+from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
+from cython.cimports.manor.engine.softmmu_native import fetch_gpa, protect_code_page, tlb_flush
+from cython.cimports.manor.engine.uop.uop import Uop
+from cython.cimports.manor.engine.vm import Block, Vm
+
+from manor.engine import env as _env
+
+cython.declare(
+    JUMP_MASK=uint64_t, KEY_SHIFT=cython.int, F_ONE_INSN=uint32_t, F_CODE64=uint32_t,
+    X_EXCEPTION=cython.int, X_RETRY=cython.int, X_ONE_INSN=cython.int, X_HALT=cython.int, X_SHUTDOWN=cython.int,
+    X_HOST=cython.int, X_FLUSH=cython.int, S_BLOCKS=cython.int, S_INSNS=cython.int, S_UOPS=cython.int,
+    S_TRANSLATE_NS=cython.int, S_DISPATCHES=cython.int, S_HALTS=cython.int, R_IF=uint64_t, R_TF=uint64_t,
+)  # fmt: skip
+JUMP_MASK = _env.JUMP_CACHE_ENTRIES - 1
+KEY_SHIFT = _env.JUMP_KEY_SHIFT
+F_ONE_INSN = _env.FLAG_ONE_INSN
+F_CODE64 = _env.FLAG_CODE64
+X_EXCEPTION = _env.FAULT_EXCEPTION
+X_RETRY = _env.FAULT_RETRY
+X_ONE_INSN = _env.FAULT_ONE_INSN
+X_HALT = _env.FAULT_HALT
+X_SHUTDOWN = _env.FAULT_SHUTDOWN
+X_HOST = _env.FAULT_HOST
+X_FLUSH = _env.FAULT_FLUSH
+S_BLOCKS = _env.STATS.index("blocks_translated")
+S_INSNS = _env.STATS.index("insns_translated")
+S_UOPS = _env.STATS.index("uops_translated")
+S_TRANSLATE_NS = _env.STATS.index("translate_ns")
+S_DISPATCHES = _env.STATS.index("dispatches")
+S_HALTS = _env.STATS.index("halts")
+R_IF = 0x200
+R_TF = 0x100
+PAGE_MASK = cython.declare(uint64_t, 0xFFF)
+MASK32 = cython.declare(uint64_t, 0xFFFFFFFF)
+NO_PAGE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+
+HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
+"""What `Cpu.run` returns: the halt reason."""
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def linear_rip(env: cython.pointer(Env)) -> uint64_t:
+    if env.block_flags & F_CODE64:
+        return env.rip
+    return (env.rip + env.seg_base[1]) & MASK32
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), linear: uint64_t, gpa: uint64_t,
+                    flags: uint32_t) -> cython.pointer(Block):  # fmt: skip
+    """Find or make the block at env.rip. NULL with env.fault set if that is not possible."""
+    vm: cython.pointer(Vm) = cython.cast(cython.pointer(Vm), env.vm)
+    block: cython.pointer(Block)
+    t: cython.pointer(Translator) = cython.address(scratch.translator)
+    started: uint64_t
+    size: cython.int
+    page: uint64_t = gpa >> 12
+    lock_cache(vm)
+    block = find_block(vm, env.rip, gpa, flags)
+    if block != cython.NULL:
+        unlock_cache(vm)
+        return block
+    if gpa >= vm.ram_top:
+        unlock_cache(vm)
+        env.fault = X_SHUTDOWN
+        return cython.NULL
+    started = monotonic_ns()
+    # Protect before reading: a store that comes later finds the page marked and waits for the lock.
+    if not vm.page_code[page]:
+        vm.page_code[page] = 1
+        protect_code_page(vm, gpa)
+    t.out = cython.address(scratch.uops[0])
+    size = translate(vm, env, env.rip, linear, gpa, flags, t)
+    if size < 0:
+        unlock_cache(vm)
+        if env.fault == 0:
+            env.fault = X_SHUTDOWN
+        return cython.NULL
+    block = new_block(vm, t.count * cython.sizeof(Uop))
+    if block == cython.NULL:
+        unlock_cache(vm)
+        env.fault = X_FLUSH
+        return cython.NULL
+    block.pc = env.rip
+    block.gpa = gpa
+    block.flags = flags
+    block.size = size & ~(1 << 30)
+    block.insn_count = t.insn_count
+    block.uop_count = t.count
+    block.exit_pc[0] = t.exit_pc[0]
+    block.exit_pc[1] = t.exit_pc[1]
+    memcpy(block.uops, t.out, t.count * cython.sizeof(Uop))
+    if size & (1 << 30):
+        block.gpa2 = t.imm2
+        if not vm.page_code[block.gpa2 >> 12]:
+            vm.page_code[block.gpa2 >> 12] = 1
+            protect_code_page(vm, block.gpa2)
+    insert_block(vm, block)
+    unlock_cache(vm)
+    env.stats[S_BLOCKS] += 1
+    env.stats[S_INSNS] += block.insn_count
+    env.stats[S_UOPS] += block.uop_count
+    env.stats[S_TRANSLATE_NS] += monotonic_ns() - started
+    return block
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def next_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), extra: uint32_t) -> cython.pointer(Block):
+    """The block at env.rip, from the jump cache if it is there. extra: flags on top of the mode's."""
+    flags: uint32_t = env.block_flags | extra
+    key: uint64_t = env.rip ^ (cython.cast(uint64_t, flags) << KEY_SHIFT)
+    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[(env.rip & JUMP_MASK) * 2])
+    block: cython.pointer(Block)
+    linear: uint64_t
+    gpa: uint64_t
+    if entry[0] == key:
+        return cython.cast(cython.pointer(Block), cython.cast(cython.p_void, entry[1]))
+    linear = linear_rip(env)
+    gpa = fetch_gpa(env, linear)
+    if env.fault:
+        return cython.NULL
+    block = translate_block(env, scratch, linear, gpa, flags)
+    if block != cython.NULL:
+        entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, block))
+        entry[0] = key
+        if not block.valid:
+            entry[0] = NO_PAGE
+    return block
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def run_one(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.void:
+    """Execute a single instruction: TF, breakpoints, a store into its own block, an interrupt shadow."""
+    stepping: cython.int = needs_single_step(env)
+    trap: cython.int = (env.rflags & R_TF) != 0
+    block: cython.pointer(Block)
+    env.shadow = 0
+    if stepping and before_instruction(env):
+        return
+    block = next_block(env, scratch, F_ONE_INSN)
+    if block == cython.NULL:
+        return
+    env.one_insn = 1
+    interpret(env, block)
+    env.one_insn = 0
+    if stepping and env.fault == 0:
+        after_instruction(env, trap)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def take_events(env: cython.pointer(Env)) -> cython.int:
+    """At an instruction boundary with env.interrupt set. Returns a halt reason or HALT_NONE."""
+    vector: int32_t
+    atomic_exchange32(cython.address(env.interrupt), 0)
+    if atomic_exchange32(cython.address(env.tlb_flush_pending), 0):
+        tlb_flush(env, 0)
+    if atomic_exchange32(cython.address(env.init_pending), 0):
+        reset_cpu(env, 1)
+        env.halted = 0
+        env.wait_sipi = 1
+    if env.wait_sipi:
+        vector = atomic_exchange32(cython.address(env.sipi_pending), 0)
+        if vector:
+            env.wait_sipi = 0
+            env.seg_selector[1] = (vector - 1) << 8
+            env.seg_base[1] = (vector - 1) << 12
+            env.rip = 0
+            update_block_flags(env)
+    else:
+        env.sipi_pending = 0
+    if atomic_exchange32(cython.address(env.kick_pending), 0):
+        return 1  # HALT_KICKED
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def run_loop(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.int:
+    """Run guest code until something that the caller must handle; returns a halt reason."""
+    block: cython.pointer(Block)
+    reason: cython.int
+    while True:
+        if env.interrupt:
+            reason = take_events(env)
+            if reason:
+                return reason
+        if env.wait_sipi:
+            if env.interrupt == 0:
+                return 3  # HALT_WAIT_SIPI
+            continue
+        if (env.irq_pending or env.nmi_pending) and not env.shadow:
+            if service_events(env):
+                env.halted = 0
+        if env.fault == 0:
+            if env.halted:
+                return 2  # HALT_HALTED
+            if env.shadow or needs_single_step(env):
+                run_one(env, scratch)
+            else:
+                block = next_block(env, scratch, 0)
+                while block != cython.NULL and not env.interrupt:
+                    if interpret(env, block) == cython.NULL or env.shadow:
+                        break
+                    if env.irq_pending and env.rflags & R_IF:
+                        break
+                    if env.rflags & R_TF:
+                        break
+                    block = next_block(env, scratch, 0)
+                env.stats[S_DISPATCHES] += 1
+        if env.fault == 0:
+            continue
+        if env.fault == X_EXCEPTION:
+            deliver_event(env)
+        elif env.fault == X_ONE_INSN:
+            env.fault = 0
+            run_one(env, scratch)
+        elif env.fault == X_RETRY:
+            env.fault = 0
+        elif env.fault == X_HALT:
+            env.fault = 0
+            env.halted = 1
+            env.stats[S_HALTS] += 1
+        elif env.fault == X_FLUSH:
+            env.fault = 0
+            return 6  # HALT_FLUSH
+        elif env.fault == X_SHUTDOWN:
+            return 4  # HALT_SHUTDOWN
+        elif env.fault == X_HOST:
+            env.fault = 0
+            return 5  # HALT_HOST
+
+
+@cython.cclass
+class EngineVm:
+    """Memory and vCPUs of one VM.
+
+    regions: (start gpa, size, host address, is_rom) of guest memory, disjoint; the host memory
+    must outlive this object (`memory` is kept for that). callbacks: one EngineCallbacks a vCPU.
+    Raises ValueError for more regions or vCPUs than the engine has room for, MemoryError.
+    """
+
+    def __init__(self, regions: list[tuple[int, int, int, bool]], callbacks: list[object], memory: object) -> None:
+        index: cython.int
+        self.memory = memory
+        self.cpus = []
+        self.vm = cython.cast(cython.pointer(Vm), calloc(1, cython.sizeof(Vm)))
+        if self.vm == cython.NULL:
+            raise MemoryError("no memory for the engine")
+        if len(regions) > 8:
+            raise ValueError(f"{len(regions)} memory regions; the engine has room for 8")
+        if not 0 < len(callbacks) <= 256:
+            raise ValueError(f"{len(callbacks)} vCPUs; the engine runs 1 to 256")
+        for index, (start, size, host, rom) in enumerate(regions):
+            self.vm.ram[index].start = start
+            self.vm.ram[index].size = size
+            self.vm.ram[index].host = cython.cast(
+                cython.pointer(uint8_t), cython.cast(cython.p_void, cython.cast(uint64_t, host))
+            )
+            self.vm.ram[index].rom = rom
+            self.vm.ram_top = max(self.vm.ram_top, cython.cast(uint64_t, start + size))
+        self.vm.ram_count = len(regions)
+        if not create_cache(self.vm):
+            raise MemoryError("no memory for the code cache")
+        for index, callback in enumerate(callbacks):
+            self.cpus.append(Cpu(self, index, callback))
+
+    def __dealloc__(self) -> None:
+        index: cython.int
+        if self.vm != cython.NULL:
+            destroy_cache(self.vm)
+            for index in range(self.vm.cpu_count):
+                munmap(self.vm.cpus[index], cython.sizeof(Env))
+            free(self.vm)
+
+    def code_written(self, gpa: int, size: int) -> None:
+        """A device wrote guest memory: drop what was translated from it. Any thread."""
+        start: uint64_t = gpa
+        count: uint32_t = size
+        with cython.nogil:
+            if count:
+                code_written(self.vm, cython.NULL, start, count)
+
+    def empty_cache(self) -> None:
+        """Drop all translations. No vCPU of this VM may be inside `run`."""
+        empty_cache(self.vm)
+
+
+@cython.cclass
+class Cpu:
+    """One vCPU. `run` belongs to one thread; the setters of pending events may be called by any."""
+
+    def __cinit__(self, owner: EngineVm, index: int, callbacks: object) -> None:
+        memory: cython.p_void = mmap(
+            cython.NULL, cython.sizeof(Env), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+        )
+        self.owner = owner
+        self.index = index
+        self.callbacks = callbacks
+        if memory == cython.cast(cython.p_void, NO_PAGE):
+            raise MemoryError("no memory for a vCPU")
+        self.env = cython.cast(cython.pointer(Env), memory)
+        self.scratch = cython.cast(cython.pointer(Scratch), calloc(1, cython.sizeof(Scratch)))
+        if self.scratch == cython.NULL:
+            raise MemoryError("no memory for a vCPU")
+        owner.vm.cpus[index] = self.env
+        owner.vm.cpu_count = index + 1
+        self.env.vm = cython.cast(uint64_t, cython.cast(cython.p_void, owner.vm))
+        self.env.callbacks = cython.cast(uint64_t, cython.cast(cython.p_void, callbacks))
+        self.env.index = index
+        tlb_flush(self.env, 0)
+        reset_cpu(self.env, 0)
+        update_block_flags(self.env)
+
+    def __dealloc__(self) -> None:
+        free(self.scratch)
+
+    def run(self) -> int:
+        """Run guest code until a halt reason (HALT_*). Thread: this vCPU's own; the GIL is released."""
+        reason: cython.int
+        with cython.nogil:
+            fpu_enter(self.env)
+            reason = run_loop(self.env, self.scratch)
+            fpu_leave(self.env)
+        return reason
+
+    @property
+    def state(self) -> memoryview:
+        """The env as writable bytes, laid out by `engine.env`. Only while the vCPU is not running."""
+        return cython.cast(uint8_t[: cython.sizeof(Env)], cython.cast(cython.pointer(uint8_t), self.env)).memview  # type: ignore
+
+    def address(self) -> int:
+        """Host address of the env, for tools that read it while the vCPU runs."""
+        return cython.cast(uint64_t, cython.cast(cython.p_void, self.env))
+
+    def flags(self) -> int:
+        """RFLAGS."""
+        return read_rflags(self.env)
+
+    def set_flags(self, value: int) -> None:
+        write_rflags(self.env, value)
+
+    def changed(self) -> None:
+        """State was written from outside: recompute what depends on it and forget translations of addresses."""
+        tlb_flush(self.env, 0)
+        update_block_flags(self.env)
+
+    def reset(self, init: bool) -> None:
+        """State after RESET, or after INIT."""
+        reset_cpu(self.env, 1 if init else 0)
+        update_block_flags(self.env)
+
+    # ------------------------------------------------------------------ events; any thread
+    def interrupt_pending(self, pending: bool) -> None:
+        self.env.irq_pending = 1 if pending else 0
+        if pending:
+            self.env.interrupt = 1
+
+    def nmi(self) -> None:
+        self.env.nmi_pending = 1
+        self.env.interrupt = 1
+
+    def init(self) -> None:
+        self.env.init_pending = 1
+        self.env.interrupt = 1
+
+    def sipi(self, vector: int) -> None:
+        self.env.sipi_pending = (vector & 0xFF) + 1
+        self.env.interrupt = 1
+
+    def kick(self) -> None:
+        self.env.kick_pending = 1
+        self.env.interrupt = 1
+
+    def has_work(self) -> bool:
+        """Whether `run` would do anything but report that the vCPU waits."""
+        env: cython.pointer(Env) = self.env
+        if env.kick_pending or env.init_pending:
+            return True
+        if env.wait_sipi:
+            return env.sipi_pending != 0
+        if not env.halted:
+            return True
+        return bool(env.nmi_pending and not env.nmi_blocked) or bool(env.irq_pending and env.rflags & R_IF)

@@ -1,0 +1,1 @@
+"""From uops to host code."""

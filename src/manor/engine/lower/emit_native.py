@@ -1,0 +1,954 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Turn the uops of a block into host code by copying stencils.
+
+Virtual registers live in slots (host registers) within a block: loaded when first read, written back at the
+block's end, before helpers that look at them, and on the way to a slow path. A `mov` costs nothing: two
+registers then share a slot. A constant has no slot until an operation needs one. Temporaries are never
+written back, unless they are squeezed out of their slot.
+
+Layout of a block: head, uops, exit stubs, cold paths. Exits are jumps whose displacement is aligned to four
+bytes, so that linking is one atomic store. Code memory is not used again until `reset_emitter`, when no
+vCPU runs.
+
+WHY NATIVE: it is the translator's inner loop. SAFETY: `emit_block` checks the room in the arena for the
+largest code its uops can need; stencils come from the file made at build time, whose fingerprint is
+checked. Threads: emit_block, link_block and unlink_block under vm.lock; run_code on the vCPU's thread.
+"""
+
+import cython
+from cython.cimports.libc.stdint import int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, JUMP_KEY_SHIFT, Env
+from cython.cimports.manor.engine.lower.emit_native import (
+    DEAD_D,
+    EMIT_FULL,
+    EMIT_MAX_UOPS,
+    EMIT_OK,
+    EMIT_TOO_LONG,
+    FORM_COUNT,
+    FORM_MEMORY,
+    FORM_MEMORY_COLD,
+    FORM_MEMORY_WIDE,
+    FORM_RI,
+    FORM_RI_COLD,
+    FORM_RI_WIDE,
+    FORM_RM,
+    FORM_RR,
+    FORM_RR_COLD,
+    HOLE_A,
+    HOLE_B,
+    HOLE_CALLEE,
+    HOLE_COLD,
+    HOLE_COUNT,
+    HOLE_D,
+    HOLE_EXIT0,
+    HOLE_EXIT1,
+    HOLE_FLAGS,
+    HOLE_HIGH,
+    HOLE_IMM,
+    HOLE_LOW,
+    HOLE_META,
+    HOLE_NEXT,
+    HOLE_PC_HIGH,
+    HOLE_PC_LOW,
+    HOLE_SHIFT,
+    HOLE_SHIFT_NEGATED,
+    HOLE_TLB,
+    IN_MEMORY,
+    IS_CONSTANT,
+    LAST_A,
+    LAST_B,
+    NO_FALL,
+    PATCH_ABS8,
+    PATCH_ABS16,
+    PATCH_ABS32,
+    PATCH_ABS64,
+    SLOT_COUNT,
+    SPECIAL_CONST_64,
+    SPECIAL_CONST_S32,
+    SPECIAL_CONST_U32,
+    SPECIAL_CONST_ZERO,
+    SPECIAL_ENTER,
+    SPECIAL_EXIT_STUB,
+    SPECIAL_HEAD,
+    SPECIAL_LEAVE,
+    SPECIAL_LOAD_SLOT,
+    SPECIAL_MOVE,
+    SPECIAL_STORE_CONST32,
+    SPECIAL_STORE_CONST64,
+    SPECIAL_STORE_SLOT,
+    SPECIAL_THUNK,
+    ColdPath,
+    Emitter,
+    Relocation,
+    Stencil,
+    StencilHeader,
+    enter_fn,
+    memfd_create,
+    patch32,
+    put16,
+    put32,
+    put64,
+)
+from cython.cimports.manor.engine.lower.passes_native import (
+    KIND_BINARY,
+    KIND_BINARY_IMM,
+    KIND_BRANCH,
+    KIND_BRANCH_IMM,
+    KIND_CMPXCHG,
+    KIND_HELPER,
+    KIND_JUMP,
+    KIND_JUMP_INDIRECT,
+    KIND_LOAD,
+    KIND_MOVE,
+    KIND_MOVE_IMM,
+    KIND_NOP,
+    KIND_RMW,
+    KIND_STORE,
+    KIND_UNARY,
+    KIND_UPDATE,
+    KIND_VECTOR,
+    KIND_VECTOR_LOAD,
+    KIND_VECTOR_STORE,
+    ONE,
+    OP_A_IS_VREG,
+    OP_B_IS_VREG,
+    OP_COMMUTATIVE,
+    OP_D_IS_VREG,
+    OP_IN_PLACE,
+    OP_READS_D,
+    OP_SHIFT_AMOUNT,
+    OP_SWAP_EXITS,
+    OP_SWAP_OPERANDS,
+    HelperInfo,
+    OpInfo,
+    ctz64,
+    helper_table,
+    op_table,
+)
+from cython.cimports.manor.engine.uop.uop import Uop
+from cython.cimports.manor.engine.vm import Block, Vm
+from cython.cimports.posix.mman import MAP_FAILED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
+from cython.cimports.posix.unistd import close, ftruncate
+
+from manor.engine import env as _env
+from manor.engine.lower import blob as _blob
+from manor.engine.lower import forms as _forms
+
+cython.declare(
+    ops=cython.pointer(OpInfo), helpers=cython.pointer(HelperInfo),
+    stencils=cython.pointer(Stencil), relocations=cython.pointer(Relocation), stencil_code=cython.pointer(uint8_t),
+    first_stencil=cython.pointer(uint32_t), blob_memory=cython.pointer(uint8_t), special=uint32_t[32],
+    REGS=cython.int, XMM=cython.int, FPR=cython.int, XMM_CELLS=cython.int, TLB_BASE=cython.int, TLB_MODE_SIZE=cython.int,
+    TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
+    FLAG_SHIFT=cython.int, S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
+)  # fmt: skip
+ops = op_table()
+helpers = helper_table()
+REGS = _env.OFFSETS["regs"]
+XMM = _env.OFFSETS["xmm"]
+FPR = _env.OFFSETS["fpr"]
+XMM_CELLS = 32
+TLB_BASE = _env.OFFSETS["tlb"]
+TLB_MODE_SIZE = _env.TLB_ENTRIES * _env.TLB_ENTRY_SIZE
+TEMPORARIES_MASK = sum(1 << (_env.T0 + i) for i in range(_env.TEMPORARIES)) | 1 << _env.EA | 1 << _env.EA2
+ZERO_VREG = _env.ZERO
+FLAG_SHIFT = _env.JUMP_KEY_SHIFT
+S32_MIN = -(1 << 31)
+S32_MAX = (1 << 31) - 1
+U32_LIMIT = 1 << 32
+
+
+# ---------------------------------------------------------------- stencils
+def load_stencils(path) -> None:
+    """Read the file that `lower.blob.build_stencils` wrote. Once, before any block is emitted.
+
+    ValueError if it was made for other uops or another layout of env.
+    """
+    global stencils, relocations, stencil_code, first_stencil, blob_memory, LARGEST
+    with open(path, "rb") as file:
+        data: bytes = file.read()
+    header: cython.pointer(StencilHeader)
+    size: cython.size_t = len(data)
+    if size < cython.sizeof(StencilHeader) or data[:8] != _blob.MAGIC or data[8:40] != _forms.fingerprint():
+        raise ValueError(f"{path} does not hold the stencils of this engine: build it again")
+    if (
+        cython.sizeof(Stencil) != _blob.STENCIL.size
+        or cython.sizeof(Relocation) != _blob.RELOCATION.size
+        or FORM_COUNT != _forms.FORMS
+        or SLOT_COUNT != _forms.SLOTS
+        or FORM_RM != _forms.Form.RM
+        or HOLE_EXIT1 != _forms.Hole.EXIT1
+        or SPECIAL_CONST_64 != _forms.Special.CONST_64
+    ):
+        raise ValueError("emit_native.pxd and lower.forms disagree")
+    memory: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), malloc(size + 64))
+    if memory == cython.NULL:
+        raise MemoryError
+    source: cython.p_const_char = data
+    memcpy(memory, source, size)
+    header = cython.cast(cython.pointer(StencilHeader), memory)
+    specials: cython.int = len(_forms.Special)
+    entries: cython.int = (header.uops + specials) * FORM_COUNT
+    place: cython.pointer(uint8_t) = memory + cython.sizeof(StencilHeader)
+    total: cython.size_t = (
+        cython.sizeof(StencilHeader) + entries * 4 + header.stencils * cython.sizeof(Stencil)
+        + header.relocations * cython.sizeof(Relocation) + header.code_size
+    )  # fmt: skip
+    if total != size:
+        free(memory)
+        raise ValueError(f"{path} is truncated")
+    free(blob_memory)
+    blob_memory = memory
+    LARGEST = header.largest
+    first_stencil = cython.cast(cython.pointer(uint32_t), place)
+    place += entries * 4
+    stencils = cython.cast(cython.pointer(Stencil), place)
+    place += header.stencils * cython.sizeof(Stencil)
+    relocations = cython.cast(cython.pointer(Relocation), place)
+    stencil_code = place + header.relocations * cython.sizeof(Relocation)
+    index: cython.int
+    for index in range(specials):
+        special[index] = first_stencil[(header.uops + index) * FORM_COUNT]
+
+
+def set_slow_paths(addresses) -> None:
+    """Addresses of the functions named in `forms.SLOW_PATHS`, as a dict. Before `prepare_env` is called."""
+    global SLOW_COUNT
+    index: cython.int
+    for index, name in enumerate(_forms.SLOW_PATHS):
+        SLOW[index] = addresses[name]
+    SLOW_COUNT = len(_forms.SLOW_PATHS)
+
+
+# ---------------------------------------------------------------- arena
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
+    """Reserve the code arena of a VM: `size` bytes, touched as they fill. 0 if the host refuses."""
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), calloc(1, cython.sizeof(Emitter)))
+    fd: cython.int
+    writable: cython.p_void
+    executable: cython.p_void
+    vm.emitter = e
+    if e == cython.NULL or stencils == cython.NULL:
+        return 0
+    size = (size + 4095) & ~cython.cast(uint64_t, 4095)
+    fd = memfd_create(b"manor-code", 1)
+    if fd < 0:
+        return 0
+    if ftruncate(fd, size) != 0:
+        close(fd)
+        return 0
+    writable = mmap(cython.NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    executable = mmap(cython.NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0)
+    close(fd)
+    if writable != MAP_FAILED:
+        e.base = cython.cast(cython.pointer(uint8_t), writable)
+        e.size = size
+    if executable != MAP_FAILED:
+        e.code_base = cython.cast(cython.pointer(uint8_t), executable)
+    # room for the largest cold path of each uop: every register stored, then the slow-path call
+    e.cold_base = cython.cast(cython.pointer(uint8_t), malloc(EMIT_MAX_UOPS * 1024))
+    e.cold = cython.cast(cython.pointer(ColdPath), malloc(EMIT_MAX_UOPS * cython.sizeof(ColdPath)))
+    e.last = cython.cast(cython.pointer(uint8_t), malloc(EMIT_MAX_UOPS))
+    if (
+        e.base == cython.NULL
+        or e.code_base == cython.NULL
+        or e.cold_base == cython.NULL
+        or e.cold == cython.NULL
+        or e.last == cython.NULL
+    ):
+        return 0
+    e.out = e.base
+    e.enter = executable_address(e, e.out)
+    put(e, special[SPECIAL_ENTER])
+    align_block(e)
+    e.thunk = executable_address(e, e.out)
+    put(e, special[SPECIAL_THUNK])
+    align_block(e)
+    e.first = e.out - e.base
+    e.used = e.first
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def destroy_emitter(vm: cython.pointer(Vm)) -> cython.void:
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    if e != cython.NULL:
+        if e.base != cython.NULL:
+            munmap(e.base, e.size)
+        if e.code_base != cython.NULL:
+            munmap(e.code_base, e.size)
+        free(e.cold_base)
+        free(e.cold)
+        free(e.last)
+        free(e)
+    vm.emitter = cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def reset_emitter(vm: cython.pointer(Vm)) -> cython.void:
+    """Drop all code. Every vCPU must be stopped, and every block forgotten by the caller."""
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    e.used = e.first
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def prepare_env(vm: cython.pointer(Vm), env: cython.pointer(Env)) -> cython.void:
+    """Give a vCPU what generated code expects in its env."""
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    index: cython.int
+    env.thunks[0] = cython.cast(uint64_t, e.thunk)
+    for index in range(SLOW_COUNT):
+        env.thunks[1 + index] = SLOW[index]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def executable_address(e: cython.pointer(Emitter), place: cython.pointer(uint8_t)) -> cython.pointer(uint8_t):
+    return e.code_base + (place - e.base)
+
+
+# ---------------------------------------------------------------- copier
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
+    """Copy a stencil to e.out and fill its holes from the fields of `e`."""
+    s: cython.pointer(Stencil) = stencils + number
+    out: cython.pointer(uint8_t) = e.out
+    code: cython.pointer(uint8_t) = stencil_code + s.code
+    r: cython.pointer(Relocation)
+    end: cython.pointer(Relocation)
+    place: cython.pointer(uint8_t)
+    value: int64_t
+    hole: cython.int
+    if s.size <= 16:
+        memcpy(out, code, 16)
+    else:
+        memcpy(out, code, s.size)
+    e.out = out + s.size
+    if s.relocations == 0:
+        return
+    r = relocations + s.relocation
+    end = r + s.relocations
+    while r != end:
+        place = out + r.offset
+        hole = r.hole
+        value = 0
+        if hole == HOLE_IMM:
+            value = e.imm
+        elif hole == HOLE_LOW:
+            value = cython.cast(uint32_t, e.imm)
+        elif hole == HOLE_HIGH:
+            value = cython.cast(uint64_t, e.imm) >> 32
+        elif hole == HOLE_SHIFT:
+            value = e.imm
+        elif hole == HOLE_SHIFT_NEGATED:
+            value = -e.imm
+        elif hole == HOLE_D:
+            value = e.d
+        elif hole == HOLE_A:
+            value = e.a
+        elif hole == HOLE_B:
+            value = e.b
+        elif hole == HOLE_TLB:
+            value = e.tlb
+        elif hole == HOLE_META:
+            value = e.meta
+        elif hole == HOLE_PC_LOW:
+            value = cython.cast(uint32_t, e.pc)
+        elif hole == HOLE_PC_HIGH:
+            value = e.pc >> 32
+        elif hole == HOLE_COUNT:
+            value = e.count
+        elif hole == HOLE_CALLEE:
+            value = e.callee
+        elif hole == HOLE_FLAGS:
+            value = cython.cast(int64_t, cython.cast(uint64_t, e.block.flags) << FLAG_SHIFT)
+        elif hole == HOLE_COLD:
+            e.cold_patch = place
+        elif hole == HOLE_NEXT:
+            e.next_patch = place
+            put32(place, e.out - place - 4)
+        elif hole == HOLE_EXIT0:
+            e.exit_patch[0] = place
+        elif hole == HOLE_EXIT1:
+            e.exit_patch[1] = place
+        value += r.addend
+        if r.patch == PATCH_ABS32:
+            put32(place, cython.cast(uint32_t, value))
+        elif r.patch == PATCH_ABS64:
+            put64(place, cython.cast(uint64_t, value))
+        elif r.patch == PATCH_ABS8:
+            place[0] = cython.cast(uint8_t, value)
+        elif r.patch == PATCH_ABS16:
+            put16(place, cython.cast(uint16_t, value))
+        r += 1
+
+
+# ---------------------------------------------------------------- x86-64: jumps and padding
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def pad(e: cython.pointer(Emitter), size: cython.int) -> cython.void:
+    """`size` bytes (0 to 3) of no operation: nop; data16 nop; nopl (%rax)."""
+    if size == 1:
+        e.out[0] = 0x90
+    elif size == 2:
+        e.out[0] = 0x66
+        e.out[1] = 0x90
+    elif size == 3:
+        e.out[0] = 0x0F
+        e.out[1] = 0x1F
+        e.out[2] = 0x00
+    e.out += size
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def pad_for(e: cython.pointer(Emitter), offset: cython.int) -> cython.void:
+    """Pad so that the byte `offset` from then on is aligned to four."""
+    pad(e, cython.cast(cython.int, -(cython.cast(uint64_t, e.out) + offset) & 3))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put_exit_jump(e: cython.pointer(Emitter), slot: cython.int) -> cython.void:
+    """A jump with an aligned displacement: exit `slot` of the block."""
+    pad_for(e, 1)
+    e.out[0] = 0xE9
+    e.exit_patch[slot] = e.out + 1
+    e.out += 5
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def set_jump(place: cython.pointer(uint8_t), target: cython.pointer(uint8_t)) -> cython.void:
+    put32(place, cython.cast(uint32_t, target - place - 4))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def align_block(e: cython.pointer(Emitter)) -> cython.void:
+    e.out += -cython.cast(uint64_t, e.out) & 15
+
+
+# ---------------------------------------------------------------- register allocator
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def fits(value: int64_t) -> cython.bint:
+    return S32_MIN <= value <= S32_MAX
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def store(e: cython.pointer(Emitter), v: cython.int) -> cython.void:
+    """Bring the cell of a dirty register up to date."""
+    e.d = REGS + 8 * v
+    if e.place[v] >= 0:
+        put(e, special[SPECIAL_STORE_SLOT] + e.place[v])
+    else:
+        e.imm = e.constant[v]
+        put(e, special[SPECIAL_STORE_CONST32] if fits(e.imm) else special[SPECIAL_STORE_CONST64])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_back(e: cython.pointer(Emitter), mask: uint64_t) -> cython.void:
+    """Store the dirty registers of `mask`; they stay where they are."""
+    rest: uint64_t = e.dirty & mask
+    e.dirty &= ~mask
+    while rest:
+        store(e, ctz64(rest))
+        rest &= rest - 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def forget(e: cython.pointer(Emitter), v: cython.int) -> cython.void:
+    """The register's value is in its cell, or nobody wants it."""
+    if e.place[v] >= 0:
+        e.holders[e.place[v]] &= ~(ONE << v)
+    e.place[v] = IN_MEMORY
+    e.dirty &= ~(ONE << v)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def forget_all(e: cython.pointer(Emitter), mask: uint64_t) -> cython.void:
+    while mask:
+        forget(e, ctz64(mask))
+        mask &= mask - 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def take(e: cython.pointer(Emitter)) -> cython.int:
+    """A free slot, pinned; the least recently used one is emptied if all hold something."""
+    slot: cython.int
+    best: cython.int = -1
+    for slot in range(SLOT_COUNT):
+        if not (e.pinned >> slot) & 1:
+            if e.holders[slot] == 0:
+                best = slot
+                break
+            if best < 0 or e.stamp[slot] < e.stamp[best]:
+                best = slot
+    if e.holders[best]:
+        write_back(e, e.holders[best])
+        forget_all(e, e.holders[best])
+    e.pinned |= 1 << best
+    e.clock += 1
+    e.stamp[best] = e.clock
+    return best
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put_constant(e: cython.pointer(Emitter), slot: cython.int, value: int64_t) -> cython.void:
+    e.imm = value
+    if value == 0:
+        put(e, special[SPECIAL_CONST_ZERO] + slot)
+    elif 0 < value < U32_LIMIT:
+        put(e, special[SPECIAL_CONST_U32] + slot)
+    elif fits(value):
+        put(e, special[SPECIAL_CONST_S32] + slot)
+    else:
+        put(e, special[SPECIAL_CONST_64] + slot)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def use(e: cython.pointer(Emitter), v: cython.int) -> cython.int:
+    """The slot that holds the register, pinned; loads it if needed."""
+    slot: cython.int = e.place[v]
+    if slot >= 0:
+        e.pinned |= 1 << slot
+        e.clock += 1
+        e.stamp[slot] = e.clock
+        return slot
+    slot = take(e)
+    if e.place[v] == IS_CONSTANT:
+        put_constant(e, slot, e.constant[v])
+    else:
+        e.a = REGS + 8 * v
+        put(e, special[SPECIAL_LOAD_SLOT] + slot)
+    e.place[v] = slot
+    e.holders[slot] |= ONE << v
+    return slot
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def assign(e: cython.pointer(Emitter), v: cython.int, slot: cython.int) -> cython.void:
+    """The register's new value is in `slot`."""
+    forget(e, v)
+    e.place[v] = slot
+    e.holders[slot] |= ONE << v
+    e.dirty |= ONE << v
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def is_temporary(v: cython.int) -> cython.bint:
+    return (TEMPORARIES_MASK >> v) & 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def may_overwrite(e: cython.pointer(Emitter), slot: cython.int, v: cython.int, last: cython.bint,
+                  d: cython.int) -> cython.bint:  # fmt: skip
+    """Whether the slot that `v` was read from may receive the new value of `d`.
+
+    last: `v` is not read again in this block.
+    """
+    others: uint64_t = e.holders[slot] & ~(ONE << d)
+    if others == 0:
+        return True
+    return last and v != d and others == ONE << v
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def release(e: cython.pointer(Emitter), v: cython.int, d: cython.int) -> cython.void:
+    """Empty the slot of `v`, which is not read again, for the new value of `d`."""
+    if v != d:
+        if not is_temporary(v):
+            write_back(e, ONE << v)
+        forget(e, v)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def target_of(e: cython.pointer(Emitter), slot: cython.int, v: cython.int, last: cython.bint,
+              d: cython.int) -> cython.int:  # fmt: skip
+    """A slot with the value of `v` that the operation may overwrite with `d`."""
+    target: cython.int
+    if may_overwrite(e, slot, v, last, d):
+        release(e, v, d)
+        return slot
+    target = take(e)
+    put(e, special[SPECIAL_MOVE] + target * SLOT_COUNT + slot)
+    return target
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fresh(e: cython.pointer(Emitter), slot: cython.int, v: cython.int, last: cython.bint,
+          d: cython.int) -> cython.int:  # fmt: skip
+    """A slot that may be overwritten with `d`, whatever it holds now; `slot` (of `v`) if that is free.
+
+    Changes nothing about who holds what: a cold path must still find the old values.
+    """
+    own: cython.int = e.place[d]
+    if own >= 0 and e.holders[own] == ONE << d:
+        e.pinned |= 1 << own
+        return own
+    if last and is_temporary(v) and e.holders[slot] == ONE << v:
+        return slot
+    return take(e)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sync(e: cython.pointer(Emitter), v: cython.int) -> cython.int:
+    """Make the register's cell hold its value; returns the cell's offset in env."""
+    write_back(e, ONE << v)
+    return REGS + 8 * v
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def first(op: cython.int, form: cython.int) -> uint32_t:
+    return first_stencil[op * FORM_COUNT + form]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def xmm_cell(index: cython.int) -> cython.int:
+    """Offset of a vector operand: xmm and scratch registers, then from 32 on the x87 registers."""
+    return XMM + 16 * index if index < XMM_CELLS else FPR + 16 * (index - XMM_CELLS)
+
+
+# ---------------------------------------------------------------- cold paths
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put_cold(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
+    """Emit a uop's slow path into the cold buffer: store what is dirty, then the cold twin."""
+    c: cython.pointer(ColdPath) = e.cold + e.cold_count
+    hot: cython.pointer(uint8_t) = e.out
+    rest: uint64_t = e.dirty & ~TEMPORARIES_MASK
+    d: int32_t = e.d
+    imm: int64_t = e.imm
+    e.out = e.cold_out
+    c.start = cython.cast(uint32_t, e.out - e.cold_base)
+    while rest:
+        store(e, ctz64(rest))
+        rest &= rest - 1
+    e.d = d
+    e.imm = imm
+    put(e, number)
+    c.next_patch = cython.cast(uint32_t, e.next_patch - e.cold_base)
+    e.cold_out = e.out
+    e.out = hot
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put_hot(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
+    """Emit the fast path of the uop whose cold path was put last."""
+    c: cython.pointer(ColdPath) = e.cold + e.cold_count
+    put(e, number)
+    c.hot_patch = e.cold_patch
+    c.back = e.out
+    e.cold_count += 1
+
+
+# ---------------------------------------------------------------- uops
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_move(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
+    slot: cython.int
+    if u.d == u.a:
+        return
+    if e.place[u.a] == IS_CONSTANT:
+        emit_constant(e, u.d, e.constant[u.a])
+    else:
+        slot = use(e, u.a)
+        assign(e, u.d, slot)
+    if last & LAST_A and is_temporary(u.a):
+        forget(e, u.a)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_constant(e: cython.pointer(Emitter), v: cython.int, value: int64_t) -> cython.void:
+    forget(e, v)
+    e.place[v] = IS_CONSTANT
+    e.constant[v] = value
+    e.dirty |= ONE << v
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_unary(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo), number: cython.int,
+               last: cython.int) -> cython.void:  # fmt: skip
+    slot: cython.int = use(e, u.a)
+    target: cython.int
+    if info.flags & OP_IN_PLACE:
+        target = target_of(e, slot, u.a, last & LAST_A, u.d)
+        put(e, first(number, FORM_RI) + target)
+    else:
+        target = fresh(e, slot, u.a, last & LAST_A, u.d)
+        put(e, first(number, FORM_RR) + target * SLOT_COUNT + slot)
+        if target == slot:
+            release(e, u.a, u.d)
+    assign(e, u.d, target)
+    if last & LAST_A and u.a != u.d and is_temporary(u.a):
+        forget(e, u.a)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_binary_imm(e: cython.pointer(Emitter), u: cython.pointer(Uop), number: cython.int, imm: int64_t,
+                    last: cython.int) -> cython.void:  # fmt: skip
+    """d = f(a, imm), where the immediate is a constant that fits or has been put into a slot."""
+    info: cython.pointer(OpInfo) = ops + number
+    slot: cython.int
+    value: cython.int
+    if info.flags & OP_SHIFT_AMOUNT:
+        imm &= info.modulus - 1
+        if imm == 0:
+            u.op = info.zero_shift
+            if ops[u.op].kind == KIND_MOVE:
+                emit_move(e, u, last)
+            else:
+                emit_unary(e, u, ops + u.op, u.op, last)
+            return
+    slot = use(e, u.a)
+    if info.bits == 64 and not info.flags & OP_SHIFT_AMOUNT and not fits(imm):
+        emit_wide_immediate(e, u, number, imm, slot, last)
+        return
+    slot = target_of(e, slot, u.a, last & LAST_A, u.d)
+    e.imm = imm
+    put(e, first(info.stencils, FORM_RI) + slot)
+    assign(e, u.d, slot)
+    if last & LAST_A and u.a != u.d and is_temporary(u.a):
+        forget(e, u.a)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_wide_immediate(e: cython.pointer(Emitter), u: cython.pointer(Uop), number: cython.int, imm: int64_t,
+                        slot: cython.int, last: cython.int) -> cython.void:  # fmt: skip
+    """d = f(a, imm) with an immediate beyond 32 bits: by the register form, which precedes in the table."""
+    info: cython.pointer(OpInfo) = ops + number - 1
+    other: cython.int
+    target: cython.int
+    form: uint32_t = first(info.stencils, FORM_RR)
+    if form == 0xFFFFFFFF:
+        # The rare form takes b from memory: a scratch cell of env.
+        e.imm = imm
+        e.d = SCRATCH
+        put(e, special[SPECIAL_STORE_CONST64])
+        target = target_of(e, slot, u.a, last & LAST_A, u.d)
+        e.b = SCRATCH
+        put(e, first(info.stencils, FORM_RM) + target)
+    else:
+        other = take(e)
+        put_constant(e, other, imm)
+        if info.flags & OP_SWAP_OPERANDS:
+            target = other
+            put(e, form + target * SLOT_COUNT + slot)
+        else:
+            target = target_of(e, slot, u.a, last & LAST_A, u.d)
+            put(e, form + target * SLOT_COUNT + other)
+    assign(e, u.d, target)
+    if last & LAST_A and u.a != u.d and is_temporary(u.a):
+        forget(e, u.a)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_binary(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
+                last: cython.int) -> cython.void:  # fmt: skip
+    a: cython.int = u.a
+    b: cython.int = u.b
+    last_a: cython.bint = last & LAST_A
+    last_b: cython.bint = last & LAST_B
+    flag: cython.bint
+    swap: cython.int
+    slot_a: cython.int
+    slot_b: cython.int
+    target: cython.int
+    form: uint32_t
+    if info.flags & OP_COMMUTATIVE and e.place[a] == IS_CONSTANT and e.place[b] != IS_CONSTANT:
+        a, b = b, a
+        last_a, last_b = last_b, last_a
+        u.a = a
+        u.b = b
+        last = (last & DEAD_D) | (LAST_A if last_a else 0) | (LAST_B if last_b else 0)
+    if e.place[b] == IS_CONSTANT and info.imm_op >= 0:
+        emit_binary_imm(e, u, info.imm_op, e.constant[b], last)
+        if last_b and b != u.d and is_temporary(b):
+            forget(e, b)
+        return
+    form = first(info.stencils, FORM_RR)
+    if form == 0xFFFFFFFF:
+        slot_a = use(e, a)
+        e.b = sync(e, b)
+        swap = e.b
+        target = target_of(e, slot_a, a, last_a, u.d)
+        e.b = swap
+        put(e, first(info.stencils, FORM_RM) + target)
+    else:
+        if info.flags & OP_SWAP_OPERANDS:
+            a, b = b, a
+            last_a, last_b = last_b, last_a
+        slot_a = use(e, a)
+        slot_b = use(e, b)
+        if (
+            info.flags & OP_COMMUTATIVE
+            and not may_overwrite(e, slot_a, a, last_a, u.d)
+            and may_overwrite(e, slot_b, b, last_b, u.d)
+        ):
+            slot_a, slot_b = slot_b, slot_a
+            a, b = b, a
+            last_a, last_b = last_b, last_a
+        target = target_of(e, slot_a, a, last_a, u.d)
+        put(e, form + target * SLOT_COUNT + slot_b)
+    assign(e, u.d, target)
+    if last_a and a != u.d and is_temporary(a):
+        forget(e, a)
+    if last_b and b != u.d and is_temporary(b):
+        forget(e, b)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_update(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
+    """d = f(d, a, b): a from memory."""
+    cell: cython.int = sync(e, u.a)
+    slot_b: cython.int = use(e, u.b)
+    slot_d: cython.int = use(e, u.d)
+    slot_d = target_of(e, slot_d, u.d, True, u.d)
+    e.a = cell
+    put(e, first(u.op, FORM_RR) + slot_d * SLOT_COUNT + slot_b)
+    assign(e, u.d, slot_d)
+    if last & LAST_A and u.a != u.d and is_temporary(u.a):
+        forget(e, u.a)
+    if last & LAST_B and u.b != u.d and is_temporary(u.b):
+        forget(e, u.b)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def memory_operand(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.int:
+    """The slot of the base register; e.imm is the displacement, or 0 if it had to be added before."""
+    slot: cython.int
+    scratch: cython.int
+    if e.place[u.a] == IS_CONSTANT:
+        scratch = take(e)
+        put_constant(e, scratch, cython.cast(int64_t, cython.cast(uint64_t, e.constant[u.a]) + cython.cast(uint64_t, u.imm)))
+        e.imm = 0
+        return scratch
+    slot = use(e, u.a)
+    if fits(u.imm):
+        e.imm = u.imm
+        return slot
+    scratch = take(e)
+    put_constant(e, scratch, u.imm)
+    put(e, first(ADD64, FORM_RR) + scratch * SLOT_COUNT + slot)
+    e.imm = 0
+    return scratch
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_load(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
+              last: cython.int) -> cython.void:  # fmt: skip
+    base: cython.int = memory_operand(e, u, last)
+    imm: int64_t = e.imm
+    target: cython.int
+    if base != e.place[u.a]:
+        target = base
+    else:
+        target = fresh(e, base, u.a, last & LAST_A, u.d)
+    e.imm = imm
+    e.meta |= info.bits >> 3
+    put_cold(e, first(u.op, FORM_RR_COLD) + target * SLOT_COUNT + base)
+    put_hot(e, first(u.op, FORM_RR) + target * SLOT_COUNT + base)
+    if target == e.place[u.a] and u.a != u.d:
+        forget(e, u.a)
+    assign(e, u.d, target)
+    if last & LAST_A and u.a != u.d and is_temporary(u.a):
+        forget(e, u.a)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_store(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
+               last: cython.int) -> cython.void:  # fmt: skip
+    base: cython.int = memory_operand(e, u, last)
+    imm: int64_t = e.imm
+    value: cython.int
+    e.meta |= info.bits >> 3
+    if e.place[u.b] == IS_CONSTANT and imm == 0 and False:
+        pass
+    value = use(e, u.b)
+    e.imm = imm
+    put_cold(e, first(u.op, FORM_RR_COLD) + value * SLOT_COUNT + base)
+    put_hot(e, first(u.op, FORM_RR) + value * SLOT_COUNT + base)
+    if last & LAST_A and is_temporary(u.a):
+        forget(e, u.a)
+    if last & LAST_B and is_temporary(u.b):
+        forget(e, u.b)

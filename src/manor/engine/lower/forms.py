@@ -1,0 +1,278 @@
+"""What the stencil generator and the emitter agree on: forms, holes, operation properties.
+
+A *stencil* is the host code of one uop with holes. Its operands sit in *slots* (host registers
+that live through the whole block) or, for rare uops, in their cells of the vCPU (`env`).
+No import of LLVM here: this module is used at run time too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from manor.engine.env import OFFSETS
+from manor.engine.uop.ops import TERMINALS, Kind, Op
+from manor.engine.uop.table import NUMBER, OPS
+
+SLOTS: Final = 8
+"""Host registers that hold virtual registers; stencils of two operands exist SLOTS squared times."""
+BLOB_VERSION: Final = 1
+
+
+class Form(IntEnum):
+    """Which operands of a stencil are in slots. The first slot named varies slowest."""
+
+    RR = 0
+    """BINARY: d is a, b. UNARY, LOAD: d, a. STORE: b, a. BRANCH: a, b. UPDATE: d, b (a in memory)."""
+    RI = 1
+    """BINARY_IMM: d is a. STORE: a, the value is an immediate. BRANCH_IMM, JUMP_INDIRECT: a. VECTOR_LOAD,
+    VECTOR_STORE: a. UNARY: d is a. HELPER: d."""
+    MEMORY = 2
+    """All operands in env: VECTOR, RMW, CMPXCHG, HELPER without a result."""
+    RR_COLD = 3
+    """Slow-path twin of RR, out of line."""
+    RI_COLD = 4
+    MEMORY_COLD = 5
+    RI_WIDE = 6
+    """HELPER: d, with an immediate beyond 32 bits."""
+    MEMORY_WIDE = 7
+    RM = 8
+    """Rare BINARY: d is a, b in memory."""
+
+
+FORMS: Final = len(Form)
+
+
+class Hole(IntEnum):
+    """What is written into a hole when a stencil is copied."""
+
+    IMM = 0
+    """The immediate, at the width of the relocation."""
+    LOW = 1
+    """Its low 32 bits."""
+    HIGH = 2
+    SHIFT = 3
+    """The immediate as an 8-bit shift amount."""
+    SHIFT_NEGATED = 4
+    """addend - shift amount: LLVM turned the rotation round."""
+    D = 5
+    """Offset of operand d's cell in env."""
+    A = 6
+    B = 7
+    TLB = 8
+    """Offset of the TLB of the block's MMU mode in env."""
+    META = 9
+    """Argument of a slow path: size | mode << 8 | operation << 16."""
+    PC_LOW = 10
+    PC_HIGH = 11
+    COUNT = 12
+    """Instructions: of the block (head), or not executed (fault exit)."""
+    CALLEE = 13
+    FLAGS = 14
+    """Block flags << 48."""
+    COLD = 15
+    NEXT = 16
+    EXIT0 = 17
+    EXIT1 = 18
+
+
+class Patch(IntEnum):
+    """How a value is written into the code: the host's relocation types, reduced."""
+
+    ABS64 = 0
+    ABS32 = 1
+    ABS16 = 2
+    ABS8 = 3
+    REL32 = 4
+    """x86-64: target - place + addend."""
+    # AArch64 hosts will add MOVW groups and BRANCH26 here.
+
+
+class Special(IntEnum):
+    """Stencils that belong to no uop. Arity (slots it is made for) in SPECIAL_ARITY."""
+
+    ENTER = 0
+    THUNK = 1
+    HEAD = 2
+    EXIT_STUB = 3
+    LEAVE = 4
+    LOAD_SLOT = 5
+    STORE_SLOT = 6
+    STORE_CONST32 = 7
+    STORE_CONST64 = 8
+    MOVE = 9
+    CONST_ZERO = 10
+    CONST_U32 = 11
+    CONST_S32 = 12
+    CONST_64 = 13
+
+
+SPECIAL_ARITY: Final[dict[Special, int]] = {
+    Special.LOAD_SLOT: 1, Special.STORE_SLOT: 1, Special.MOVE: 2, Special.CONST_ZERO: 1,
+    Special.CONST_U32: 1, Special.CONST_S32: 1, Special.CONST_64: 1,
+}  # fmt: skip
+
+THUNK_CALL, THUNK_LOAD, THUNK_STORE, THUNK_RMW, THUNK_CMPXCHG, THUNK_LOADX, THUNK_STOREX = range(7)
+"""Cells of env.thunks: the calling thunk, then the addresses of the slow paths."""
+SLOW_PATHS: Final = ("load_slow", "store_slow", "rmw_slow", "cmpxchg_slow", "loadx_slow", "storex_slow")
+"""Names in that order. Each is uint64_t f(Env *, uint64_t gva, uint64_t value, uint64_t meta).
+
+rmw: returns the old value. cmpxchg: value is the new one, the expected one is in env.scratch[0].
+loadx, storex: value is the byte offset of the 16-byte cell in env.
+"""
+
+RMW_ADD, RMW_AND, RMW_OR, RMW_XOR, RMW_XCHG = range(5)
+RMW_OPERATIONS: Final = {"add": RMW_ADD, "and": RMW_AND, "or": RMW_OR, "xor": RMW_XOR, "xchg": RMW_XCHG}
+
+KINDS: Final = tuple(Kind)
+KIND_NUMBER: Final = {kind: number for number, kind in enumerate(KINDS)}
+
+# properties of an operation, as the emitter reads them
+COMMUTATIVE: Final = 1
+SWAP_OPERANDS: Final = 2
+"""The stencils are those of the mirrored relation: exchange a and b."""
+SWAP_EXITS: Final = 4
+"""The stencils are those of the negated relation: exchange the exits."""
+SHIFT_AMOUNT: Final = 8
+"""The immediate is a shift amount; zero needs another operation (see `zero_shift`)."""
+TERMINAL: Final = 16
+IN_PLACE: Final = 32
+"""UNARY with d is a only (form RI)."""
+D_IS_VREG: Final = 64
+A_IS_VREG: Final = 128
+B_IS_VREG: Final = 256
+READS_D: Final = 512
+D_IS_XMM: Final = 1024
+A_IS_XMM: Final = 2048
+B_IS_XMM: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OpInfo:
+    """Run-time properties of one uop operation.
+
+    stencils: number of the op whose stencils it uses. imm_op: its immediate form or -1.
+    bits: memory access width; for ops with an immediate 64 if the immediate must fit 32 bits signed.
+    modulus: of a shift amount. zero_shift: the op that replaces a shift by zero.
+    """
+
+    kind: int
+    flags: int
+    bits: int
+    stencils: int
+    imm_op: int = -1
+    modulus: int = 0
+    zero_shift: int = 0
+    rmw: int = 0
+
+
+_MIRROR: Final = {"uge": "ule", "ugt": "ult", "sge": "sle", "sgt": "slt"}
+_BRANCH: Final = {
+    "ne": ("eq", SWAP_EXITS), "uge": ("ult", SWAP_EXITS), "sge": ("slt", SWAP_EXITS),
+    "ugt": ("ult", SWAP_OPERANDS), "sgt": ("slt", SWAP_OPERANDS),
+    "ule": ("ult", SWAP_OPERANDS | SWAP_EXITS), "sle": ("slt", SWAP_OPERANDS | SWAP_EXITS),
+}  # fmt: skip
+_BRANCH_IMM: Final = {
+    "ne": ("eq", SWAP_EXITS), "uge": ("ult", SWAP_EXITS), "sge": ("slt", SWAP_EXITS),
+    "ule": ("ugt", SWAP_EXITS), "sle": ("sgt", SWAP_EXITS),
+}  # fmt: skip
+_COMMUTATIVE: Final = ("add", "and", "or", "xor", "mul", "set_eq", "set_ne")
+_FULL_UNARY: Final = ("zext8", "zext16", "zext32", "sext8", "sext16", "sext32", "extract8h")
+_RARE_BINARY: Final = ("rol", "ror", "mulh", "insert8h")
+_SHIFTS: Final = ("shl", "shr", "sar", "rol", "ror")
+
+
+def operation_bits(op: Op) -> int:
+    """The width an integer op works at, from its name (see uop.ops)."""
+    stem = op.name.removesuffix("i").rstrip("_h")
+    for bits in (64, 32, 16, 8):
+        if stem.endswith(str(bits)):
+            return bits
+    return 64
+
+
+def describe(op: Op) -> OpInfo:
+    """Properties of `op`."""
+    flags = 0
+    name = op.name
+    stencils, imm_op, modulus, zero_shift, bits, rmw = NUMBER[name], -1, 0, 0, op.bits, 0
+    for letter, operand in (("D", op.d), ("A", op.a), ("B", op.b)):
+        if operand:
+            flags |= globals()[f"{letter}_IS_VREG" if operand == "r" else f"{letter}_IS_XMM"]
+    if op.kind in (Kind.UPDATE, Kind.CMPXCHG):
+        flags |= READS_D
+    if op.kind in TERMINALS:
+        flags |= TERMINAL
+    if op.kind in (Kind.BINARY, Kind.BINARY_IMM, Kind.BRANCH, Kind.BRANCH_IMM):
+        bits = operation_bits(op)
+        imm_op = NUMBER.get(name + "i", -1) if op.kind in (Kind.BINARY, Kind.BRANCH) else -1
+        if name.startswith(_COMMUTATIVE):
+            flags |= COMMUTATIVE
+        if name.startswith(_SHIFTS) and op.kind is Kind.BINARY_IMM:
+            flags |= SHIFT_AMOUNT
+            modulus = bits
+            zero_shift = NUMBER["mov" if bits == 64 else f"zext{bits}"]
+    if name.startswith(("set_", "br_")):
+        prefix, relation, rest = name[: name.index("_") + 1], name.split("_")[1], ""
+        relation, rest = relation.rstrip("0123456789i"), name[len(prefix) + len(relation.rstrip("0123456789i")) :]
+        if op.kind is Kind.BINARY and relation in _MIRROR:
+            flags |= SWAP_OPERANDS
+            stencils = NUMBER[prefix + _MIRROR[relation] + rest]
+        elif op.kind is Kind.BRANCH and relation in _BRANCH:
+            relation, extra = _BRANCH[relation]
+            flags |= extra
+            stencils = NUMBER[prefix + relation + rest]
+        elif op.kind is Kind.BRANCH_IMM and relation in _BRANCH_IMM:
+            relation, extra = _BRANCH_IMM[relation]
+            flags |= extra
+            stencils = NUMBER[prefix + relation + rest]
+    if op.kind is Kind.UNARY and name not in _FULL_UNARY:
+        flags |= IN_PLACE
+    if op.kind is Kind.RMW:
+        rmw = RMW_OPERATIONS[name.removeprefix("rmw_").rstrip("0123456789")]
+    return OpInfo(KIND_NUMBER[op.kind], flags, bits, stencils, imm_op, modulus, zero_shift, rmw)
+
+
+def op_infos() -> tuple[OpInfo, ...]:
+    """`describe` of every uop, by number."""
+    return tuple(describe(op) for op in OPS)
+
+
+def forms_of(op: Op) -> tuple[tuple[Form, int], ...]:
+    """Forms to generate for `op`, each with its arity (number of slots that vary)."""
+    if describe(op).stencils != NUMBER[op.name]:
+        return ()
+    match op.kind:
+        case Kind.BINARY if op.name.startswith(_RARE_BINARY) or op.name.endswith(("8_", "16_")):
+            return ((Form.RM, 1),)
+        case Kind.BINARY | Kind.BRANCH | Kind.UPDATE:
+            return ((Form.RR, 2),)
+        case Kind.BINARY_IMM | Kind.BRANCH_IMM | Kind.JUMP_INDIRECT:
+            return ((Form.RI, 1),)
+        case Kind.UNARY:
+            return ((Form.RR, 2),) if op.name in _FULL_UNARY else ((Form.RI, 1),)
+        case Kind.LOAD:
+            return ((Form.RR, 2), (Form.RR_COLD, 2))
+        case Kind.STORE:
+            return ((Form.RR, 2), (Form.RR_COLD, 2), (Form.RI, 1), (Form.RI_COLD, 1))
+        case Kind.RMW | Kind.CMPXCHG:
+            return ((Form.MEMORY, 0), (Form.MEMORY_COLD, 0))
+        case Kind.VECTOR_LOAD | Kind.VECTOR_STORE:
+            return ((Form.RI, 1), (Form.RI_COLD, 1))
+        case Kind.VECTOR:
+            return ((Form.MEMORY, 0),)
+        case Kind.HELPER:
+            return ((Form.RI, 1), (Form.MEMORY, 0), (Form.RI_WIDE, 1), (Form.MEMORY_WIDE, 0))
+        case _:
+            return ()
+
+
+def fingerprint() -> bytes:
+    """32 bytes over everything that the stencils depend on: uops, layout of env, numbers of this module."""
+    text = repr((
+        BLOB_VERSION, SLOTS, [(op.name, op.kind.name, op.bits, op.d, op.a, op.b) for op in OPS],
+        sorted(OFFSETS.items()), list(Form), list(Hole), list(Patch), list(Special),
+    ))  # fmt: skip
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,1 @@
+"""Uops: the operations that guest instructions are translated to."""

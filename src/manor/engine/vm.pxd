@@ -1,0 +1,53 @@
+# What the vCPUs of one virtual machine share: memory, code pages and the code cache.
+from libc.stdint cimport uint64_t, int64_t, uint32_t, int32_t, uint16_t, uint8_t
+from manor.engine.env cimport Env
+
+cdef enum VmConstant:
+    VM_MAX_CPUS = 256
+    VM_MAX_REGIONS = 8
+
+cdef struct RamRegion:
+    uint64_t start
+    uint64_t size
+    uint8_t *host
+    int32_t rom
+
+cdef struct Block:
+    uint64_t pc            # guest virtual address of the first instruction
+    uint64_t gpa           # its guest physical address
+    uint64_t gpa2          # guest physical page of the second page, or -1
+    uint32_t flags         # FLAG_* of the key
+    uint32_t size          # guest bytes
+    uint32_t insn_count
+    uint32_t uop_count
+    void *uops             # Uop[uop_count]; kept by the interpreter, dropped by the stencil back end
+    uint8_t *code          # host code, or NULL
+    uint32_t code_size
+    uint64_t exit_pc[2]    # where the terminal's exits lead
+    int32_t valid          # 0 after invalidation; memory stays until the cache is flushed
+    Block *hash_next
+    Block *page_next       # list of the blocks that begin in the page of gpa
+    Block *page2_next      # the same for gpa2
+    Block *link[2]         # successors that the terminal is linked to
+    uint8_t *exit_patch[2] # where the host code's jump displacement is, or NULL
+    uint8_t *exit_stub[2]  # what it jumps to when unlinked
+    Block *incoming        # blocks linked to this one: list through link_next[slot]
+    Block *link_next[2]
+    uint8_t link_slot[2]
+
+cdef struct Vm:
+    RamRegion ram[VM_MAX_REGIONS]
+    int32_t ram_count
+    int32_t cpu_count
+    Env *cpus[VM_MAX_CPUS]
+    uint8_t *page_code     # one byte a guest page below ram_top: 1 = holds translated code
+    uint64_t ram_top       # bytes; page_code covers [0, ram_top)
+    void *cache            # CodeCache, owned by cache_native
+    void *emitter          # Emitter: the stencil back end's code arena, owned by lower/emit_native
+    Block **page_blocks    # head of each guest page's list of blocks
+    void *unlink           # unlink_fn of the stencil back end, or NULL
+    uint64_t lock          # spin lock of translation and invalidation
+    uint64_t rmw_lock      # spin lock of split and MMIO read-modify-write
+
+ctypedef uint64_t (*helper_fn)(Env *, uint64_t, uint64_t, uint64_t) noexcept nogil
+ctypedef void (*unlink_fn)(Vm *, Block *) noexcept nogil

@@ -1,0 +1,1 @@
+"""The default guest: a kernel and an initramfs made from the distribution's own packages."""

@@ -1,0 +1,1 @@
+"""Machine types: the only place where memory, buses, devices, boot and accelerator meet."""

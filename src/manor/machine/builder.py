@@ -1,0 +1,156 @@
+"""MachineSpec -> Machine: the only place where parts meet.
+
+Order: memory, then what may be wrong with the user's files, then buses, the accelerator's VM, interrupt
+controllers, devices, and last the state in which the first vCPU starts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from manor.accel.api import Accel, Vcpu
+from manor.backends.char.api import CharBackend
+from manor.base.clock import Clock
+from manor.base.timers import Timers
+from manor.boot.linux_x86 import BootedKernel, load_linux
+from manor.bus.bus import Bus
+from manor.bus.irq import IrqLine
+from manor.devices.intc.apic_bus import ApicBus
+from manor.devices.intc.ioapic import IoApic
+from manor.devices.intc.lapic import LocalApic
+from manor.devices.misc.power import ACPI_TABLE, I8042_TABLE, ByteOverlay, PowerControl
+from manor.devices.pci.host import PciHost, Window
+from manor.devices.rtc.mc146818 import Mc146818
+from manor.devices.serial.ns16550 import Ns16550
+from manor.devices.virtio.console import VirtioConsole
+from manor.devices.virtio.device import VirtioDevice
+from manor.devices.virtio.pci import VirtioPci
+from manor.devices.virtio.rng import VirtioRng
+from manor.machine.allocator import SlotAllocator
+from manor.machine.cpu_lines import VcpuLines
+from manor.machine.firmware import write_tables
+from manor.machine.pc import Backpressure, Machine, PcExits
+from manor.mem import layout
+from manor.mem.guest_memory import GuestMemory, Region
+from manor.spec.cpu_state import CpuState
+from manor.spec.machine import TSC_FREQUENCY_HZ, MachineSpec
+
+_SEED_SIZE = 32
+"""Bytes of entropy handed to the kernel: what its random generator takes as one seed."""
+
+
+class ConsoleBackend(CharBackend, Backpressure, Protocol):
+    """A console line whose reader may be slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSide:
+    """What the VMM gives to a machine.
+
+    lock: the machine lock; callbacks of `timers` run with it held, `defer` runs a callback so, soon.
+    power_off, reset: the guest asked for it; called with the lock held, they note it and return.
+    wake: the vCPU of that index may have work; any thread, with locks held.
+    """
+
+    clock: Clock
+    timers: Timers
+    defer: Callable[[Callable[[], None]], None]
+    lock: threading.RLock
+    serial: ConsoleBackend
+    console: ConsoleBackend
+    power_off: Callable[[], None]
+    reset: Callable[[], None]
+    wake: Callable[[int], None]
+
+
+def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
+    """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError."""
+    memory = GuestMemory([Region(start, size, "ram") for start, size in layout.ram_ranges(spec.memory)])
+    booted = _load_guest(spec, memory)
+    pio = Bus("pio", host.lock)
+    mmio = Bus("mmio", host.lock)
+    lapics: list[LocalApic] = []
+    exits = PcExits(pio, mmio, lapics, [host.serial, host.console])
+    vm = accel.create_vm(memory, exits, spec.cpus)
+    apic_bus = ApicBus()
+    lapics += [_connect_lapic(vcpu, apic_bus, host) for vcpu in vm.vcpus]
+    io_apic = IoApic("ioapic", apic_bus)
+    mmio.map(layout.IO_APIC, layout.IO_APIC_SIZE, io_apic, io_apic.name)
+    serial, rtc, power = _add_legacy(pio, io_apic, host)
+    pci = _add_pci_host(pio, mmio, io_apic, apic_bus, power)
+    console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
+    rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
+    _plug(pci, [console, rng])
+    for vcpu in vm.vcpus:
+        vcpu.set_state(booted.state if vcpu.index == 0 else CpuState(runnable=False))
+    return Machine(
+        memory=memory,
+        pio=pio,
+        mmio=mmio,
+        lock=host.lock,
+        exits=exits,
+        vm=vm,
+        lapics=lapics,
+        serial=serial,
+        console=console,
+        devices=[*lapics, io_apic, serial, rtc, power, pci, *pci.functions.values()],
+    )
+
+
+def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
+    """Firmware tables, kernel and initrd into memory."""
+    rsdp = write_tables(memory, spec.cpus)
+    return load_linux(
+        memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
+    )
+
+
+def _connect_lapic(vcpu: Vcpu, bus: ApicBus, host: HostSide) -> LocalApic:
+    """The local APIC of a vCPU, wired to it in both directions."""
+    lapic = LocalApic(vcpu.index, host.clock, host.timers, TSC_FREQUENCY_HZ, VcpuLines(vcpu, host.wake), bus)
+    vcpu.set_interrupt_controller(lapic)
+    return lapic
+
+
+def _add_legacy(pio: Bus, io_apic: IoApic, host: HostSide) -> tuple[Ns16550, Mc146818, PowerControl]:
+    """What sits at fixed ports: serial port, clock, power control."""
+    serial = Ns16550("serial", IrqLine(io_apic, layout.COM1_IRQ), host.serial, host.clock, host.timers)
+    rtc = Mc146818("rtc", IrqLine(io_apic, layout.RTC_IRQ), host.clock, host.timers)
+    power = PowerControl("power", host.power_off, host.reset)
+    pio.map(layout.COM1, layout.COM1_SIZE, serial, serial.name)
+    pio.map(layout.RTC, layout.RTC_SIZE, rtc, rtc.name)
+    pio.map(layout.ACPI_SLEEP_CONTROL, ACPI_TABLE.size, power.acpi, power.name)
+    pio.map(layout.I8042_COMMAND, I8042_TABLE.size, power.i8042, power.name)
+    return serial, rtc, power
+
+
+def _add_pci_host(pio: Bus, mmio: Bus, io_apic: IoApic, apic_bus: ApicBus, power: PowerControl) -> PciHost:
+    """The host bridge with its windows; the reset control register shares its ports."""
+    host = PciHost(
+        mmio,
+        pio,
+        io_apic,
+        apic_bus,
+        (
+            Window("io", layout.PCI_IO, layout.PCI_IO_SIZE),
+            Window("memory", layout.MMIO32, layout.MMIO32_SIZE),
+            Window("memory", layout.MMIO64, layout.MMIO64_SIZE),
+        ),
+    )
+    mmio.map(layout.ECAM, layout.ECAM_SIZE, host.ecam, f"{host.name}-config")
+    reset_offset = layout.RESET_CONTROL - layout.PCI_CONFIG
+    ports = ByteOverlay(host.ports, reset_offset, power.reset_control)
+    pio.map(layout.PCI_CONFIG, layout.PCI_CONFIG_SIZE, ports, f"{host.name}-config")
+    return host
+
+
+def _plug(pci: PciHost, devices: Sequence[VirtioDevice]) -> None:
+    """Put each device into a slot of its own, then give out addresses as firmware would."""
+    slots = SlotAllocator()
+    for device in devices:
+        pci.add(slots.take(device.name), VirtioPci(device))
+    pci.reset()

@@ -1,0 +1,52 @@
+"""What the guest is told about the machine: the ACPI tables, from the same constants that the builder wires by."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from manor.boot.acpi import AcpiSpec, LegacyDevice, PciRoot, Window, build_tables
+from manor.devices.misc.power import RESET_VALUE, SLP_TYP_S5
+from manor.devices.pci.host import ECAM_BUS_SIZE, INTX_GSIS
+from manor.mem import layout
+from manor.mem.guest_memory import GuestMemory
+
+PCI_BUSES: Final = 1
+"""There are no bridges. Announcing only bus 0 spares the guest a search through 255 empty ones."""
+_GSI_A, _GSI_B, _GSI_C, _GSI_D = INTX_GSIS
+
+PCI_ROOT: Final = PciRoot(
+    ecam=Window(layout.ECAM, PCI_BUSES * ECAM_BUS_SIZE),
+    buses=PCI_BUSES,
+    io=Window(layout.PCI_IO, layout.PCI_IO_SIZE),
+    memory32=Window(layout.MMIO32, layout.MMIO32_SIZE),
+    memory64=Window(layout.MMIO64, layout.MMIO64_SIZE),
+    config_ports=Window(layout.PCI_CONFIG, layout.PCI_CONFIG_SIZE),
+    gsis=(_GSI_A, _GSI_B, _GSI_C, _GSI_D),
+)
+LEGACY: Final = (
+    LegacyDevice("COM1", "PNP0501", Window(layout.COM1, layout.COM1_SIZE), layout.COM1_IRQ),
+    LegacyDevice("RTC0", "PNP0B00", Window(layout.RTC, layout.RTC_SIZE), layout.RTC_IRQ),
+)
+
+
+def describe(cpus: int) -> AcpiSpec:
+    """The tables' contents for a `pc` with that many vCPUs, whose APIC IDs are their indices."""
+    return AcpiSpec(
+        apic_ids=tuple(range(cpus)),
+        local_apic=layout.LOCAL_APIC,
+        io_apic=layout.IO_APIC,
+        sleep_control=layout.ACPI_SLEEP_CONTROL,
+        sleep_status=layout.ACPI_SLEEP_STATUS,
+        reset_register=layout.ACPI_RESET,
+        reset_value=RESET_VALUE,
+        s5_type=SLP_TYP_S5,
+        pci=PCI_ROOT,
+        legacy=LEGACY,
+    )
+
+
+def write_tables(memory: GuestMemory, cpus: int) -> int:
+    """Write the ACPI tables into `memory`; returns the address of the RSDP."""
+    tables = build_tables(describe(cpus), layout.ACPI_TABLES, layout.ACPI_TABLES_SIZE)
+    memory.write(layout.ACPI_TABLES, tables)
+    return layout.ACPI_TABLES

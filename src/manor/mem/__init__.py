@@ -1,0 +1,1 @@
+"""Guest-physical memory and the address maps of the machine types."""

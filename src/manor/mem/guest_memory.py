@@ -1,0 +1,265 @@
+"""Guest-physical memory: anonymous mappings with bounds-checked access.
+
+The guest can change memory at any moment: read a value once, check it, then use that copy. Aligned accesses
+of 2, 4 and 8 bytes are single host accesses, so a reader never sees half of a write.
+Thread: any; there is no lock, exactly as between real processors and devices.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from manor.base.address import PAGE_SIZE, Gpa
+from manor.base.errors import ConfigError, HostError, OutOfRange
+from manor.trace.event import guest_error
+
+__all__ = ["GuestMemory", "OutOfRange", "Region"]
+
+_MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)
+"""Linux's number, for Python versions whose mmap module does not name it. Source: Linux uapi
+asm-generic/mman.h."""
+_PHYSICAL_BITS: Final = 52
+"""Widest physical address of the architecture. Source: Intel SDM volume 3, 4.1.4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A piece of guest-physical memory. start and size: bytes, multiples of the page size."""
+
+    start: Gpa
+    size: int
+    kind: Literal["ram", "rom"] = "ram"
+
+    @property
+    def end(self) -> Gpa:
+        """First address behind the region."""
+        return Gpa(self.start + self.size)
+
+
+class _Mapping:
+    """The host memory behind one region, as bytes and as naturally aligned words."""
+
+    __slots__ = ("address", "data", "end", "is_rom", "memory", "region", "start", "u16", "u32", "u64")
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.start = int(region.start)
+        self.end = int(region.end)
+        self.is_rom = region.kind == "rom"
+        try:
+            # NORESERVE: pages exist when touched; the guest's size is no promise of host memory.
+            self.memory = mmap.mmap(
+                -1, region.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+            )
+        except OSError as error:
+            raise HostError.from_os_error(f"map {region.size:#x} bytes of guest memory", error) from error
+        # WHY NATIVE: engines and KVM need the host address of guest memory.
+        # SAFETY: the mapping is owned by this object and pinned by the exported buffers, so the address stays
+        # valid as long as the GuestMemory lives; page aligned by mmap; any thread; the guest changes
+        # contents only.
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.data = memoryview(self.memory)
+        self.u16 = self.data.cast("H")
+        self.u32 = self.data.cast("I")
+        self.u64 = self.data.cast("Q")
+
+
+class GuestMemory:
+    """All memory of one guest. Addresses and sizes are bytes; values are little-endian integers."""
+
+    def __init__(self, regions: Iterable[Region]) -> None:
+        """Map `regions`. Raises ConfigError if they overlap or are misaligned, HostError if the host
+        refuses."""
+        if sys.byteorder != "little":
+            raise HostError("guest memory needs a little-endian host: word accesses are not converted")
+        ordered = sorted(regions, key=lambda region: region.start)
+        if not ordered:
+            raise ConfigError("memory", "a guest needs at least one region")
+        previous_end = 0
+        for index, region in enumerate(ordered):
+            where = f"memory.regions[{index}]"
+            if region.start < 0 or region.start % PAGE_SIZE or region.size <= 0 or region.size % PAGE_SIZE:
+                raise ConfigError(where, f"[{region.start:#x}, +{region.size:#x}) is not made of whole pages")
+            if region.start < previous_end:
+                raise ConfigError(where, f"starts at {region.start:#x}, inside the region before it")
+            if region.end > 1 << _PHYSICAL_BITS:
+                raise ConfigError(where, f"ends above {_PHYSICAL_BITS}-bit physical addresses")
+            previous_end = region.end
+        self.regions: tuple[Region, ...] = tuple(ordered)
+        self.on_write: Callable[[int, int], None] | None = None
+        """Called with (gpa, size) after each write by a device; an engine drops code translated from
+        there."""
+        self._mappings = [_Mapping(region) for region in ordered]
+        self._starts = [mapping.start for mapping in self._mappings]
+        self._last = self._mappings[0]
+
+    # --- lookup ---------------------------------------------------------------------------------------------
+
+    def _find(self, gpa: int, size: int) -> _Mapping | None:
+        """The mapping that covers [gpa, gpa + size) completely."""
+        mapping = self._last
+        if not mapping.start <= gpa < mapping.end:
+            index = bisect_right(self._starts, gpa) - 1
+            if index < 0:
+                return None
+            mapping = self._mappings[index]
+            if gpa >= mapping.end:
+                return None
+            self._last = mapping
+        if size < 0 or gpa + size > mapping.end:
+            return None
+        return mapping
+
+    def _pieces(self, gpa: int, size: int) -> list[tuple[_Mapping, int, int]]:
+        """(mapping, offset, size) for an access that may span adjacent regions."""
+        pieces = []
+        position = gpa
+        end = gpa + size
+        if size < 0:
+            raise OutOfRange(gpa, size)
+        while position < end:
+            mapping = self._find(position, 1)
+            if mapping is None:
+                raise OutOfRange(gpa, size)
+            count = min(end, mapping.end) - position
+            pieces.append((mapping, position - mapping.start, count))
+            position += count
+        return pieces
+
+    def contains(self, gpa: int, size: int) -> bool:
+        """Whether every byte of [gpa, gpa + size) is guest memory (of one or of adjacent regions)."""
+        try:
+            return self._find(gpa, size) is not None or bool(self._pieces(gpa, size))
+        except OutOfRange:
+            return False
+
+    def host_address(self, region: Region) -> int:
+        """Host-virtual address of the first byte of `region`; valid while this object lives."""
+        for mapping in self._mappings:
+            if mapping.region == region:
+                return mapping.address
+        raise KeyError(f"{region} is not a region of this guest")
+
+    # --- bytes ----------------------------------------------------------------------------------------------
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """A copy of `size` bytes. Raises OutOfRange."""
+        mapping = self._find(gpa, size)
+        if mapping is not None:
+            offset = gpa - mapping.start
+            return bytes(mapping.data[offset : offset + size])
+        pieces = self._pieces(gpa, size)
+        return b"".join(bytes(piece.data[offset : offset + count]) for piece, offset, count in pieces)
+
+    def write(self, gpa: int, data: bytes | bytearray | memoryview) -> None:
+        """Write as a device does: ROM does not change. Raises OutOfRange before anything is written."""
+        view = memoryview(data).cast("B") if isinstance(data, memoryview) else data
+        size = len(view)
+        mapping = self._find(gpa, size)
+        if mapping is not None and not mapping.is_rom:
+            offset = gpa - mapping.start
+            mapping.data[offset : offset + size] = view
+        else:
+            position = 0
+            for piece, offset, count in self._pieces(gpa, size):
+                if piece.is_rom:
+                    self._report_rom_write(piece.start + offset, count)
+                else:
+                    piece.data[offset : offset + count] = view[position : position + count]
+                position += count
+        if self.on_write is not None and size:
+            self.on_write(gpa, size)
+
+    def load(self, gpa: int, data: bytes | bytearray | memoryview) -> None:
+        """Write as the machine's builder does: into RAM and ROM. Raises OutOfRange."""
+        position = 0
+        for mapping, offset, count in self._pieces(gpa, len(data)):
+            mapping.data[offset : offset + count] = data[position : position + count]
+            position += count
+        if self.on_write is not None and position:
+            self.on_write(gpa, position)
+
+    def view(self, gpa: int, size: int) -> memoryview:
+        """Direct writable access to RAM that lies in one region; no copy. Raises OutOfRange.
+
+        The guest may change the bytes at any moment. Whoever writes through it calls `written` afterwards.
+        """
+        mapping = self._find(gpa, size)
+        if mapping is None:
+            raise OutOfRange(gpa, size)
+        offset = gpa - mapping.start
+        part = mapping.data[offset : offset + size]
+        return part.toreadonly() if mapping.is_rom else part
+
+    def written(self, gpa: int, size: int) -> None:
+        """Tell that [gpa, gpa + size) was written through a view."""
+        if self.on_write is not None and size:
+            self.on_write(gpa, size)
+
+    # --- integers -------------------------------------------------------------------------------------------
+
+    def read_u8(self, gpa: int) -> int:
+        mapping = self._find(gpa, 1)
+        if mapping is None:
+            raise OutOfRange(gpa, 1)
+        return mapping.data[gpa - mapping.start]
+
+    def read_u16(self, gpa: int) -> int:
+        mapping = self._find(gpa, 2)
+        if mapping is None or gpa & 1:
+            return int.from_bytes(self.read(gpa, 2), "little")
+        return mapping.u16[(gpa - mapping.start) >> 1]
+
+    def read_u32(self, gpa: int) -> int:
+        mapping = self._find(gpa, 4)
+        if mapping is None or gpa & 3:
+            return int.from_bytes(self.read(gpa, 4), "little")
+        return mapping.u32[(gpa - mapping.start) >> 2]
+
+    def read_u64(self, gpa: int) -> int:
+        mapping = self._find(gpa, 8)
+        if mapping is None or gpa & 7:
+            return int.from_bytes(self.read(gpa, 8), "little")
+        return mapping.u64[(gpa - mapping.start) >> 3]
+
+    def write_u8(self, gpa: int, value: int) -> None:
+        """Write the low 8 bits of `value`. Raises OutOfRange; so do the wider ones."""
+        self.write(gpa, (value & 0xFF).to_bytes(1, "little"))
+
+    def write_u16(self, gpa: int, value: int) -> None:
+        mapping = self._find(gpa, 2)
+        if mapping is None or gpa & 1 or mapping.is_rom:
+            self.write(gpa, (value & 0xFFFF).to_bytes(2, "little"))
+            return
+        mapping.u16[(gpa - mapping.start) >> 1] = value & 0xFFFF
+        if self.on_write is not None:
+            self.on_write(gpa, 2)
+
+    def write_u32(self, gpa: int, value: int) -> None:
+        mapping = self._find(gpa, 4)
+        if mapping is None or gpa & 3 or mapping.is_rom:
+            self.write(gpa, (value & 0xFFFF_FFFF).to_bytes(4, "little"))
+            return
+        mapping.u32[(gpa - mapping.start) >> 2] = value & 0xFFFF_FFFF
+        if self.on_write is not None:
+            self.on_write(gpa, 4)
+
+    def write_u64(self, gpa: int, value: int) -> None:
+        mapping = self._find(gpa, 8)
+        if mapping is None or gpa & 7 or mapping.is_rom:
+            self.write(gpa, (value & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little"))
+            return
+        mapping.u64[(gpa - mapping.start) >> 3] = value & 0xFFFF_FFFF_FFFF_FFFF
+        if self.on_write is not None:
+            self.on_write(gpa, 8)
+
+    @staticmethod
+    def _report_rom_write(gpa: int, size: int) -> None:
+        if guest_error.on:
+            guest_error("memory", f"device write of {size} bytes to ROM at {gpa:#x} dropped")

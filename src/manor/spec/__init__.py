@@ -1,0 +1,1 @@
+"""Plain descriptions that cross layers: no files opened, no addresses chosen."""

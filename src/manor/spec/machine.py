@@ -1,0 +1,43 @@
+"""What a user asks for when asking for a machine: a plain description, checked by `spec.check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from manor.base.units import MiB
+
+CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
+"""The core crystal clock that CPUID leaf 0x15 reports; local APIC timers count at this rate before division.
+A guest that is told the frequency has nothing to calibrate. Source: Intel SDM volume 3, 11.5.4; volume 2, CPUID."""
+TSC_RATIO: Final = 1
+"""TSC ticks per crystal tick, as CPUID leaf 0x15 reports it."""
+TSC_FREQUENCY_HZ: Final = CRYSTAL_FREQUENCY_HZ * TSC_RATIO
+"""1 GHz: the TSC counts the host's monotonic nanoseconds, so no conversion is needed anywhere."""
+
+MAX_CPUS: Final = 64
+"""An 8-bit APIC id allows 255; more vCPU threads than this help on no host that was tried."""
+MIN_MEMORY: Final = 2 * MiB
+"""Below this there is not even room for a kernel's decompressed first page tables."""
+AccelName = Literal["auto", "dbt", "kvm"]
+ConsoleName = Literal["serial", "virtio"]
+
+ACCEL_NAMES: Final[tuple[str, ...]] = get_args(AccelName)
+CONSOLE_NAMES: Final[tuple[str, ...]] = get_args(ConsoleName)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """One virtual machine of type `pc`.
+
+    memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
+    window size; the output of both is shown. Paths are opened when the machine is built, not here.
+    """
+
+    kernel: Path
+    initrd: Path | None = None
+    append: str = ""
+    memory: int = 256 * MiB
+    cpus: int = 1
+    console: ConsoleName = "serial"

@@ -1,0 +1,1 @@
+"""Fakes and drivers for tests; nothing in the package imports this."""

@@ -1,0 +1,1 @@
+"""Typed trace events, declared beside the code that fires them, off by default."""

@@ -1,0 +1,1 @@
+"""The process that runs one virtual machine: threads, event loop, lifecycle, terminal."""

@@ -1,0 +1,229 @@
+"""The event loop of a VM: file descriptors, timers, calls from other threads; one thread.
+
+It never polls: with nothing to do the thread sleeps in the kernel without a time limit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import select
+import selectors
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from manor.base.clock import SECOND, Clock
+
+logger = logging.getLogger(__name__)
+
+Callback = Callable[[], None]
+
+_SELECT_LIMIT: Final = 1024
+"""select(2) takes no descriptors from here on (FD_SETSIZE)."""
+
+
+class Timer:
+    """A TimerHandle of IoLoop."""
+
+    __slots__ = ("callback", "cancelled")
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Forget the call. Its place in the heap goes away when its time comes."""
+        self.cancelled = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStatistics:
+    """Counts since the loop was made."""
+
+    wakeups: int
+    timers: int
+
+
+class IoLoop:
+    """Timers (base.timers.Timers), readers and calls, all run on the loop's own thread.
+
+    on_error gets an exception that escaped a callback, on the loop's thread; the loop goes on.
+    """
+
+    def __init__(self, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
+        self._clock = clock
+        self._on_error = on_error
+        self._selector = selectors.DefaultSelector()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
+        self._lock = threading.Lock()
+        self._calls: deque[Callback] = deque()
+        self._heap: list[tuple[int, int, Timer]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._sleep_until: int | None = 0
+        self._wakeups = 0
+        self._timers = 0
+
+    # --- any thread -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="io-loop", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop and join the thread, then close its descriptors. Calls not yet run are dropped."""
+        with self._lock:
+            self._stopping = True
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._wake()
+            thread.join()
+        self._selector.close()
+        with self._lock:
+            if self._wake_fd >= 0:
+                os.close(self._wake_fd)
+                self._wake_fd = -1
+
+    def at(self, deadline_ns: int, callback: Callback) -> Timer:
+        """Run `callback` at or soon after `deadline_ns`."""
+        timer = Timer(callback)
+        with self._lock:
+            heapq.heappush(self._heap, (deadline_ns, next(self._order), timer))
+            sleeping_longer = self._sleep_until is None or deadline_ns < self._sleep_until
+            if sleeping_longer:
+                self._sleep_until = deadline_ns  # so that the next timer after it needs no second wake-up
+                self._wake_locked()
+        return timer
+
+    def call_soon_threadsafe(self, callback: Callback) -> None:
+        """Run `callback` on the loop's thread, in the order of calls. Dropped once the loop stops."""
+        self._calls.append(callback)
+        self._wake()
+
+    def add_reader(self, descriptor: int, callback: Callback) -> None:
+        """Run `callback` whenever `descriptor` is readable. Raises OSError if it cannot be waited for (a file).
+
+        Thread: the loop's, or any before `start`.
+        """
+        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+
+    def remove_reader(self, descriptor: int) -> None:
+        """Undo `add_reader`; nothing happens if there is none. Thread: the loop's."""
+        if descriptor in self._selector.get_map():
+            self._selector.unregister(descriptor)
+
+    def statistics(self) -> LoopStatistics:
+        return LoopStatistics(self._wakeups, self._timers)
+
+    # --- the loop's thread ----------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._wake_locked()
+
+    def _wake_locked(self) -> None:
+        if self._wake_fd >= 0:
+            os.eventfd_write(self._wake_fd, 1)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wait()
+            self._wakeups += 1
+            for key, _ in self._selector.select(0):
+                if key.data is None:
+                    os.eventfd_read(self._wake_fd)
+                else:
+                    self._call(key.data)
+            while self._calls and not self._stopping:
+                self._call(self._calls.popleft())
+            self._run_timers()
+
+    def _wait(self) -> None:
+        """Sleep until a descriptor is ready or the next timer is due."""
+        with self._lock:
+            while self._heap and self._heap[0][2].cancelled:
+                heapq.heappop(self._heap)
+            self._sleep_until = self._heap[0][0] if self._heap else None
+            deadline = self._sleep_until
+        timeout = None if deadline is None else max(0, deadline - self._clock.now_ns()) / SECOND
+        descriptor = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
+        if timeout is not None and 0 <= descriptor < _SELECT_LIMIT:
+            # epoll rounds up to milliseconds, which makes a guest's timers late; select on the epoll
+            # descriptor itself has microseconds.
+            select.select([descriptor], [], [], timeout)
+        else:
+            self._selector.select(timeout)
+
+    def _run_timers(self) -> None:
+        now = self._clock.now_ns()
+        while not self._stopping:
+            with self._lock:
+                if not self._heap or self._heap[0][0] > now:
+                    return
+                timer = heapq.heappop(self._heap)[2]
+            if not timer.cancelled:
+                self._timers += 1
+                self._call(timer.callback)
+
+    def _call(self, callback: Callback) -> None:
+        try:
+            callback()
+        except Exception as error:  # the edge where a bug in a device ends its VM, not the process
+            logger.exception("I/O loop callback failed")
+            self._on_error(error)
+
+
+class LockedTimer:
+    """A TimerHandle of LockedTimers."""
+
+    __slots__ = ("_callback", "_owner", "is_cancelled", "timer")
+
+    def __init__(self, owner: LockedTimers, callback: Callback) -> None:
+        self._owner = owner
+        self._callback = callback
+        self.is_cancelled = False
+        self.timer: Timer | None = None
+
+    def cancel(self) -> None:
+        """Forget the call; if the caller holds the lock, it does not run any more even if it is due."""
+        self.is_cancelled = True
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def run(self) -> None:
+        """Call back with the lock held. Thread: the loop's."""
+        with self._owner.lock:
+            if not self.is_cancelled and not self._owner.is_closed:
+                self._callback()
+
+
+class LockedTimers:
+    """The timers of one machine: base.timers.Timers whose callbacks run with the machine lock held."""
+
+    def __init__(self, loop: IoLoop, lock: threading.RLock) -> None:
+        self.lock = lock
+        self.is_closed = False
+        self._loop = loop
+
+    def at(self, deadline_ns: int, callback: Callback) -> LockedTimer:
+        """As IoLoop.at. Takes only the loop's own lock, so any device lock may be held."""
+        timer = LockedTimer(self, callback)
+        timer.timer = self._loop.at(deadline_ns, timer.run)
+        return timer
+
+    def defer(self, callback: Callback) -> None:
+        """Run `callback` soon, on the loop's thread with the lock held. Thread: any."""
+        self.at(0, callback)
+
+    def close(self) -> None:
+        """Run no callback any more, also none that is due: what they belong to is being taken apart."""
+        with self.lock:
+            self.is_closed = True

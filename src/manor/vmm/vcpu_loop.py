@@ -1,0 +1,94 @@
+"""The life of a vCPU's thread: run guest code, sleep while it halts, stop when told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import assert_never
+
+from manor.accel.api import Vcpu
+from manor.base.exits import Debug, Exit, Fault, Halt, Kicked, Shutdown, WaitForSipi
+from manor.trace.event import declare
+from manor.vmm.lifecycle import Reason, VmEnd
+
+logger = logging.getLogger(__name__)
+
+vcpu_exit = declare("vcpu_exit", vcpu=int, exit=str)
+
+
+class VcpuLoop:
+    """One vCPU and the thread it runs on.
+
+    on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM.
+    """
+
+    def __init__(self, vcpu: Vcpu, on_end: Callable[[VmEnd], None]) -> None:
+        self._vcpu = vcpu
+        self._on_end = on_end
+        self._stop = False
+        self._awake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"vcpu-{vcpu.index}", daemon=True)
+        self.halts = 0
+        """How often the vCPU went to sleep. Written by its thread only."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """The vCPU may have something to do. Thread: any."""
+        self._awake.set()
+
+    def request_stop(self) -> None:
+        """Make the thread leave guest code and end. Thread: any, also the vCPU's own."""
+        self._stop = True
+        self._awake.set()
+        self._vcpu.kick()
+
+    def join(self) -> None:
+        """Wait for the thread's end, after `request_stop`. Not on the vCPU's own thread."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            end = self._run_guest()
+        except Exception as error:  # the edge where a bug in a device ends its VM, not the process
+            logger.exception("vCPU %d failed", self._vcpu.index)
+            end = VmEnd(Reason.ERROR, f"vCPU {self._vcpu.index}: {type(error).__name__}: {error}")
+        if end is not None:
+            self._on_end(end)
+
+    def _run_guest(self) -> VmEnd | None:
+        """Run until the guest ends the VM (how), or until told to stop (None)."""
+        while not self._stop:
+            end = self._handle(self._vcpu.run())
+            if end is not None:
+                return end
+        return None
+
+    def _handle(self, exit_: Exit) -> VmEnd | None:
+        if vcpu_exit.on:
+            vcpu_exit(self._vcpu.index, repr(exit_))
+        match exit_:
+            case Halt() | WaitForSipi():
+                self._sleep()
+            case Kicked():
+                pass
+            case Shutdown(reason):
+                return VmEnd(Reason.TRIPLE_FAULT, reason)
+            case Debug(rip):
+                return VmEnd(Reason.ERROR, f"breakpoint at {rip:#018x}, but no debugger is attached")
+            case Fault(reason):
+                return VmEnd(Reason.ERROR, reason)
+            case _:
+                assert_never(exit_)
+        return None
+
+    def _sleep(self) -> None:
+        """Sleep until there is work. Clear, then look, then wait: a wake-up between any two of them is not lost."""
+        self.halts += 1
+        self._awake.clear()
+        while not self._stop and not self._vcpu.has_work():
+            self._awake.wait()
+            self._awake.clear()

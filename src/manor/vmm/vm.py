@@ -1,0 +1,361 @@
+"""One virtual machine from Python: build it, start it, talk to it, end it.
+
+    import manor
+
+    with manor.start(kernel="bzImage", initrd="initrd", append="console=ttyS0") as vm:
+        vm.serial.wait_for("login:")
+        vm.serial.send("root\\n")
+        vm.power_off()
+    print(vm.wait())
+
+Threads: one per vCPU, one I/O loop, and a supervisor that takes the others apart when the VM ends or reboots.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from manor.accel.api import Accel
+from manor.accel.choose import choose
+from manor.base.clock import HostClock
+from manor.base.errors import ConfigError, ManorError
+from manor.base.units import parse_size
+from manor.machine.builder import HostSide, build
+from manor.machine.pc import Machine
+from manor.mem.layout import MAX_RAM
+from manor.spec.check import check
+from manor.spec.machine import ConsoleName, MachineSpec
+from manor.vmm.console import Console
+from manor.vmm.io_loop import IoLoop, LockedTimers
+from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
+from manor.vmm.vcpu_loop import VcpuLoop
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters of one VM since its last start; times in ns. Counts are exact once the VM has ended.
+
+    cpu_ns: processor time of the whole process. accel: the accelerator's own counters. exits: accesses that left
+    guest code, by device. halts: how often a vCPU went to sleep.
+    """
+
+    wall_ns: int
+    cpu_ns: int
+    halts: int
+    wakeups: int
+    timers: int
+    accel: dict[str, int | float] = field(default_factory=dict)
+    exits: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+class Vm:
+    """A virtual machine. Thread: any, unless a method says otherwise."""
+
+    def __init__(self, spec: MachineSpec, accel: Accel, reboot: bool = True) -> None:
+        """reboot: whether a guest that resets itself starts again; otherwise that ends the VM.
+
+        Nothing runs yet. Raises ConfigError if the description is wrong.
+        """
+        check(spec, MAX_RAM)
+        self.spec = spec
+        self.serial = Console("serial")
+        """The first serial port (ttyS0 in Linux)."""
+        self.console = Console("virtio-console")
+        """The virtio console (hvc0 in Linux)."""
+        self._accel = accel
+        self._reboot = reboot
+        self._clock = HostClock()
+        self._lifecycle = Lifecycle()
+        self._loop = IoLoop(self._clock, self._on_loop_error)
+        self._request = threading.Condition()
+        self._requested: VmEnd | None = None
+        self._end: VmEnd | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._size: tuple[int, int] | None = None
+        self._machine: Machine | None = None
+        self._timers: LockedTimers | None = None
+        self._vcpus: list[VcpuLoop] = []
+        self._started_wall = 0
+        self._started_cpu = 0
+        self._final: Statistics | None = None
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._lifecycle.state
+
+    @property
+    def end(self) -> VmEnd | None:
+        """How the VM ended; None while it has not."""
+        return self._end
+
+    @property
+    def loop(self) -> IoLoop:
+        """The VM's event loop, for a terminal or another front end."""
+        return self._loop
+
+    def prepare(self) -> None:
+        """Build the machine without running it; `start` does it otherwise.
+
+        Raises ConfigError or HostError if it cannot be built; then the VM has ended, and nothing is left running.
+        """
+        if self._machine is not None or self._lifecycle.state is not State.CREATED:
+            return
+        try:
+            self._build()
+        except ManorError as error:
+            self._loop.stop()
+            self._end = VmEnd(Reason.ERROR, str(error))
+            self._lifecycle.advance(Event.END)
+            raise
+
+    def start(self) -> None:
+        """Build the machine and run it. Returns at once. Raises as `prepare`, and StateError if it ran before."""
+        self.prepare()
+        self._lifecycle.advance(Event.START)
+        self._loop.start()
+        self._run()
+        self._supervisor.start()
+
+    def power_off(self) -> None:
+        """End the VM now, as pulling the plug does. The guest is not asked. Nothing happens if it ended already."""
+        self.request_end(VmEnd(Reason.STOPPED))
+
+    def request_end(self, end: VmEnd) -> None:
+        """End the VM for the given reason. The first request counts, except that a reboot gives way to any other."""
+        with self._request:
+            if self._requested is None or self._requested.reason is Reason.REBOOT:
+                self._requested = end
+            self._request.notify_all()
+
+    def wait(self, timeout: float | None = None) -> VmEnd:
+        """Wait for the VM's end. timeout: seconds; raises TimeoutError."""
+        if not self._lifecycle.wait_until(State.ENDED, timeout):
+            raise TimeoutError(f"the VM still runs after {timeout} seconds")
+        assert self._end is not None
+        return self._end
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the VM has ended, on the supervisor's thread; at once if it has."""
+        with self._request:
+            if self._end is None:
+                self._on_end = callback
+                return
+        callback()
+
+    def __enter__(self) -> Vm:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lifecycle.state not in (State.CREATED, State.ENDED):
+            self.power_off()
+            self.wait()
+
+    # --- use ------------------------------------------------------------------------------------------------
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell the guest the window size of its terminal (the virtio console carries it)."""
+        self._size = (columns, rows)
+        machine = self._machine
+        if machine is not None:
+            machine.resize_console(columns, rows)
+
+    def statistics(self) -> Statistics:
+        """Counters up to now, or up to the end. All zero before `start`."""
+        if self._final is not None:
+            return self._final
+        machine = self._machine
+        if machine is None:
+            return Statistics(0, 0, 0, 0, 0)
+        loop = self._loop.statistics()
+        return Statistics(
+            wall_ns=self._clock.now_ns() - self._started_wall,
+            cpu_ns=time.process_time_ns() - self._started_cpu,
+            halts=sum(vcpu.halts for vcpu in self._vcpus),
+            wakeups=loop.wakeups,
+            timers=loop.timers,
+            accel=dict(machine.vm.statistics()),
+            exits=machine.exits_by_device(),
+        )
+
+    # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
+
+    def _build(self) -> None:
+        lock = threading.RLock()
+        self._timers = LockedTimers(self._loop, lock)
+        host = HostSide(
+            clock=self._clock,
+            timers=self._timers,
+            defer=self._timers.defer,
+            lock=lock,
+            serial=self.serial,
+            console=self.console,
+            power_off=self._on_power_off,
+            reset=self._on_reset,
+            wake=self._wake,
+        )
+        self._vcpus = []
+        self._machine = build(self.spec, self._accel, host)
+        self._vcpus = [VcpuLoop(vcpu, self.request_end) for vcpu in self._machine.vm.vcpus]
+
+    def _run(self) -> None:
+        machine = self._machine
+        if machine is None:
+            return
+        machine.serial.on_room = self.serial.connect(machine.serial, machine.lock)
+        port = machine.console.ports[0]
+        port.on_room = self.console.connect(port, machine.lock)
+        if self._size is not None:
+            machine.resize_console(*self._size)
+        self._started_wall = self._clock.now_ns()
+        self._started_cpu = time.process_time_ns()
+        for vcpu in self._vcpus:
+            vcpu.start()
+
+    def _take_apart(self) -> None:
+        """Stop the vCPUs, then the timers, then free memory."""
+        for vcpu in self._vcpus:
+            vcpu.request_stop()
+        for vcpu in self._vcpus:
+            vcpu.join()
+        final = self.statistics()
+        if self._timers is not None:
+            self._timers.close()
+        self.serial.disconnect()
+        self.console.disconnect()
+        machine, self._machine = self._machine, None
+        self._final = final
+        if machine is not None:
+            machine.close()
+
+    def _supervise(self) -> None:
+        while True:
+            with self._request:
+                self._request.wait_for(lambda: self._requested is not None)
+                end = self._requested
+            assert end is not None
+            is_reboot = end.reason is Reason.REBOOT and self._reboot
+            self._lifecycle.advance(Event.REBOOT if is_reboot else Event.STOP)
+            if not is_reboot:
+                self.serial.stop_waiting()
+                self.console.stop_waiting()
+            self._take_apart()
+            if not is_reboot:
+                break
+            error = self._start_again()
+            if error is not None:
+                end = error
+                self._lifecycle.advance(Event.STOP)
+                break
+        self._loop.stop()
+        self.serial.close(str(end))
+        self.console.close(str(end))
+        with self._request:
+            self._end = end
+            callback = self._on_end
+        self._lifecycle.advance(Event.END)
+        if callback is not None:
+            callback()
+
+    def _start_again(self) -> VmEnd | None:
+        """Build and run the machine anew after a reboot; why not, if that is so."""
+        try:
+            self._build()
+        except ManorError as error:
+            return VmEnd(Reason.ERROR, f"after the reboot: {error}")
+        with self._request:
+            if self._requested is not None and self._requested.reason is Reason.REBOOT:
+                self._requested = None
+        self._final = None
+        self._lifecycle.advance(Event.START)
+        self._run()
+        return None
+
+    # --- calls from the machine -----------------------------------------------------------------------------
+
+    def _wake(self, index: int) -> None:
+        """A vCPU may have work. Thread: any."""
+        vcpus = self._vcpus
+        if index < len(vcpus):
+            vcpus[index].wake()
+
+    def _on_power_off(self) -> None:
+        self.request_end(VmEnd(Reason.POWER_OFF))
+
+    def _on_reset(self) -> None:
+        """The guest asked for a reset. After a panic that ends the VM: nobody wants it to panic in a loop."""
+        if self.serial.has_panicked or self.console.has_panicked:
+            self.request_end(VmEnd(Reason.PANIC, "the guest's kernel panicked"))
+        else:
+            self.request_end(VmEnd(Reason.REBOOT))
+
+    def _on_loop_error(self, error: BaseException) -> None:
+        self.request_end(VmEnd(Reason.ERROR, f"I/O loop: {type(error).__name__}: {error}"))
+
+
+def start(
+    kernel: str | PathLike[str] | None = None,
+    *,
+    initrd: str | PathLike[str] | None = None,
+    append: str | None = None,
+    memory: int | str = "256M",
+    cpus: int = 1,
+    accel: str = "auto",
+    reboot: bool = True,
+    console: ConsoleName = "serial",
+) -> Vm:
+    """Start a virtual machine and return it running; use it in a `with` block, which ends it.
+
+    kernel: a bzImage or an ELF file; without one, the default guest with its own initrd, to whose command line
+    `append` is added. memory: bytes, or text such as "512M". reboot: whether a guest that resets itself starts
+    again. console: the device that `manor run` types into; both consoles are there in any case.
+    Raises ConfigError, naming the argument, and HostError.
+    """
+    choice = choose(accel)
+    spec = describe(kernel, initrd, append, memory, cpus, console)
+    vm = Vm(spec, choice.accel, reboot)
+    vm.start()
+    return vm
+
+
+def describe(
+    kernel: str | PathLike[str] | None,
+    initrd: str | PathLike[str] | None,
+    append: str | None,
+    memory: int | str,
+    cpus: int,
+    console: ConsoleName = "serial",
+) -> MachineSpec:
+    """The MachineSpec for the arguments of `start`. Raises ConfigError."""
+    try:
+        size = parse_size(memory) if isinstance(memory, str) else memory
+    except ValueError as error:
+        raise ConfigError("memory", str(error)) from error
+    if kernel is None:
+        if initrd is not None:
+            raise ConfigError("initrd", "it needs a kernel; give both, or neither for the default guest")
+        from manor.guests.default import default_guest
+        from manor.guests.progress import Silent
+
+        guest = default_guest(Silent())
+        return MachineSpec(
+            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console
+        )
+    return MachineSpec(
+        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
+    )

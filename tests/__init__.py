@@ -1,0 +1,1 @@
+"""Tests of Manor; a package so that the differential tests can share the oracles."""

@@ -1,0 +1,1 @@
+"""One implementation against another: ours, the host CPU, and unicorn."""
