@@ -31,13 +31,3 @@ class NullBackend:
 
     def write(self, data: bytes) -> None:
         """Drop `data`."""
-
-
-class BufferBackend:
-    """Keeps the output in memory: for tests and for logs collected by the machine."""
-
-    def __init__(self) -> None:
-        self.output = bytearray()
-
-    def write(self, data: bytes) -> None:
-        self.output += data

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from manor.backends.char.api import BufferBackend, CharBackend, CharReceiver
+from manor.backends.char.api import CharBackend, CharReceiver
+from manor.backends.char.memory import MemoryBackend
 from manor.base.clock import MILLISECOND
 from manor.base.errors import SavedStateError
 from manor.devices.serial.ns16550 import FIFO_SIZE, Ns16550
@@ -25,7 +26,7 @@ class Port:
         self.clock = FakeClock()
         self.timers = FakeTimers(self.clock)
         self.irq = FakeIrq()
-        self.line = BufferBackend()
+        self.line = MemoryBackend()
         self.uart = Ns16550("com1", self.irq.line(), self.line, self.clock, self.timers)
         self.write(MCR, RTS | DTR | OUT2)
 
