@@ -22,8 +22,7 @@ TESTS ?=
 BENCH ?=
 
 # What the native parts are made from. The generators import a few more modules of the package.
-NATIVE_SOURCES := $(shell find src/manor/engine src/manor/accel src/manor/base -name '*.py' \
-	-not -name '*_generated.py' 2>/dev/null)
+NATIVE_SOURCES := $(shell find src/manor/engine \( -name '*.py' -o -name '*.pxd' -o -name '*.pyx' \) 2>/dev/null)
 
 .PHONY: help run test test-all bench lint clean setup setup-test
 

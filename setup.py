@@ -25,28 +25,22 @@ def has_generator() -> bool:
     return SOURCE.joinpath(*GENERATOR.split(".")).with_suffix(".py").exists()
 
 
-def native_modules() -> list[str]:
-    """Names of the modules that Cython compiles, as the engine lists them."""
+def extensions() -> list[Extension]:
+    """One extension for each native module of the engine, which lists them with their sources and compiler options."""
     if not has_generator():
         return []
     sys.path.insert(0, str(SOURCE))
     try:
-        return list(import_module(GENERATOR).NATIVE_MODULES)
+        build = import_module(GENERATOR)
     finally:
         sys.path.remove(str(SOURCE))
-
-
-def extensions() -> list[Extension]:
-    """One extension for each native module; its source is the module's own .py file."""
     return [
         Extension(
             name,
-            [f"src/{name.replace('.', '/')}.py"],
-            # -fwrapv: guest arithmetic wraps. -g0: a third of the size; nobody debugs the generated C.
-            extra_compile_args=["-O2", "-fwrapv", "-g0"],
-            libraries=["m"],
+            [str(build.native_source(name, SOURCE).relative_to(ROOT))],
+            extra_compile_args=list(build.COMPILE_ARGS),
         )
-        for name in native_modules()
+        for name in build.NATIVE_MODULES
     ]
 
 
@@ -83,12 +77,15 @@ class GenerateThenBuildExt(build_ext):
         from Cython.Build import cythonize
 
         generate()
+        processors = os.cpu_count() or 1
+        self.parallel = self.parallel or processors
         if self.extensions:
             self.extensions[:] = cythonize(
                 self.extensions,
-                language_level=3,
-                annotate=False,
-                compiler_directives={"embedsignature": False},
+                include_path=[str(SOURCE)],
+                build_dir="build/cython",
+                nthreads=processors,
+                quiet=True,
             )
         super().run()
 

@@ -158,7 +158,16 @@ _add(
 
 # --- Shifts and rotates: undefined flags depend on the count, see generate.shift_undefined ---------------------------
 
-for _n, _name in ((0, "rol"), (1, "ror"), (2, "rcl"), (3, "rcr"), (4, "shl"), (5, "shr"), (6, "shl"), (7, "sar")):
+for _n, _name in (
+    (0, "rol"),
+    (1, "ror"),
+    (2, "rcl"),
+    (3, "rcr"),
+    (4, "shl"),
+    (5, "shr"),
+    (6, "shl"),
+    (7, "sar"),
+):
     _reads = "reads=c" if _name in ("rcl", "rcr") else ""
     _add(
         "shift",
@@ -507,7 +516,15 @@ _add(
 
 # --- SSE floating point ----------------------------------------------------------------------------------------------
 
-for _name, _op in (("add", 0x58), ("mul", 0x59), ("sub", 0x5C), ("min", 0x5D), ("div", 0x5E), ("max", 0x5F), ("sqrt", 0x51)):
+for _name, _op in (
+    ("add", 0x58),
+    ("mul", 0x59),
+    ("sub", 0x5C),
+    ("min", 0x5D),
+    ("div", 0x5E),
+    ("max", 0x5F),
+    ("sqrt", 0x51),
+):
     _add(
         "sse_fp",
         f"""
@@ -520,7 +537,12 @@ for _name, _op in (("add", 0x58), ("mul", 0x59), ("sub", 0x5C), ("min", 0x5D), (
 for _name, _op in (("and", 0x54), ("andn", 0x55), ("or", 0x56), ("xor", 0x57)):
     _add("sse_fp", f"{_name}ps | 0F {_op:02X} /r | V W16\n{_name}pd | 66 0F {_op:02X} /r | V W16")
 _COMPARISONS = ("eq", "lt", "le", "unord", "neq", "nlt", "nle", "ord")
-for _type, _prefix, _size, _data in (("ps", "", 16, "f32"), ("pd", "66", 16, "f64"), ("ss", "F3", 4, "f32"), ("sd", "F2", 8, "f64")):
+for _type, _prefix, _size, _data in (
+    ("ps", "", 16, "f32"),
+    ("pd", "66", 16, "f64"),
+    ("ss", "F3", 4, "f32"),
+    ("sd", "F2", 8, "f64"),
+):
     _names = ",".join(f"cmp{_c}{_type}" for _c in _COMPARISONS)
     _add("sse_fp", f"cmp{_type} | {_prefix} 0F C2 /r ib | V W{_size} | data={_data} as={_names}")
 _add(
@@ -579,27 +601,28 @@ _add(
 # --- Packed integers: the same opcode without 66 is the MMX form ------------------------------------------------------
 
 _BOTH = """
-60 punpcklbw 61 punpcklwd 62 punpckldq 63 packsswb 64 pcmpgtb 65 pcmpgtw 66 pcmpgtd 67 packuswb 68 punpckhbw
-69 punpckhwd 6A punpckhdq 6B packssdw 74 pcmpeqb 75 pcmpeqw 76 pcmpeqd D1 psrlw D2 psrld D3 psrlq D4 paddq D5 pmullw
-D8 psubusb D9 psubusw DA pminub DB pand DC paddusb DD paddusw DE pmaxub DF pandn E0 pavgb E1 psraw E2 psrad E3 pavgw
-E4 pmulhuw E5 pmulhw E8 psubsb E9 psubsw EA pminsw EB por EC paddsb ED paddsw EE pmaxsw EF pxor F1 psllw F2 pslld
-F3 psllq F4 pmuludq F5 pmaddwd F6 psadbw F8 psubb F9 psubw FA psubd FB psubq FC paddb FD paddw FE paddd
-""".split()
+60 punpcklbw  61 punpcklwd  62 punpckldq  63 packsswb  64 pcmpgtb  65 pcmpgtw  66 pcmpgtd  67 packuswb  68
+punpckhbw  69 punpckhwd  6A punpckhdq  6B packssdw  74 pcmpeqb  75 pcmpeqw  76 pcmpeqd  D1 psrlw  D2 psrld  D3
+psrlq  D4 paddq  D5 pmullw  D8 psubusb  D9 psubusw  DA pminub  DB pand  DC paddusb  DD paddusw  DE pmaxub  DF
+pandn  E0 pavgb  E1 psraw  E2 psrad  E3 pavgw  E4 pmulhuw  E5 pmulhw  E8 psubsb  E9 psubsw  EA pminsw  EB por
+EC paddsb  ED paddsw  EE pmaxsw  EF pxor  F1 psllw  F2 pslld  F3 psllq  F4 pmuludq  F5 pmaddwd  F6 psadbw  F8
+psubb  F9 psubw  FA psubd  FB psubq  FC paddb  FD paddw  FE paddd
+""".split()  # noqa: SIM905  (a table reads better than a list)
 for _op_text, _name in zip(_BOTH[::2], _BOTH[1::2], strict=True):
     _data = "data=count" if _name in ("psrlw", "psrld", "psrlq", "psraw", "psrad", "psllw", "pslld", "psllq") else ""
     _add("sse_int", f"{_name} | 66 0F {_op_text} /r | V W16 | {_data}")
     _add("mmx", f"{_name} | 0F {_op_text} /r | P Q{4 if _name.startswith('punpckl') else 8} | {_data}")
 _BOTH_38 = """
-00 pshufb 01 phaddw 02 phaddd 03 phaddsw 04 pmaddubsw 05 phsubw 06 phsubd 07 phsubsw 08 psignb 09 psignw 0A psignd
-0B pmulhrsw 1C pabsb 1D pabsw 1E pabsd
-""".split()
+00 pshufb  01 phaddw  02 phaddd  03 phaddsw  04 pmaddubsw  05 phsubw  06 phsubd  07 phsubsw  08 psignb  09
+psignw  0A psignd  0B pmulhrsw  1C pabsb  1D pabsw  1E pabsd
+""".split()  # noqa: SIM905  (a table reads better than a list)
 for _op_text, _name in zip(_BOTH_38[::2], _BOTH_38[1::2], strict=True):
     _add("sse_int", f"{_name} | 66 0F 38 {_op_text} /r | V W16")
     _add("mmx", f"{_name} | 0F 38 {_op_text} /r | P Q8")
 _ONLY_38 = """
-28 pmuldq 29 pcmpeqq 2B packusdw 37 pcmpgtq 38 pminsb 39 pminsd 3A pminuw 3B pminud 3C pmaxsb 3D pmaxsd 3E pmaxuw
-3F pmaxud 40 pmulld 41 phminposuw
-""".split()
+28 pmuldq  29 pcmpeqq  2B packusdw  37 pcmpgtq  38 pminsb  39 pminsd  3A pminuw  3B pminud  3C pmaxsb  3D
+pmaxsd  3E pmaxuw  3F pmaxud  40 pmulld  41 phminposuw
+""".split()  # noqa: SIM905  (a table reads better than a list)
 for _op_text, _name in zip(_ONLY_38[::2], _ONLY_38[1::2], strict=True):
     _add("sse_int", f"{_name} | 66 0F 38 {_op_text} /r | V W16")
 for _n, (_name, _size) in enumerate((("bw", 8), ("bd", 4), ("bq", 2), ("wd", 8), ("wq", 4), ("dq", 8))):
@@ -687,10 +710,10 @@ for _i in range(8):
         fstp | DD {0xD8 + _i:02X} | | fsw=023
         fucom | DD {0xE0 + _i:02X}
         fucomp | DD {0xE8 + _i:02X}
-        fucomi | DB {0xE8 + _i:02X} | | writes=cpz fsw=023
-        fcomi | DB {0xF0 + _i:02X} | | writes=cpz fsw=023
-        fucompi | DF {0xE8 + _i:02X} | | writes=cpz fsw=023 as=fucomip
-        fcompi | DF {0xF0 + _i:02X} | | writes=cpz fsw=023 as=fcomip
+        fucomi | DB {0xE8 + _i:02X} | | writes=cpazso fsw=023
+        fcomi | DB {0xF0 + _i:02X} | | writes=cpazso fsw=023
+        fucompi | DF {0xE8 + _i:02X} | | writes=cpazso fsw=023 as=fucomip
+        fcompi | DF {0xF0 + _i:02X} | | writes=cpazso fsw=023 as=fcomip
         fcmovb | DA {0xC0 + _i:02X} | | reads=c fsw=023
         fcmove | DA {0xC8 + _i:02X} | | reads=z fsw=023
         fcmovbe | DA {0xD0 + _i:02X} | | reads=cz fsw=023

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import capstone
+import capstone  # type: ignore[import-untyped]
 
-from tests.oracle.cases import Row
 from tests.oracle.generate import Case
 
 QUIRKS = {"ud1": "capstone 5 leaves out the ModRM byte that UD1 has (SDM volume 2, UD)"}
@@ -39,4 +38,3 @@ def check(case: Case) -> str | None:
     if not row.aliases & set(insn.mnemonic.split()):
         return f"{row}: {case.code.hex(' ')} is {insn.mnemonic} {insn.op_str}"
     return None
-

@@ -16,8 +16,26 @@ from tests.oracle import values
 from tests.oracle.cases import ROWS, Row
 from tests.oracle.encode import RIP_BASE, CannotEncode, Memory, encode, immediate_size
 from tests.oracle.state import (
-    AC, AF, CF, DF, ID, MASK64, OF, PAGE_SIZE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, STATUS_FLAGS, TF,
-    MachineState, Undefined,
+    AC,
+    AF,
+    CF,
+    DF,
+    ID,
+    MASK64,
+    OF,
+    PAGE_SIZE,
+    RAX,
+    RBP,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    RSP,
+    STATUS_FLAGS,
+    TF,
+    MachineState,
+    Undefined,
 )  # fmt: skip
 
 CODE = 0x7001_0000
@@ -199,7 +217,7 @@ def _target(machine: _Machine, size: int, aligned: bool) -> int:
 
 
 def _memory(machine: _Machine, target: int, chosen: _Operands, avoid: Iterable[int] = ()) -> Memory:
-    """An addressing form that yields target; sets base and index registers to fit (in a block: only the displacement)."""
+    """An addressing form that yields target; sets the registers to fit, in a block only the displacement."""
     rng = machine.rng
     state = machine.state
     linear = target
@@ -229,7 +247,7 @@ def _memory(machine: _Machine, target: int, chosen: _Operands, avoid: Iterable[i
         return _fixed_form(machine, linear, form, narrow)
     limit = 8 if chosen.rex == "forbid" else 16
     free = [r for r in range(limit) if r not in machine.pinned and r not in avoid]
-    index = rng.choice([r for r in free if r != RSP] or [None]) if form != "base" else None  # type: ignore[list-item]
+    index = rng.choice([r for r in free if r != RSP] or [None]) if form != "base" else None
     if form != "base" and index is None:
         form = "base"
     bases = [r for r in free if r != index]
@@ -296,7 +314,7 @@ def _choose(machine: _Machine, row: Row) -> _Operands:
         chosen.prefixes += b"\xf0"
     if rm_operand is not None and use_memory:
         size = chosen.memory_size = _memory_size(rm_operand, chosen.size)
-        must = size == 16 and row.mnemonic not in _ALIGNED_16_EXEMPT or size == 512
+        must = (size == 16 and row.mnemonic not in _ALIGNED_16_EXEMPT) or size == 512
         locked = b"\xf0" in chosen.prefixes or row.mnemonic == "xchg"
         aligned = locked or (must and (machine.block or rng.random() < 0.93))
         target = rng.getrandbits(64) if row.setup == "lea" and not machine.block else _target(machine, size, aligned)
@@ -313,7 +331,9 @@ def _choose(machine: _Machine, row: Row) -> _Operands:
     for kind in row.template.immediates:
         if len(chosen.immediates) < len(row.template.immediates):
             bits = 8 * immediate_size(kind, max(chosen.encode_size, 1))
-            chosen.immediates.append(values.integer(rng, bits))
+            value = values.integer(rng, bits)
+            # CMPPS and its kin: bits 3-7 of the predicate are reserved without VEX.
+            chosen.immediates.append(value & 7 if row.template.opcode == b"\x0f\xc2" else value)
     _fill_sources(machine, chosen)
     chosen.undefined_flags |= row.undefined
     chosen.written_flags |= row.writes
@@ -365,7 +385,10 @@ def _prepare_string(repeat: int | None) -> Callable[[_Machine, _Operands], None]
             machine.pin(RCX, rng.choice((0, 1, 2, rng.randrange(40), rng.randrange(40), rng.randrange(2000))))
             chosen.prefixes += bytes((repeat,))
         for register in (RSI, RDI):
-            machine.pin(register, DATA + rng.randrange(DATA_SIZE) if rng.random() < 0.9 else _target(machine, width, False))
+            machine.pin(
+                register,
+                DATA + rng.randrange(DATA_SIZE) if rng.random() < 0.9 else _target(machine, width, False),
+            )
         if rng.random() < 0.2:  # overlapping copies
             machine.pin(RDI, machine.state.gpr[RSI] + rng.randrange(-9, 10))
         if chosen.row.mnemonic[:4] in ("cmps", "scas"):
@@ -380,6 +403,10 @@ def _prepare_string(repeat: int | None) -> Callable[[_Machine, _Operands], None]
             for register in (RSI, RDI, RCX):
                 if machine.state.gpr[register] < 1 << 32:
                     machine.pin(register, machine.state.gpr[register] | rng.getrandbits(32) << 32)
+            if repeat is not None and machine.state.gpr[RCX] & 0xFFFF_FFFF == 0:
+                # Whether no iteration at all still clears the upper halves differs between CPUs.
+                for register in (RSI, RDI, RCX):
+                    chosen.undefined_gpr[register] = MASK64 & ~0xFFFF_FFFF
 
     return prepare
 
@@ -413,7 +440,10 @@ def _prepare_enter(machine: _Machine, chosen: _Operands) -> None:
     rng = machine.rng
     _prepare_stack(machine, chosen)
     machine.pin(RBP, STACK + rng.randrange(300, PAGE_SIZE - 64))
-    chosen.immediates = [rng.choice((0, 8, rng.randrange(0x200))), rng.choice((0, 0, 1, 2, 3, 31, rng.getrandbits(8)))]
+    chosen.immediates = [
+        rng.choice((0, 8, rng.randrange(0x200))),
+        rng.choice((0, 0, 1, 2, 3, 31, rng.getrandbits(8))),
+    ]
 
 
 def _prepare_jump(machine: _Machine, chosen: _Operands) -> None:
@@ -464,7 +494,10 @@ def _prepare_ret(machine: _Machine, chosen: _Operands) -> None:
 
 def _prepare_loop(machine: _Machine, chosen: _Operands) -> None:
     rng = machine.rng
-    machine.pin(RCX, rng.choice((0, 1, 2, rng.getrandbits(64), rng.getrandbits(32) << 32, 1 | rng.getrandbits(32) << 32)))
+    machine.pin(
+        RCX,
+        rng.choice((0, 1, 2, rng.getrandbits(64), rng.getrandbits(32) << 32, 1 | rng.getrandbits(32) << 32)),
+    )
     if "67" not in chosen.row.template_text and rng.random() < 0.1 and chosen.row.mnemonic != "jrcxz":
         chosen.prefixes += b"\x67"
     chosen.immediates = [rng.choice((rng.randrange(0x80), -rng.randrange(16, 0x80)))]
@@ -615,9 +648,10 @@ def _finish_divide(machine: _Machine, chosen: _Operands) -> None:
         state.gpr[RDX] = state.gpr[RDX] & ~mask | dividend >> bits
     if chosen.address is not None:
         machine.poke(chosen.address, (divisor & mask).to_bytes(size, "little"))
-    elif isinstance(chosen.rm, int) and not (size == 1 and chosen.rex == "forbid" and chosen.rm >= 4):
-        if chosen.rm not in (RAX, RDX):
-            state.gpr[chosen.rm] = state.gpr[chosen.rm] & ~mask | divisor & mask
+    elif isinstance(chosen.rm, int) and chosen.rm not in (RAX, RDX):
+        if size == 1 and chosen.rex == "forbid" and chosen.rm >= 4:
+            return  # a high byte register: whatever it holds
+        state.gpr[chosen.rm] = state.gpr[chosen.rm] & ~mask | divisor & mask
 
 
 def _prepare_moffs(machine: _Machine, chosen: _Operands) -> None:
@@ -787,7 +821,7 @@ def block(kind: str, seed: int, length: int = 8) -> Case:
     gpr: dict[int, int] = {}
     while len(rows) < length:
         row = rng.choice(_ROWS_OF_BLOCK[kind])
-        if row.reads & undefined or (row.host_prefix is not None and undefined) or row.setup == "bit_scan" and gpr:
+        if row.reads & undefined or (row.host_prefix is not None and undefined) or (row.setup == "bit_scan" and gpr):
             continue
         jump = rng.choice(list(_JUMPS.values())) if rng.random() < 0.12 else None
         if jump is not None and jump.reads & undefined:

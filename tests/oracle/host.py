@@ -23,14 +23,20 @@ PAGE_MASK = ~(PAGE_SIZE - 1)
 RUNNER = 0x6FF0_0000
 """Where the child keeps its own machine code, the register block and the alternate stack."""
 
-_ENTRY, _HANDLER, _BLOCK, _RESULT, _STACK = RUNNER, RUNNER + 0x400, RUNNER + 0x1000, RUNNER + 0x2000, RUNNER + 0x4000
+_ENTRY, _HANDLER, _BLOCK, _RESULT, _STACK = (
+    RUNNER,
+    RUNNER + 0x400,
+    RUNNER + 0x1000,
+    RUNNER + 0x2000,
+    RUNNER + 0x4000,
+)
 _STACK_SIZE = 0x20000
 _RUNNER_SIZE = 0x4000 + _STACK_SIZE
 _CODE_PAGES = 2
 
 # The register block: FXSAVE image, then quadwords.
 _FX, _GPR, _RFLAGS, _RIP, _FS, _GS, _HOST_RSP, _HOST_FS, _HOST_MXCSR = (
-    _BLOCK, _BLOCK + 512, _BLOCK + 640, _BLOCK + 648, _BLOCK + 656, _BLOCK + 664, _BLOCK + 672, _BLOCK + 680, _BLOCK + 688,
+    _BLOCK + offset for offset in (0, 512, 640, 648, 656, 664, 672, 680, 688)
 )  # fmt: skip
 _BLOCK_SIZE = 696
 
@@ -109,7 +115,14 @@ class _SigAltStack(ctypes.Structure):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
@@ -146,6 +159,9 @@ class HostExecutor:
     rflags given with TF set lose it: the trap would end the run before the first instruction.
     """
 
+    def __init__(self, seconds: int = _SECONDS_PER_BATCH) -> None:
+        self._seconds = seconds
+
     def run(self, code: bytes, state: MachineState, max_insns: int = 0) -> MachineState:
         """The state after the code. max_insns is not enforced: the time limit of the child is."""
         return self.run_many([(code, state)])[0]
@@ -165,7 +181,7 @@ class HostExecutor:
             if child == 0:
                 status = 1
                 try:
-                    _child(cases, pages, shared, record)
+                    _child(cases, pages, shared, record, self._seconds)
                     status = 0
                 finally:
                     os._exit(status)
@@ -201,7 +217,11 @@ class HostExecutor:
 
 
 def _child(
-    cases: Sequence[tuple[bytes, MachineState]], pages: Sequence[int], shared: mmap.mmap, record: int
+    cases: Sequence[tuple[bytes, MachineState]],
+    pages: Sequence[int],
+    shared: mmap.mmap,
+    record: int,
+    seconds: int,
 ) -> None:
     for page in pages:
         _map(page, PAGE_SIZE)
@@ -209,7 +229,8 @@ def _child(
     for page in {page + PAGE_SIZE * i for page in code_pages for i in range(_CODE_PAGES)}:
         _map(page, PAGE_SIZE, executable=True)
     _install()
-    signal.alarm(_SECONDS_PER_BATCH)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a Python handler of the parent would only set a flag
+    signal.alarm(seconds)
     entry = ctypes.CFUNCTYPE(None)(_ENTRY)
     filling = b"\xcc" * (_CODE_PAGES * PAGE_SIZE)
     base = ctypes.addressof(ctypes.c_char.from_buffer(shared))

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tests.oracle.disassemble import listing
 from tests.oracle.generate import Case
-from tests.oracle.state import GPR_NAMES, MachineState, compare, show_flags
+from tests.oracle.state import GPR_NAMES, MachineState, Undefined, compare, show_flags
 
 _BATCH = 500
 
@@ -52,7 +52,7 @@ class Report:
             assert entry.first is not None
             what = entry.differences[0][:90]
             lines.append(f"  {name:12} {entry.failed:5}/{entry.cases:<5} {entry.first.name:>14}  {what}")
-        for name, entry in islice(bad.items(), details):
+        for entry in islice(bad.values(), details):
             assert entry.first is not None
             lines += ["", *describe(entry.first), *(f"    {line}" for line in entry.differences)]
         return "\n".join(lines)
@@ -84,6 +84,7 @@ def judge(
     oracle: RunsMany,
     subject: Runs,
     skip: Callable[[Case, MachineState], str | None] = lambda case, expected: None,
+    undefined: Callable[[Case], Undefined] = lambda case: case.undefined,
 ) -> Report:
     """Compare the subject with the oracle on every case."""
     report = Report()
@@ -99,7 +100,7 @@ def judge(
             entry = report.by_mnemonic.setdefault(case.mnemonic, Failures())
             report.cases += 1
             entry.cases += 1
-            differences = compare(want, got, case.undefined)
+            differences = compare(want, got, undefined(case))
             if differences:
                 entry.failed += 1
                 if entry.first is None:

@@ -60,7 +60,9 @@ def f32(rng: Random) -> int:
         return rng.choice(_F32)
     if kind == 2:
         return rng.getrandbits(32)
-    return int.from_bytes(struct.pack("<f", rng.choice((rng.uniform(-10, 10), rng.randrange(-1 << 33, 1 << 33)))), "little")
+    return int.from_bytes(
+        struct.pack("<f", rng.choice((rng.uniform(-10, 10), rng.randrange(-1 << 33, 1 << 33)))), "little"
+    )
 
 
 def f64(rng: Random) -> int:

@@ -75,7 +75,9 @@ class Vcpu(Protocol):
 class VmHandle(Protocol):
     """A virtual machine of one accelerator: memory and vCPUs."""
 
-    vcpus: Sequence[Vcpu]
+    @property
+    def vcpus(self) -> Sequence[Vcpu]:
+        """The vCPUs by index."""
 
     def statistics(self) -> dict[str, int | float]:
         """Counters of the accelerator, by name; stable names, see docs/reference."""

@@ -26,7 +26,6 @@ _OLDEST_PROTOCOL: Final = 0x020C
 """First with xloadflags, that is with a 64-bit entry point; Linux 3.8."""
 
 XLF_KERNEL_64: Final = 0x1
-LOADED_HIGH: Final = 0x1
 
 
 @dataclass(frozen=True, slots=True)

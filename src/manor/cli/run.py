@@ -159,13 +159,13 @@ def _attach_and_wait(vm: Vm) -> int:
             STDIN, vm.loop, port, lambda: vm.request_end(VmEnd(Reason.STOPPED, "Ctrl-]")), lambda: raw.is_active
         )
         try:
-            vm.start()
-            vm.on_end(wake.set)
             with raw:
                 if raw.is_active:
                     print("manor: Ctrl-] leaves.\r", file=sys.stderr)
                 if (size := window_size(STDOUT)) is not None:
                     vm.resize(*size)
+                vm.start()
+                vm.on_end(wake.set)
                 reader.start()
                 while vm.end is None:
                     wake.wait()

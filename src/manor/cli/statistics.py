@@ -16,7 +16,7 @@ def text(statistics: Statistics) -> str:
         ("halts", f"{statistics.halts:,}"),
         ("I/O loop", f"{statistics.wakeups:,} wake-ups, {statistics.timers:,} timers"),
     ]
-    rows += [(name.replace("_", " "), _number(name, value)) for name, value in statistics.accel.items()]
+    rows += [(_title(name), _number(name, value)) for name, value in statistics.accel.items()]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     total = sum(statistics.exits.values())
@@ -24,6 +24,10 @@ def text(statistics: Statistics) -> str:
     for device, count in sorted(statistics.exits.items(), key=lambda item: (-item[1], item[0])):
         lines.append(f"  {device:<{width}}{count:,}")
     return "\n".join(lines) + "\n"
+
+
+def _title(name: str) -> str:
+    return name.removesuffix("_ns").replace("_", " ")
 
 
 def _number(name: str, value: int | float) -> str:

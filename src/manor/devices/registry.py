@@ -16,8 +16,6 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "serial": "manor.devices.serial.ns16550:Ns16550",
         "rtc": "manor.devices.rtc.mc146818:Mc146818",
         "power": "manor.devices.misc.power:PowerControl",
-        "virtio-blk": "manor.devices.virtio.blk:VirtioBlk",
-        "virtio-net": "manor.devices.virtio.net:VirtioNet",
         "virtio-rng": "manor.devices.virtio.rng:VirtioRng",
         "virtio-console": "manor.devices.virtio.console:VirtioConsole",
     }

@@ -30,6 +30,8 @@ NATIVE_MODULES: Final = (
     "manor.engine.isa.x86.debug_native",
     "manor.engine.isa.x86.segment_native",
     "manor.engine.isa.x86.system_native",
+    "manor.engine.isa.x86.x87_native",
+    "manor.engine.isa.x86.sse_native",
     "manor.engine.isa.x86.fpu_native",
     "manor.engine.isa.x86.integer_native",
     "manor.engine.isa.x86.translate_native",
@@ -60,6 +62,10 @@ def generate(out: Path) -> None:
     """Write all generated files below `out`, the engine's source folder."""
     env = importlib.import_module("manor.engine.env")
     write_if_changed(out / "env.pxd", env.render_pxd().encode())
+    interp_vector = importlib.import_module("manor.engine.uop.interp_vector")
+    write_if_changed(out / "vector_interp.pxd", interp_vector.render_pxd().encode())
+    x87_host = importlib.import_module("manor.engine.isa.x86.x87_host")
+    write_if_changed(out / "isa" / "x86" / "x87_host.pxd", x87_host.render_pxd().encode())
     emit_interp = importlib.import_module("manor.engine.uop.emit_interp")
     write_if_changed(out / "interp_native.pyx", emit_interp.render().encode())
     write_if_changed(out / "interp_native.pxd", emit_interp.render_pxd().encode())

@@ -9,7 +9,8 @@ alive through `memory`. Everything here runs without the GIL but for the calls t
 """
 
 import cython
-from cython.cimports.cpython.ref import PyObject
+from cython.cimports.cpython.memoryview import PyMemoryView_FromMemory
+from cython.cimports.cpython.buffer import PyBUF_WRITE
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
@@ -40,8 +41,8 @@ from cython.cimports.manor.engine.interp_native import interpret
 from cython.cimports.manor.engine.isa.x86.debug_native import after_instruction, before_instruction, needs_single_step
 from cython.cimports.manor.engine.isa.x86.exception_native import deliver_event, service_events
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
-from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave
-from cython.cimports.manor.engine.isa.x86.segment_native import update_block_flags
+from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave, fxrstor_image, fxsave_image
+from cython.cimports.manor.engine.isa.x86.descriptor_native import update_block_flags
 from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
 from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
 from cython.cimports.manor.engine.softmmu_native import fetch_gpa, protect_code_page, tlb_flush
@@ -380,10 +381,43 @@ class Cpu:
             fpu_leave(self.env)
         return reason
 
+    def run_blocks(self, stop: int, limit: int) -> int:
+        """For tests: run blocks until RIP is `stop`; exceptions are not delivered. Returns env.fault."""
+        env: cython.pointer(Env) = self.env
+        end: uint64_t = stop
+        left: cython.int = limit
+        block: cython.pointer(Block)
+        with cython.nogil:
+            fpu_enter(env)
+            while left > 0 and env.fault == 0 and env.rip != end:
+                left -= 1
+                block = next_block(env, self.scratch, 0)
+                if block != cython.NULL:
+                    interpret(env, block)
+                if env.fault == X_ONE_INSN:
+                    env.fault = 0
+                    run_one(env, self.scratch)
+            fpu_leave(env)
+        return env.fault
+
     @property
     def state(self) -> memoryview:
         """The env as writable bytes, laid out by `engine.env`. Only while the vCPU is not running."""
-        return cython.cast(uint8_t[: cython.sizeof(Env)], cython.cast(cython.pointer(uint8_t), self.env)).memview  # type: ignore
+        return PyMemoryView_FromMemory(cython.cast(cython.p_char, self.env), cython.sizeof(Env), PyBUF_WRITE)
+
+    def fpu_image(self) -> bytes:
+        """x87 and SSE state as an FXSAVE64 image."""
+        image: uint8_t[512]
+        memset(cython.address(image[0]), 0, 512)
+        fxsave_image(self.env, cython.address(image[0]), 1, 16)
+        return cython.address(image[0])[:512]
+
+    def load_fpu_image(self, image: bytes) -> None:
+        """Load an FXSAVE64 image. Raises ValueError if it is not 512 bytes."""
+        if len(image) != 512:
+            raise ValueError(f"an FXSAVE image has 512 bytes, not {len(image)}")
+        data: cython.p_uchar = image
+        fxrstor_image(self.env, data, 1, 16, 3)
 
     def address(self) -> int:
         """Host address of the env, for tools that read it while the vCPU runs."""

@@ -290,7 +290,7 @@ def render_pxd() -> str:
     for f in FIELDS:
         suffix = f"[{f.count}]" if f.count else ""
         lines.append(f"    {f.type} {f.name}{suffix}")
-    lines += ["", "cdef enum EnvConstant:"]
+    lines += ["", "cdef enum:"]
     lines += [f"    {name} = {value}" for name, value in constants.items() if value < 1 << 31]
     lines += [f"    STAT_{name.upper()} = {i}" for i, name in enumerate(STATS)]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@ from manor.engine.env cimport Env
 from manor.engine.vm cimport Vm
 from manor.engine.walk_native cimport Walk
 
-cdef enum SoftmmuConstant:
+cdef enum:
     MODE_STACK = 4      # in a mode argument: stack-segment access, #SS instead of #GP when not canonical
     PAGE_GLOBAL = 1     # in the gpa cell of a TLB entry
     PAGE_LARGE = 2

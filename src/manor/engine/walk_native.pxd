@@ -4,7 +4,7 @@ from manor.engine.vm cimport Vm, RamRegion
 from manor.engine.host cimport atomic_cas32, atomic_cas64, atomic_load32, atomic_load64, U64_MAX, U32_MAX
 from manor.engine.isa.x86.bits cimport PAGE_FRAME, PTE_NX, CR0_PG, canonical
 
-cdef enum WalkConstant:
+cdef enum:
     ACCESS_READ = 0
     ACCESS_WRITE = 1
     ACCESS_FETCH = 2

@@ -31,7 +31,7 @@ from manor.guests.initramfs import (
     module_dependencies,
     module_name,
 )
-from manor.guests.packages import AptClient, FetchError, Package, require_client
+from manor.guests.packages import AptClient, CorruptedDownload, FetchError, Package, require_client
 from manor.guests.progress import Progress
 
 KernelVariant = Literal["cloud", "generic"]
@@ -146,12 +146,16 @@ def _manifest_entry(variant: KernelVariant) -> str:
 
 def _fetch(cache: Cache, variant: KernelVariant, progress: Progress) -> None:
     """Fill the cache. First with the machine's own package lists; if they are missing or outdated, with ours."""
-    client = AptClient(cache.root / "apt")
-    try:
-        files = _download(client, cache, variant, progress)
-    except FetchError:
-        client.update_own_lists(progress)
-        files = _download(client, cache, variant, progress)
+    with cache.scratch() as own_state:
+        client = AptClient(own_state)
+        try:
+            files = _download(client, cache, variant, progress)
+        except CorruptedDownload:
+            # Newer package lists would not help.
+            raise
+        except FetchError:
+            client.update_own_lists(progress)
+            files = _download(client, cache, variant, progress)
     progress.step("preparing the guest")
     _store(cache, variant, files)
 

@@ -66,7 +66,7 @@ def build_initramfs(
     files: further files, absolute path to (permissions, contents); they replace ours of the same name.
     Uncompressed because copying costs the guest less than unpacking.
     """
-    order = load_order(modules, modules)
+    order = load_order(sorted(modules), modules)
     entries = {name: cpio.directory(name) for name in _DIRECTORIES}
     for entry in (
         # The kernel opens the console before /init can mount anything.

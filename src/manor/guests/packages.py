@@ -31,6 +31,10 @@ class FetchError(HostError):
     """The package client could not get a package; says what it said."""
 
 
+class CorruptedDownload(FetchError):
+    """What arrived is not what the package index describes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Package:
     """One version of a package, as the package index describes it. size: bytes; sha256: lower-case digits."""
@@ -140,14 +144,14 @@ class AptClient:
 
 
 def verify(package: Package, path: Path) -> None:
-    """Compare a downloaded file with the package index. Raises FetchError."""
+    """Compare a downloaded file with the package index. Raises CorruptedDownload."""
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise HostError.from_os_error(f"read {path}", error) from error
     if actual != package.sha256:
-        raise FetchError(
+        raise CorruptedDownload(
             f"the download of {package.name} {package.version} is corrupted: its SHA-256 is {actual}, "
             f"the package index says {package.sha256}; try again"
         )

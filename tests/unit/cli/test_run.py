@@ -33,7 +33,8 @@ sys.path.insert(0, {source!r})
 from manor.testing import guest_programs
 from manor.accel import choose
 from manor.testing.fake_accel import FakeAccel
-choose._load_dbt = lambda: FakeAccel(getattr(guest_programs, sys.argv.pop(1)))
+program = getattr(guest_programs, sys.argv.pop(1))
+choose._load_dbt = lambda: FakeAccel(program)
 from manor.cli.main import main
 main()
 """

@@ -33,7 +33,9 @@ NO_FALL: Final = 255
 _PATCHES: Final = {1: Patch.ABS64, 2: Patch.REL32, 4: Patch.REL32, 10: Patch.ABS32, 11: Patch.ABS32,
                    12: Patch.ABS16, 14: Patch.ABS8}  # fmt: skip
 """x86-64 relocation type -> how to write it (AMD64 supplement, table 4.10)."""
-_HOLE_OF: Final = {"IMM32": Hole.IMM, "IMM16": Hole.IMM, "IMM8": Hole.IMM, "IMM64": Hole.IMM}
+_HOLE_OF: Final = {f"IMM{bits}": Hole.IMM for bits in (8, 16, 32, 64)} | {
+    f"VALUE{bits}": Hole.VALUE for bits in (8, 16, 32)
+}
 _CONTROL: Final = {Hole.COLD, Hole.NEXT, Hole.EXIT0, Hole.EXIT1}
 _JUMP: Final = 0xE9
 _JUMP_SIZE: Final = 5

@@ -48,6 +48,7 @@ cdef enum HoleNumber:
     HOLE_NEXT = 16
     HOLE_EXIT0 = 17
     HOLE_EXIT1 = 18
+    HOLE_VALUE = 19
 
 cdef enum PatchNumber:
     PATCH_ABS64 = 0
@@ -133,6 +134,7 @@ cdef struct Emitter:
     uint32_t pinned      # slots in use by the current uop
     # what the copier writes into holes
     int64_t imm
+    int64_t value
     uint64_t pc
     uint64_t callee
     int32_t d

@@ -19,7 +19,7 @@ import cython
 from cython.cimports.libc.stdint import int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, JUMP_KEY_SHIFT, Env
+from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, Env
 from cython.cimports.manor.engine.lower.emit_native import (
     DEAD_D,
     EMIT_FULL,
@@ -55,6 +55,7 @@ from cython.cimports.manor.engine.lower.emit_native import (
     HOLE_SHIFT,
     HOLE_SHIFT_NEGATED,
     HOLE_TLB,
+    HOLE_VALUE,
     IN_MEMORY,
     IS_CONSTANT,
     LAST_A,
@@ -135,6 +136,7 @@ from cython.cimports.posix.unistd import close, ftruncate
 from manor.engine import env as _env
 from manor.engine.lower import blob as _blob
 from manor.engine.lower import forms as _forms
+from manor.engine.uop import table as _table
 
 cython.declare(
     ops=cython.pointer(OpInfo), helpers=cython.pointer(HelperInfo),
@@ -142,7 +144,7 @@ cython.declare(
     first_stencil=cython.pointer(uint32_t), blob_memory=cython.pointer(uint8_t), special=uint32_t[32],
     REGS=cython.int, XMM=cython.int, FPR=cython.int, XMM_CELLS=cython.int, TLB_BASE=cython.int, TLB_MODE_SIZE=cython.int,
     TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
-    FLAG_SHIFT=cython.int, S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
+    FLAG_SHIFT=cython.int, SCRATCH=cython.int, ADD64=cython.int, NO_STENCIL=uint32_t, S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
 )  # fmt: skip
 ops = op_table()
 helpers = helper_table()
@@ -155,6 +157,9 @@ TLB_MODE_SIZE = _env.TLB_ENTRIES * _env.TLB_ENTRY_SIZE
 TEMPORARIES_MASK = sum(1 << (_env.T0 + i) for i in range(_env.TEMPORARIES)) | 1 << _env.EA | 1 << _env.EA2
 ZERO_VREG = _env.ZERO
 FLAG_SHIFT = _env.JUMP_KEY_SHIFT
+SCRATCH = _env.OFFSETS["scratch"] + 8
+NO_STENCIL = _blob.NONE
+ADD64 = _table.NUMBER["add64"]
 S32_MIN = -(1 << 31)
 S32_MAX = (1 << 31) - 1
 U32_LIMIT = 1 << 32
@@ -179,7 +184,7 @@ def load_stencils(path) -> None:
         or FORM_COUNT != _forms.FORMS
         or SLOT_COUNT != _forms.SLOTS
         or FORM_RM != _forms.Form.RM
-        or HOLE_EXIT1 != _forms.Hole.EXIT1
+        or HOLE_VALUE != _forms.Hole.VALUE
         or SPECIAL_CONST_64 != _forms.Special.CONST_64
     ):
         raise ValueError("emit_native.pxd and lower.forms disagree")
@@ -264,10 +269,10 @@ def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
         return 0
     e.out = e.base
     e.enter = executable_address(e, e.out)
-    put(e, special[SPECIAL_ENTER])
+    put(e, special_stencil(SPECIAL_ENTER))
     align_block(e)
     e.thunk = executable_address(e, e.out)
-    put(e, special[SPECIAL_THUNK])
+    put(e, special_stencil(SPECIAL_THUNK))
     align_block(e)
     e.first = e.out - e.base
     e.used = e.first
@@ -318,6 +323,14 @@ def prepare_env(vm: cython.pointer(Vm), env: cython.pointer(Env)) -> cython.void
 @cython.inline
 def executable_address(e: cython.pointer(Emitter), place: cython.pointer(uint8_t)) -> cython.pointer(uint8_t):
     return e.code_base + (place - e.base)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def special_stencil(which: cython.int) -> uint32_t:
+    return special[which]
 
 
 # ---------------------------------------------------------------- copier
@@ -377,6 +390,8 @@ def put(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
             value = e.callee
         elif hole == HOLE_FLAGS:
             value = cython.cast(int64_t, cython.cast(uint64_t, e.block.flags) << FLAG_SHIFT)
+        elif hole == HOLE_VALUE:
+            value = e.value
         elif hole == HOLE_COLD:
             e.cold_patch = place
         elif hole == HOLE_NEXT:
@@ -465,10 +480,10 @@ def store(e: cython.pointer(Emitter), v: cython.int) -> cython.void:
     """Bring the cell of a dirty register up to date."""
     e.d = REGS + 8 * v
     if e.place[v] >= 0:
-        put(e, special[SPECIAL_STORE_SLOT] + e.place[v])
+        put(e, special_stencil(SPECIAL_STORE_SLOT) + e.place[v])
     else:
         e.imm = e.constant[v]
-        put(e, special[SPECIAL_STORE_CONST32] if fits(e.imm) else special[SPECIAL_STORE_CONST64])
+        put(e, special_stencil(SPECIAL_STORE_CONST32) if fits(e.imm) else special_stencil(SPECIAL_STORE_CONST64))
 
 
 @cython.cfunc
@@ -532,13 +547,13 @@ def take(e: cython.pointer(Emitter)) -> cython.int:
 def put_constant(e: cython.pointer(Emitter), slot: cython.int, value: int64_t) -> cython.void:
     e.imm = value
     if value == 0:
-        put(e, special[SPECIAL_CONST_ZERO] + slot)
+        put(e, special_stencil(SPECIAL_CONST_ZERO) + slot)
     elif 0 < value < U32_LIMIT:
-        put(e, special[SPECIAL_CONST_U32] + slot)
+        put(e, special_stencil(SPECIAL_CONST_U32) + slot)
     elif fits(value):
-        put(e, special[SPECIAL_CONST_S32] + slot)
+        put(e, special_stencil(SPECIAL_CONST_S32) + slot)
     else:
-        put(e, special[SPECIAL_CONST_64] + slot)
+        put(e, special_stencil(SPECIAL_CONST_64) + slot)
 
 
 @cython.cfunc
@@ -557,7 +572,7 @@ def use(e: cython.pointer(Emitter), v: cython.int) -> cython.int:
         put_constant(e, slot, e.constant[v])
     else:
         e.a = REGS + 8 * v
-        put(e, special[SPECIAL_LOAD_SLOT] + slot)
+        put(e, special_stencil(SPECIAL_LOAD_SLOT) + slot)
     e.place[v] = slot
     e.holders[slot] |= ONE << v
     return slot
@@ -619,7 +634,7 @@ def target_of(e: cython.pointer(Emitter), slot: cython.int, v: cython.int, last:
         release(e, v, d)
         return slot
     target = take(e)
-    put(e, special[SPECIAL_MOVE] + target * SLOT_COUNT + slot)
+    put(e, special_stencil(SPECIAL_MOVE) + target * SLOT_COUNT + slot)
     return target
 
 
@@ -790,11 +805,11 @@ def emit_wide_immediate(e: cython.pointer(Emitter), u: cython.pointer(Uop), numb
     other: cython.int
     target: cython.int
     form: uint32_t = first(info.stencils, FORM_RR)
-    if form == 0xFFFFFFFF:
+    if form == NO_STENCIL:
         # The rare form takes b from memory: a scratch cell of env.
         e.imm = imm
         e.d = SCRATCH
-        put(e, special[SPECIAL_STORE_CONST64])
+        put(e, special_stencil(SPECIAL_STORE_CONST64))
         target = target_of(e, slot, u.a, last & LAST_A, u.d)
         e.b = SCRATCH
         put(e, first(info.stencils, FORM_RM) + target)
@@ -821,8 +836,7 @@ def emit_binary(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython
     b: cython.int = u.b
     last_a: cython.bint = last & LAST_A
     last_b: cython.bint = last & LAST_B
-    flag: cython.bint
-    swap: cython.int
+    cell: cython.int
     slot_a: cython.int
     slot_b: cython.int
     target: cython.int
@@ -839,17 +853,16 @@ def emit_binary(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython
             forget(e, b)
         return
     form = first(info.stencils, FORM_RR)
-    if form == 0xFFFFFFFF:
+    if info.flags & OP_SWAP_OPERANDS:
+        a, b = b, a
+        last_a, last_b = last_b, last_a
+    if form == NO_STENCIL:
         slot_a = use(e, a)
-        e.b = sync(e, b)
-        swap = e.b
+        cell = sync(e, b)
         target = target_of(e, slot_a, a, last_a, u.d)
-        e.b = swap
+        e.b = cell
         put(e, first(info.stencils, FORM_RM) + target)
     else:
-        if info.flags & OP_SWAP_OPERANDS:
-            a, b = b, a
-            last_a, last_b = last_b, last_a
         slot_a = use(e, a)
         slot_b = use(e, b)
         if (
@@ -942,13 +955,393 @@ def emit_store(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.
     imm: int64_t = e.imm
     value: cython.int
     e.meta |= info.bits >> 3
-    if e.place[u.b] == IS_CONSTANT and imm == 0 and False:
-        pass
-    value = use(e, u.b)
-    e.imm = imm
-    put_cold(e, first(u.op, FORM_RR_COLD) + value * SLOT_COUNT + base)
-    put_hot(e, first(u.op, FORM_RR) + value * SLOT_COUNT + base)
+    if e.place[u.b] == IS_CONSTANT and (info.bits < 64 or fits(e.constant[u.b])):
+        e.value = cython.cast(int32_t, e.constant[u.b])
+        put_cold(e, first(u.op, FORM_RI_COLD) + base)
+        put_hot(e, first(u.op, FORM_RI) + base)
+    else:
+        value = use(e, u.b)
+        e.imm = imm
+        put_cold(e, first(u.op, FORM_RR_COLD) + value * SLOT_COUNT + base)
+        put_hot(e, first(u.op, FORM_RR) + value * SLOT_COUNT + base)
     if last & LAST_A and is_temporary(u.a):
         forget(e, u.a)
     if last & LAST_B and is_temporary(u.b):
         forget(e, u.b)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_vector_memory(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
+    base: cython.int = memory_operand(e, u, last)
+    e.d = xmm_cell(u.d)
+    e.b = xmm_cell(u.b)
+    e.meta |= 16
+    put_cold(e, first(u.op, FORM_RI_COLD) + base)
+    put_hot(e, first(u.op, FORM_RI) + base)
+    if last & LAST_A and is_temporary(u.a):
+        forget(e, u.a)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_locked(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo)) -> cython.void:
+    """RMW and CMPXCHG: operands and result in env."""
+    a: cython.int = sync(e, u.a)
+    b: cython.int = sync(e, u.b)
+    d: cython.int = sync(e, u.d) if info.flags & OP_READS_D else REGS + 8 * u.d
+    e.a = a
+    e.b = b
+    e.d = d
+    e.meta |= info.bits >> 3 | cython.cast(int32_t, info.rmw) << 16
+    put_cold(e, first(u.op, FORM_MEMORY_COLD))
+    put_hot(e, first(u.op, FORM_MEMORY))
+    forget(e, u.d)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_vector(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo)) -> cython.void:
+    a: cython.int = sync(e, u.a) if info.flags & OP_A_IS_VREG else xmm_cell(u.a)
+    b: cython.int = sync(e, u.b) if info.flags & OP_B_IS_VREG else xmm_cell(u.b)
+    e.a = a
+    e.b = b
+    e.d = REGS + 8 * u.d if info.flags & OP_D_IS_VREG else xmm_cell(u.d)
+    e.imm = u.imm
+    put(e, first(u.op, FORM_MEMORY))
+    if info.flags & OP_D_IS_VREG:
+        forget(e, u.d)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_helper(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
+    """Everything the helper may look at or leave alone is in env; slots survive the call."""
+    h: cython.pointer(HelperInfo) = helpers + u.x
+    wide: cython.bint = not fits(u.imm)
+    a: cython.int = sync(e, u.a)
+    b: cython.int = sync(e, u.b)
+    slot: cython.int
+    write_back(e, h.reads | h.writes)
+    if h.faults:
+        write_back(e, ~TEMPORARIES_MASK)
+    slot = -1
+    if not last & DEAD_D:
+        slot = take(e)
+    e.a = a
+    e.b = b
+    e.imm = u.imm
+    e.callee = h.address
+    if slot < 0:
+        put(e, first(u.op, FORM_MEMORY_WIDE if wide else FORM_MEMORY))
+    else:
+        put(e, first(u.op, FORM_RI_WIDE if wide else FORM_RI) + slot)
+    forget_all(e, h.writes)
+    if slot >= 0:
+        assign(e, u.d, slot)
+    elif is_temporary(u.d):
+        forget(e, u.d)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put_branch(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
+    """A branch stencil: its conditional jump and the jump after it have aligned displacements."""
+    s: cython.pointer(Stencil) = stencils + number
+    r: cython.pointer(Relocation) = relocations + s.relocation
+    index: cython.int
+    for index in range(s.relocations):
+        if r[index].hole == HOLE_EXIT0 or r[index].hole == HOLE_EXIT1:
+            pad_for(e, r[index].offset)
+    put(e, number)
+    put_exit_jump(e, s.fall)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_branch(e: cython.pointer(Emitter), u: cython.pointer(Uop)) -> cython.void:
+    info: cython.pointer(OpInfo) = ops + u.op
+    slot_a: cython.int
+    slot_b: cython.int
+    imm: int64_t = u.imm
+    other: cython.pointer(uint8_t)
+    if info.kind == KIND_BRANCH and e.place[u.b] == IS_CONSTANT and (
+        ops[info.imm_op].bits < 64 or fits(e.constant[u.b])
+    ):
+        imm = e.constant[u.b]
+        info = ops + info.imm_op
+    slot_a = use(e, u.a)
+    if info.kind == KIND_BRANCH_IMM and (info.bits < 64 or fits(imm)):
+        write_back(e, ~TEMPORARIES_MASK)
+        e.imm = imm
+        put_branch(e, first(info.stencils, FORM_RI) + slot_a)
+    else:
+        if info.kind == KIND_BRANCH_IMM:
+            slot_b = take(e)
+            put_constant(e, slot_b, imm)
+            info -= 1
+        else:
+            slot_b = use(e, u.b)
+        write_back(e, ~TEMPORARIES_MASK)
+        if info.flags & OP_SWAP_OPERANDS:
+            slot_a, slot_b = slot_b, slot_a
+        put_branch(e, first(info.stencils, FORM_RR) + slot_a * SLOT_COUNT + slot_b)
+    if info.flags & OP_SWAP_EXITS:
+        other = e.exit_patch[0]
+        e.exit_patch[0] = e.exit_patch[1]
+        e.exit_patch[1] = other
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_uop(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
+    info: cython.pointer(OpInfo) = ops + u.op
+    kind: cython.int = info.kind
+    slot: cython.int
+    if kind == KIND_MOVE:
+        emit_move(e, u, last)
+    elif kind == KIND_MOVE_IMM:
+        emit_constant(e, u.d, u.imm)
+    elif kind == KIND_BINARY:
+        emit_binary(e, u, info, last)
+    elif kind == KIND_BINARY_IMM:
+        emit_binary_imm(e, u, u.op, u.imm, last)
+    elif kind == KIND_UNARY:
+        emit_unary(e, u, info, u.op, last)
+    elif kind == KIND_LOAD:
+        emit_load(e, u, info, last)
+    elif kind == KIND_STORE:
+        emit_store(e, u, info, last)
+    elif kind == KIND_UPDATE:
+        emit_update(e, u, last)
+    elif kind == KIND_HELPER:
+        emit_helper(e, u, last)
+    elif kind == KIND_VECTOR:
+        emit_vector(e, u, info)
+    elif kind == KIND_VECTOR_LOAD or kind == KIND_VECTOR_STORE:
+        emit_vector_memory(e, u, last)
+    elif kind == KIND_RMW or kind == KIND_CMPXCHG:
+        emit_locked(e, u, info)
+    elif kind == KIND_BRANCH or kind == KIND_BRANCH_IMM:
+        emit_branch(e, u)
+    elif kind == KIND_JUMP:
+        write_back(e, ~TEMPORARIES_MASK)
+        put_exit_jump(e, 0)
+    elif kind == KIND_JUMP_INDIRECT:
+        slot = use(e, u.a)
+        write_back(e, ~TEMPORARIES_MASK)
+        put(e, first(u.op, FORM_RI) + slot)
+    elif kind != KIND_NOP:
+        write_back(e, ~TEMPORARIES_MASK)
+        put(e, special_stencil(SPECIAL_LEAVE))
+    if info.flags & OP_D_IS_VREG and last & DEAD_D and is_temporary(u.d):
+        forget(e, u.d)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_last_reads(e: cython.pointer(Emitter), uops: cython.pointer(Uop), count: cython.int) -> cython.void:
+    """Which operands are not read again in the block, and which results are never read."""
+    wanted: uint64_t = 0
+    a: uint64_t
+    b: uint64_t
+    d: uint64_t
+    bits: cython.int
+    index: cython.int
+    u: cython.pointer(Uop)
+    info: cython.pointer(OpInfo)
+    for index in range(count - 1, -1, -1):
+        u = uops + index
+        info = ops + u.op
+        bits = 0
+        if info.flags & OP_D_IS_VREG:
+            d = ONE << u.d
+            if not wanted & d:
+                bits = DEAD_D if is_temporary(u.d) else 0
+            if info.flags & OP_READS_D:
+                wanted |= d
+            else:
+                wanted &= ~d
+        a = ONE << u.a if info.flags & OP_A_IS_VREG else 0
+        b = ONE << u.b if info.flags & OP_B_IS_VREG else 0
+        if info.kind == KIND_HELPER:
+            wanted |= helpers[u.x].reads
+        if not wanted & a:
+            bits |= LAST_A
+        if not wanted & b:
+            bits |= LAST_B
+        wanted |= a | b
+        e.last[index] = bits
+
+
+# ---------------------------------------------------------------- blocks
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put_exit_stub(e: cython.pointer(Emitter), tag: cython.int) -> cython.void:
+    """Tell the run loop how the block was left: its address with the exit in the low bits."""
+    e.imm = cython.cast(int64_t, cython.cast(uint64_t, e.block) | tag)
+    put(e, special_stencil(SPECIAL_EXIT_STUB))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cython.pointer(Uop),
+               count: cython.int) -> cython.int:  # fmt: skip
+    """Make host code of a block: sets code, code_size, exit_patch, exit_stub. Returns EMIT_*.
+
+    `uops` (already optimised) is changed. block.pc, flags, insn_count and exit_pc must be set; the
+    block must stay where it is until the arena is reset.
+    """
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    index: cython.int
+    v: cython.int
+    head_patch: cython.pointer(uint8_t)
+    start: cython.pointer(uint8_t)
+    cold_start: cython.pointer(uint8_t)
+    c: cython.pointer(ColdPath)
+    u: cython.pointer(Uop)
+    mode_meta: int32_t = cython.cast(int32_t, (block.flags >> FLAG_MMU_SHIFT & 3) << 8)
+    if count > EMIT_MAX_UOPS:
+        return EMIT_TOO_LONG
+    # hot code of a uop is at most three evictions and two stencils, a cold path at most 1 KiB
+    if e.used + 8192 + cython.cast(uint64_t, count) * (1024 + 512 + 2 * LARGEST) > e.size:
+        return EMIT_FULL
+    e.block = block
+    e.out = e.base + e.used
+    align_block(e)
+    start = e.out
+    e.cold_out = e.cold_base
+    e.cold_count = 0
+    e.dirty = 0
+    e.clock = 0
+    e.exit_patch[0] = cython.NULL
+    e.exit_patch[1] = cython.NULL
+    e.tlb = TLB_BASE + TLB_MODE_SIZE * (mode_meta >> 8)
+    for index in range(SLOT_COUNT):
+        e.holders[index] = 0
+        e.stamp[index] = 0
+    memset(e.place, IN_MEMORY, 64)
+    e.place[ZERO_VREG] = IS_CONSTANT
+    e.constant[ZERO_VREG] = 0
+    find_last_reads(e, uops, count)
+    e.count = block.insn_count
+    put(e, special_stencil(SPECIAL_HEAD))
+    head_patch = e.cold_patch
+    for index in range(count):
+        u = uops + index
+        e.pinned = 0
+        e.pc = u.pc
+        e.meta = mode_meta
+        e.count = block.insn_count - u.insn
+        emit_uop(e, u, e.last[index])
+    for index in range(2):
+        block.exit_patch[index] = e.exit_patch[index]
+        block.exit_stub[index] = cython.NULL
+        if e.exit_patch[index] != cython.NULL:
+            set_jump(e.exit_patch[index], e.out)
+            block.exit_stub[index] = executable_address(e, e.out)
+            put_exit_stub(e, index)
+    set_jump(head_patch, e.out)
+    put_exit_stub(e, 2)
+    cold_start = e.out
+    memcpy(cold_start, e.cold_base, e.cold_out - e.cold_base)
+    e.out = cold_start + (e.cold_out - e.cold_base)
+    for index in range(e.cold_count):
+        c = e.cold + index
+        set_jump(c.hot_patch, cold_start + c.start)
+        set_jump(cold_start + c.next_patch, c.back)
+    block.code_size = cython.cast(uint32_t, e.out - start)
+    e.used = e.out - e.base
+    block.code = executable_address(e, start)
+    return EMIT_OK
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def run_code(env: cython.pointer(Env), code: cython.pointer(uint8_t)) -> uint64_t:
+    """Run from the block at `code` until generated code leaves. Afterwards env.rip is exact.
+
+    Returns the address of the Block that was left | its exit (0 or 1) if that exit could be linked
+    to the block at env.rip; 0 if not (interrupt, fault, indirect jump, helper's choice). Check env.fault.
+    """
+    vm: cython.pointer(Vm) = cython.cast(cython.pointer(Vm), env.vm)
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    block: cython.pointer(Block)
+    left: uint64_t
+    env.block_exit = 0
+    cython.cast(enter_fn, e.enter)(env, code)
+    left = env.block_exit
+    if left == 0:
+        return 0
+    block = cython.cast(cython.pointer(Block), left & ~cython.cast(uint64_t, 3))
+    if left & 2:
+        env.rip = block.pc
+        env.block_exit = 0
+        return 0
+    env.rip = block.exit_pc[left & 1]
+    return left
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def point_exit(e: cython.pointer(Emitter), block: cython.pointer(Block), slot: cython.int,
+               target: cython.pointer(uint8_t)) -> cython.void:  # fmt: skip
+    """Make an exit jump to an executable address. Other vCPUs may be running it: one aligned store."""
+    place: cython.pointer(uint8_t) = block.exit_patch[slot]
+    patch32(place, cython.cast(int32_t, target - executable_address(e, place) - 4))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def link_block(vm: cython.pointer(Vm), source: cython.pointer(Block), slot: cython.int,
+               target: cython.pointer(Block)) -> cython.void:  # fmt: skip
+    """Let exit `slot` of a block go straight to `target`. Under vm.lock. No effect if either is invalid."""
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    if (
+        source.exit_patch[slot] == cython.NULL
+        or source.link[slot] != cython.NULL
+        or target.code == cython.NULL
+        or not source.valid
+        or not target.valid
+    ):
+        return
+    source.link[slot] = target
+    source.link_next[slot] = target.incoming
+    # the low bit says which exit of the block the list goes through
+    target.incoming = cython.cast(cython.pointer(Block), cython.cast(uint64_t, source) | slot)
+    point_exit(e, source, slot, target.code)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unlink_block(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> cython.void:
+    """Let no other block's exit reach this one any more. Under vm.lock; vCPUs may be running.
+
+    Its own exits stay linked, so that a vCPU inside it gets on; they are unlinked when their targets go.
+    """
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    link: uint64_t = cython.cast(uint64_t, block.incoming)
+    source: cython.pointer(Block)
+    slot: cython.int
+    block.incoming = cython.NULL
+    while link:
+        slot = link & 1
+        source = cython.cast(cython.pointer(Block), link & ~cython.cast(uint64_t, 1))
+        link = cython.cast(uint64_t, source.link_next[slot])
+        source.link_next[slot] = cython.NULL
+        source.link[slot] = cython.NULL
+        point_exit(e, source, slot, source.exit_stub[slot])

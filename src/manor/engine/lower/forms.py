@@ -71,11 +71,13 @@ class Hole(IntEnum):
     """Instructions: of the block (head), or not executed (fault exit)."""
     CALLEE = 13
     FLAGS = 14
-    """Block flags << 48."""
+    """Block flags << JUMP_KEY_SHIFT."""
     COLD = 15
     NEXT = 16
     EXIT0 = 17
     EXIT1 = 18
+    VALUE = 19
+    """A constant to be stored, sign-extended from 32 bits (the displacement is IMM)."""
 
 
 class Patch(IntEnum):
@@ -208,7 +210,7 @@ def describe(op: Op) -> OpInfo:
     if op.kind in (Kind.BINARY, Kind.BINARY_IMM, Kind.BRANCH, Kind.BRANCH_IMM):
         bits = operation_bits(op)
         imm_op = NUMBER.get(name + "i", -1) if op.kind in (Kind.BINARY, Kind.BRANCH) else -1
-        if name.startswith(_COMMUTATIVE):
+        if name.startswith(_COMMUTATIVE) and not name.startswith("addsl"):
             flags |= COMMUTATIVE
         if name.startswith(_SHIFTS) and op.kind is Kind.BINARY_IMM:
             flags |= SHIFT_AMOUNT

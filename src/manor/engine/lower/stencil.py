@@ -49,6 +49,7 @@ _HELPER_TYPE: Final = ir.FunctionType(I64, [PTR, I64, I64, I64])
 # symbol -> range of its address; None: any 64-bit value
 _HOLES: Final[dict[str, tuple[int, int] | None]] = {
     "IMM": (-(1 << 31), 1 << 31), "IMM32": (0, 1 << 32), "IMM16": (0, 1 << 16), "IMM8": (0, 1 << 8),
+    "VALUE": (-(1 << 31), 1 << 31), "VALUE32": (0, 1 << 32), "VALUE16": (0, 1 << 16), "VALUE8": (0, 1 << 8),
     "IMM64": None, "LOW": (0, 1 << 32), "HIGH": (0, 1 << 32),
     "D": (0, 1 << 31), "A": (0, 1 << 31), "B": (0, 1 << 31), "TLB": (0, 1 << 31), "META": (0, 1 << 31),
     "PC_LOW": (0, 1 << 32), "PC_HIGH": (0, 1 << 32), "COUNT": (0, 1 << 31), "CALLEE": None, "FLAGS": None,
@@ -323,10 +324,10 @@ def _store_immediate(s: StencilBuilder, op: Op, a: int) -> None:
 
 
 def _stored_constant(s: StencilBuilder, bits: int) -> ir.Value:
-    low = s.hole("LOW", I32)
     if bits == 64:
-        return s.builder.sext(low, I64)
-    return low if bits == 32 else s.builder.trunc(low, ir.IntType(bits))
+        return s.hole("VALUE")
+    names = {32: "VALUE32", 16: "VALUE16", 8: "VALUE8"}
+    return s.hole(names[bits], ir.IntType(bits))
 
 
 def _store_cold(s: StencilBuilder, op: Op, value: ir.Value, a: int) -> None:
@@ -527,7 +528,7 @@ def _build_op(s: StencilBuilder, op: Op, form: Form, slots: tuple[int, ...], imm
         case Kind.STORE if form in (Form.RR, Form.RR_COLD):
             (_store_cold if cold else _store)(s, op, s.slots[slots[0]], slots[1])
         case Kind.STORE if cold:
-            _store_cold(s, op, s.builder.sext(s.hole("LOW", I32), I64), slots[0])
+            _store_cold(s, op, s.hole("VALUE"), slots[0])
         case Kind.STORE:
             _store_immediate(s, op, slots[0])
         case Kind.RMW:

@@ -316,7 +316,7 @@ from manor.engine.host cimport atomic_cas64, atomic_store64
 from manor.engine.softmmu_native cimport load_slow, store_slow, load128_slow, store128_slow, rmw_pointer
 from manor.engine.uop.uop cimport Uop
 from manor.engine.vm cimport Block, Vm, helper_fn
-{imports}
+from manor.engine.vector_interp cimport *
 
 cdef extern from *:
     ctypedef unsigned long long uint128_t "unsigned __int128"
@@ -386,12 +386,8 @@ cdef Block *interpret(Env *env, Block *block) noexcept nogil:
 
 def render() -> str:
     """The whole module."""
-    import manor.engine.uop.interp_vector as interp_vector
-
-    imports = getattr(interp_vector, "IMPORTS", "")
     head = (
-        _HEAD.replace("{imports}", imports)
-        .replace("{tlb_mask}", str(TLB_ENTRIES - 1))
+        _HEAD.replace("{tlb_mask}", str(TLB_ENTRIES - 1))
         .replace("{tlb_words}", str(TLB_ENTRIES * 4))
     )
     assert MMU_MODES <= 4

@@ -91,3 +91,8 @@ def test_registry() -> None:
     assert registry.device_class("serial").__name__ == "Ns16550"
     with pytest.raises(ConfigError, match="unknown device kind 'floppy'"):
         registry.device_class("floppy")
+
+
+@pytest.mark.parametrize("kind", sorted(registry.KINDS))
+def test_every_registered_kind_exists(kind: str) -> None:
+    assert isinstance(registry.device_class(kind), type)

@@ -17,7 +17,7 @@ cdef extern from *:
     const uint64_t CR0_PG "MANOR_CR0_PG"
     int canonical "MANOR_CANONICAL"(uint64_t a) noexcept nogil
 
-cdef enum X86Bits:
+cdef enum:
     PHYSICAL_BITS = 46
 
     CR0_PE = 1 << 0
@@ -114,3 +114,5 @@ cdef enum X86Bits:
     DR6_BS = 1 << 14
     DR6_BT = 1 << 15
     DR6_BD = 1 << 13
+    # in Env.exc_dr6 only: the instruction that just ended takes no single-step trap
+    NO_STEP = 1 << 16

@@ -19,7 +19,6 @@ from cython.cimports.manor.engine.env import (
     FLAG_IOPL_OK,
     FLAG_LIMITS,
     FLAG_MMU_SHIFT,
-    FLAG_ONE_INSN,
     FLAG_PROTECTED,
     FLAG_SSE_OFF,
     FLAG_STACK32,
@@ -165,8 +164,6 @@ def update_block_flags(env: cython.pointer[Env]) -> cython.void:
         flags |= FLAG_IOPL_OK
     if env.cpl == 3 and env.cr[0] & CR0_AM and env.rflags & RF_AC:
         flags |= FLAG_AC
-    if env.one_insn:
-        flags |= FLAG_ONE_INSN
     if env.trace & TRACE_BLOCKS:
         flags |= FLAG_TRACE
     env.block_flags = flags
@@ -191,7 +188,7 @@ def notice_interrupts(env: cython.pointer[Env]) -> cython.void:
 @cython.exceptval(check=False)
 def descriptor_base(d: uint64_t) -> uint64_t:
     """Base address, 32 bits."""
-    return ((d >> 16) & 0xFFFFFF) | ((d >> 32) & 0xFF000000)
+    return ((d >> 16) & 0xFFFFFF) | ((d >> 56) << 24)
 
 
 @cython.cfunc

@@ -33,6 +33,7 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     ATTR_WRITABLE,
     CR0_PE,
     EFER_LMA,
+    NO_STEP,
     RF_AC,
     RF_IF,
     RF_NT,
@@ -225,7 +226,7 @@ def _deliver_long(
         raise_fault(env, VEC_NP, gate_error)
         return
     selector = cython.cast(uint32_t, (low >> 16) & 0xFFFF)
-    target = (low & 0xFFFF) | ((low >> 32) & 0xFFFF0000) | (high << 32)
+    target = (low & 0xFFFF) | ((low >> 48) << 16) | (high << 32)
     ist = cython.cast(uint32_t, (low >> 32) & 7)
     if not _read_target(env, selector, ext, cython.address(d)):
         return
@@ -376,7 +377,7 @@ def _deliver_protected(
         return
     target = cell & 0xFFFF
     if gate & 8:
-        target |= (cell >> 32) & 0xFFFF0000
+        target |= (cell >> 48) << 16
     dpl = cython.cast(uint32_t, (d >> 45) & 3)
     inner = not (d >> 42) & 1 and dpl < env.cpl
     if old_vm and (not inner or dpl != 0):
@@ -455,6 +456,8 @@ def deliver(
             _deliver_protected(env, vector, software, error, has_error, next_rip, flags)
     if env.fault == FAULT_NONE:
         update_block_flags(env)
+        if software and env.one_insn:
+            env.exc_dr6 |= NO_STEP
 
 
 @cython.cfunc
@@ -502,8 +505,6 @@ def deliver_event(env: cython.pointer[Env]) -> cython.void:
             env.exc_has_error = 1
             env.exc_software = 0
     env.current_block = block
-    if env.fault == FAULT_NONE:
-        update_block_flags(env)  # one_insn is part of the flags
 
 
 @cython.cfunc
@@ -522,8 +523,6 @@ def deliver_interrupt(env: cython.pointer[Env], vector: uint32_t) -> cython.void
     env.exc_dr6 = 0
     if env.fault == FAULT_EXCEPTION:
         deliver_event(env)
-    elif env.fault == FAULT_NONE:
-        update_block_flags(env)
 
 
 @cython.cfunc
@@ -604,6 +603,8 @@ def help_int3(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 def help_int1(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     # INT1 is a trap without gate-privilege check; DR6 is not changed
     deliver(env, VEC_DB, 0, 0, 0, env.rip + ((imm >> 8) & 0xFF))
+    if env.one_insn:
+        env.exc_dr6 |= NO_STEP
     return 0
 
 

@@ -67,7 +67,7 @@ def help_load_segment(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: u
     elif not load_data_segment(env, seg, selector, env.cpl, VEC_GP, 0):
         return 0
     if seg == SEG_SS:
-        env.shadow = 1
+        env.shadow = 2  # also holds off #DB: SDM volume 3, 6.8.3
     if seg < SEG_FS or not code64(env):
         update_block_flags(env)
     return 0
@@ -236,7 +236,7 @@ def help_ltr(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) 
     if not (d >> 47) & 1:
         raise_fault(env, VEC_NP, selector & 0xFFFC)
         return 0
-    base = ((d >> 16) & 0xFFFFFF) | ((d >> 32) & 0xFF000000) | (high << 32)
+    base = ((d >> 16) & 0xFFFFFF) | ((d >> 56) << 24) | (high << 32)
     if long_mode and not canonical(base):
         raise_fault(env, VEC_GP, selector & 0xFFFC)
         return 0

@@ -16,6 +16,7 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     DR6_BS,
     EFER_LMA,
     EFER_SCE,
+    NO_STEP,
     RF_IF,
     RF_ONE,
     RF_RF,
@@ -79,6 +80,8 @@ def help_syscall(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64
     _flat_stack(env, selector + 8, 0)
     env.rip = env.lstar
     update_block_flags(env)
+    if env.one_insn and not env.rflags & RF_TF:
+        env.exc_dr6 |= NO_STEP  # TF counts as it is after the instruction
     return 0
 
 

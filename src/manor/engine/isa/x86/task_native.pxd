@@ -1,7 +1,7 @@
 from libc.stdint cimport uint64_t, int64_t, uint32_t, int32_t, uint16_t, uint8_t
 from manor.engine.env cimport Env
 
-cdef enum TaskSwitch:
+cdef enum:
     TASK_JUMP = 0
     TASK_CALL = 1
     TASK_RETURN = 2

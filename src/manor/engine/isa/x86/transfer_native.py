@@ -157,7 +157,7 @@ def _gate_target(
     selector[0] = cython.cast(uint32_t, (gate >> 16) & 0xFFFF)
     rip[0] = gate & 0xFFFF
     if (gate >> 40) & 8:
-        rip[0] |= (gate >> 32) & 0xFFFF0000
+        rip[0] |= (gate >> 48) << 16
     if long_mode:
         if descriptor_address(env, gate_selector, 16) == U64_MAX:
             raise_fault(env, VEC_GP, gate_selector & 0xFFFC)

@@ -1,0 +1,1 @@
+"""Accelerator `dbt`: guests run on the binary-translation engine, on any host."""

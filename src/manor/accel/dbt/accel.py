@@ -1,0 +1,177 @@
+"""The accelerator `dbt` behind the accelerator interface."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from manor.accel.api import ExitHandler, InterruptController
+from manor.accel.dbt import state as cpu_state
+from manor.accel.dbt.callbacks import Callbacks
+from manor.base.exits import Exit, Fault, Halt, Kicked, Shutdown, WaitForSipi
+from manor.engine import env
+from manor.engine.load import create_engine
+from manor.mem.guest_memory import GuestMemory
+from manor.spec.cpu_state import CpuState
+
+HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
+"""Halt reasons of engine.cpu_native.Cpu.run."""
+
+TRACE_BITS: Final = {
+    "syscall_enter": env.TRACE_SYSCALLS,
+    "interrupt_deliver": env.TRACE_INTERRUPTS,
+    "block_translate": env.TRACE_BLOCKS,
+    "guest_error": env.TRACE_INVALID,
+}
+
+
+class DbtVcpu:
+    """accel.api.Vcpu on one engine Cpu."""
+
+    def __init__(self, vm: DbtVm, index: int, callbacks: Callbacks) -> None:
+        self.index = index
+        self._vm = vm
+        self._callbacks = callbacks
+        self._cpu = vm.engine.cpus[index]
+        if index:
+            self._fields().set("wait_sipi", 1, code="I")
+
+    def _fields(self) -> cpu_state.Fields:
+        return cpu_state.Fields(self._cpu.state)
+
+    def run(self) -> Exit:
+        self._fields().set("trace", self._callbacks.trace_bits(), code="I")
+        while True:
+            with self._vm.gate:
+                reason = self._cpu.run()
+            if reason == HALT_FLUSH:
+                self._vm.gate.run_alone(self._vm.engine.empty_cache)
+                continue
+            if reason == HALT_HOST:
+                error = self._callbacks.error
+                self._callbacks.error = None
+                if error is None:
+                    return Fault("the engine stopped without saying why")
+                raise error
+            if reason == HALT_HALTED:
+                return Halt()
+            if reason == HALT_WAIT_SIPI:
+                return WaitForSipi()
+            if reason == HALT_SHUTDOWN:
+                return Shutdown(f"triple fault at rip {self._fields().get('rip'):#018x}")
+            return Kicked()
+
+    def kick(self) -> None:
+        self._cpu.kick()
+
+    def set_interrupt_controller(self, controller: InterruptController) -> None:
+        self._callbacks.controller = controller
+
+    def interrupt_pending(self, pending: bool) -> None:
+        self._cpu.interrupt_pending(pending)
+
+    def nmi(self) -> None:
+        self._cpu.nmi()
+
+    def init(self) -> None:
+        self._cpu.init()
+
+    def sipi(self, vector: int) -> None:
+        self._cpu.sipi(vector)
+
+    def has_work(self) -> bool:
+        return self._cpu.has_work()
+
+    def get_state(self) -> CpuState:
+        return cpu_state.get_state(self._cpu)
+
+    def set_state(self, state: CpuState) -> None:
+        cpu_state.set_state(self._cpu, state)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters of this vCPU; readable while it runs, then a moment old."""
+        fields = self._fields()
+        counters = {name: fields.get("stats", number) for number, name in enumerate(env.STATS)}
+        return {"guest_instructions": fields.get("insn_count")} | counters
+
+
+class Gate:
+    """Lets vCPUs run, or one caller alone: the code cache is emptied with every vCPU outside.
+
+    A context manager around running. `run_alone` keeps the others out and waits for them.
+    """
+
+    def __init__(self, kick_all: Callable[[], None]) -> None:
+        self._condition = threading.Condition()
+        self._running = 0
+        self._alone = False
+        self._kick_all = kick_all
+
+    def __enter__(self) -> None:
+        with self._condition:
+            while self._alone:
+                self._condition.wait()
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._running -= 1
+            self._condition.notify_all()
+
+    def run_alone(self, action: Callable[[], None]) -> None:
+        """Run `action` while no vCPU is inside. The caller must be outside."""
+        with self._condition:
+            while self._alone:
+                self._condition.wait()
+            self._alone = True
+            while self._running:
+                self._kick_all()
+                self._condition.wait(0.01)
+            try:
+                action()
+            finally:
+                self._alone = False
+                self._condition.notify_all()
+
+
+class DbtVm:
+    """accel.api.VmHandle on the engine."""
+
+    def __init__(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> None:
+        self._memory = memory
+        self._started_ns = time.monotonic_ns()
+        callbacks = [Callbacks(handler, index) for index in range(cpus)]
+        regions = [
+            (region.start, region.size, memory.host_address(region), region.kind == "rom") for region in memory.regions
+        ]
+        self.engine = create_engine(regions, callbacks, memory)
+        self.gate = Gate(self._kick_all)
+        self.vcpus: Sequence[DbtVcpu] = tuple(DbtVcpu(self, index, c) for index, c in enumerate(callbacks))
+        memory.on_write = self.engine.code_written
+
+    def _kick_all(self) -> None:
+        for vcpu in self.vcpus:
+            vcpu.kick()
+
+    def statistics(self) -> dict[str, int | float]:
+        total: dict[str, int | float] = {}
+        for vcpu in self.vcpus:
+            for name, value in vcpu.statistics().items():
+                total[name] = total.get(name, 0) + value
+        elapsed = (time.monotonic_ns() - self._started_ns) / 1e9
+        total["guest_mips"] = round(total["guest_instructions"] / elapsed / 1e6, 1)
+        return total
+
+    def close(self) -> None:
+        self._memory.on_write = None
+
+
+class DbtAccel:
+    """accel.api.Accel: binary translation."""
+
+    name = "dbt"
+
+    def create_vm(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> DbtVm:
+        return DbtVm(memory, handler, cpus)

@@ -1,0 +1,80 @@
+"""What translated code calls back for: device accesses, the local APIC, traces.
+
+The engine calls these methods on the vCPU's thread, holding the GIL. An exception that leaves
+one is kept in `error` by the engine; `DbtVcpu.run` raises it again.
+"""
+
+from __future__ import annotations
+
+from manor.accel.api import ExitHandler, InterruptController
+from manor.accel.dbt.syscalls import describe
+from manor.engine import env
+from manor.trace.event import declare, guest_error
+
+syscall_enter = declare("syscall_enter", vcpu=int, rip=int, call=str, ring=str)
+syscall_return = declare("syscall_return", vcpu=int, value=int, rip=int, ring=str)
+interrupt_deliver = declare("interrupt_deliver", vcpu=int, vector=int, error=int, rip=int, cpl=int)
+block_translate = declare("block_translate", vcpu=int, pc=int, gpa=int, text=str)
+
+_SIGN = 1 << 63
+
+
+class Callbacks:
+    """Callbacks of one vCPU."""
+
+    def __init__(self, handler: ExitHandler, index: int) -> None:
+        self._handler = handler
+        self._index = index
+        self.controller: InterruptController | None = None
+        self.error: BaseException | None = None
+        self.pio_read = handler.pio_read
+        self.pio_write = handler.pio_write
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        return self._handler.mmio_read(self._index, gpa, size)
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        self._handler.mmio_write(self._index, gpa, size, value)
+
+    # ------------------------------------------------------------------ local APIC
+    def acknowledge(self) -> int | None:
+        return None if self.controller is None else self.controller.acknowledge()
+
+    def read_msr(self, index: int) -> int | None:
+        return None if self.controller is None else self.controller.read_msr(index)
+
+    def write_msr(self, index: int, value: int) -> bool:
+        return self.controller is not None and self.controller.write_msr(index, value)
+
+    def get_tpr(self) -> int:
+        return 0 if self.controller is None else self.controller.get_tpr()
+
+    def set_tpr(self, value: int) -> None:
+        if self.controller is not None:
+            self.controller.set_tpr(value)
+
+    # ------------------------------------------------------------------ traces
+    def trace_bits(self) -> int:
+        """Which events the engine must report, as env.TRACE_* bits."""
+        return (
+            (env.TRACE_SYSCALLS if syscall_enter.on else 0)
+            | (env.TRACE_INTERRUPTS if interrupt_deliver.on else 0)
+            | (env.TRACE_BLOCKS if block_translate.on else 0)
+            | (env.TRACE_INVALID if guest_error.on else 0)
+        )
+
+    def trace(self, kind: str, *values: int) -> None:
+        """One event of the engine; what the numbers are depends on the kind (`engine.callback_native`)."""
+        match kind:
+            case "syscall":
+                number, *arguments, rip = values
+                syscall_enter(self._index, rip, describe(number, arguments), "3 -> 0")
+            case "sysret":
+                value, rip = values[0], values[1]
+                syscall_return(self._index, value - (1 << 64) if value & _SIGN else value, rip, "0 -> 3")
+            case "interrupt":
+                interrupt_deliver(self._index, *values)
+            case "invalid":
+                guest_error("engine", f"invalid instruction at rip {values[0]:#018x} in ring {values[1]}")
+            case _:
+                raise ValueError(f"the engine reported an event of unknown kind {kind!r}")

@@ -1,0 +1,43 @@
+"""Put the engine together when a process first needs it: tables and helper addresses."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from manor.engine import cpu_native, interp_native
+from manor.engine.isa.x86 import translate_native
+from manor.engine.isa.x86.helper_catalog import HELPER_NUMBER
+
+HELPER_MODULES: Final = (
+    "manor.engine.isa.x86.integer_native",
+    "manor.engine.isa.x86.exception_native",
+    "manor.engine.isa.x86.segment_native",
+    "manor.engine.isa.x86.system_native",
+    "manor.engine.isa.x86.debug_native",
+    "manor.engine.isa.x86.fpu_native",
+)
+"""Native modules whose `addresses()` gives helpers."""
+
+
+@cache
+def load() -> None:
+    """Load the instruction tables and register every helper. Raises ImportError if the build is incomplete."""
+    translate_native.load_tables(Path(__file__).with_name("isa").joinpath("x86", "tables.bin").read_bytes())
+    missing = set(HELPER_NUMBER)
+    for name in HELPER_MODULES:
+        for helper, address in importlib.import_module(name).addresses().items():
+            interp_native.set_helper(HELPER_NUMBER[helper], address)
+            missing.discard(helper)
+    if missing:
+        raise ImportError(f"helpers without code: {', '.join(sorted(missing))}")
+
+
+def create_engine(
+    regions: list[tuple[int, int, int, bool]], callbacks: list[object] | list[object], memory: object
+) -> cpu_native.EngineVm:
+    """An engine for one VM; see `cpu_native.EngineVm`."""
+    load()
+    return cpu_native.EngineVm(regions, callbacks, memory)

@@ -1,0 +1,70 @@
+"""The `manor` program around its commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import manor as package
+from manor.cli.main import COMMANDS, main, manor
+from manor.cli.statistics import text
+from manor.vmm.vm import Statistics
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists_and_has_help(name: str) -> None:
+    result = CliRunner().invoke(manor, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Usage: manor" in result.output
+    assert COMMANDS[name][1] in CliRunner().invoke(manor, ["--help"]).output
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(manor, ["--version"]).output == f"manor {package.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str) -> None:
+    result = CliRunner().invoke(manor, ["completion", shell])
+    assert result.exit_code == 0
+    assert "_MANOR_COMPLETE" in result.output
+
+
+def test_unknown_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["manor", "fly"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "No such command 'fly'" in capsys.readouterr().err
+
+
+def test_help_imports_no_machine_and_no_engine() -> None:
+    code = (
+        "import sys, manor.cli.main as m\n"
+        "try: m.manor(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = [n for n in sys.modules if n.startswith(('manor.machine', 'manor.engine', 'manor.vmm.vm', 'rich'))]\n"
+        "assert not heavy, heavy\n"
+    )
+    source = Path(__file__).resolve().parents[3] / "src"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(source)}, capture_output=True, timeout=20
+    )
+
+
+def test_statistics_are_aligned_and_sorted() -> None:
+    statistics = Statistics(
+        wall_ns=1_500_000_000, cpu_ns=250_000_000, halts=1234, wakeups=5, timers=3,
+        accel={"guest_instructions": 1_000_000, "mips": 12.345, "translation_ns": 2_000_000},
+        exits={"rtc": 2, "serial": 40},
+    )  # fmt: skip
+    lines = text(statistics).splitlines()
+    assert lines[0] == "wall time           1.500 s"
+    assert "guest instructions  1,000,000" in lines
+    assert "mips                12.3" in lines
+    assert "translation         0.002 s" in lines
+    assert lines[-3:] == ["exits               42", "  serial            40", "  rtc               2"]
