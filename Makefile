@@ -49,7 +49,7 @@ lint: setup-test
 setup: $(STAMP)-native
 setup-test: $(STAMP)-native $(STAMP)-test
 
-# `mkdir` first: a stamp of an interrupted set-up must not be taken for a finished one, so each is touched last.
+# A stamp is touched last: an interrupted set-up is never taken for a finished one.
 $(STAMP)-venv: tools/setup/python
 	@PYTHON="$(PYTHON)" tools/setup/python $(VENV)
 	@touch $@
@@ -59,9 +59,14 @@ $(STAMP)-packages: pyproject.toml tools/setup/requirements.py $(STAMP)-venv
 	@$(BIN)/python tools/setup/requirements.py build run | $(BIN)/python -m pip install -q --disable-pip-version-check -r /dev/stdin
 	@touch $@
 
-$(STAMP)-native: setup.py $(NATIVE_SOURCES) $(STAMP)-packages
+$(STAMP)-install: setup.py pyproject.toml $(STAMP)-packages
+	@MANOR_NATIVE=skip tools/setup/quiet $(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# Compiles only what changed.
+$(STAMP)-native: setup.py $(NATIVE_SOURCES) $(STAMP)-install
 	@echo "Building the native parts ..."
-	@tools/setup/quiet $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@tools/setup/quiet $(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
 $(STAMP)-test: pyproject.toml tools/setup/requirements.py tools/setup/packages $(STAMP)-packages

@@ -18,6 +18,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 SOURCE = ROOT / "src"
 GENERATOR = "manor.engine.build"
+NATIVE = "MANOR_NATIVE"
+"""Set to `skip` in the environment, it leaves the native parts out: the Makefile builds them in a step of its own."""
 
 
 def has_generator() -> bool:
@@ -27,7 +29,7 @@ def has_generator() -> bool:
 
 def extensions() -> list[Extension]:
     """One extension for each native module of the engine, which lists them with their sources and compiler options."""
-    if not has_generator():
+    if not has_generator() or os.environ.get(NATIVE) == "skip":
         return []
     sys.path.insert(0, str(SOURCE))
     try:
@@ -79,14 +81,13 @@ class GenerateThenBuildExt(build_ext):
         generate()
         processors = os.cpu_count() or 1
         self.parallel = self.parallel or processors
-        if self.extensions:
-            self.extensions[:] = cythonize(
-                self.extensions,
-                include_path=[str(SOURCE)],
-                build_dir="build/cython",
-                nthreads=processors,
-                quiet=True,
-            )
+        made = cythonize(
+            self.extensions, include_path=[str(SOURCE)], build_dir="build/cython", nthreads=processors, quiet=True
+        )
+        # The extensions themselves stay: setuptools has already prepared them.
+        sources = {extension.name: extension.sources for extension in made}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
         super().run()
 
 

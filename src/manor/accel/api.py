@@ -34,6 +34,9 @@ class InterruptController(Protocol):
     def write_msr(self, index: int, value: int) -> bool:
         """Write an APIC MSR; False means #GP(0)."""
 
+    def set_tsc_offset(self, offset: int) -> None:
+        """The guest's TSC minus the host's monotonic clock in TSC ticks, modulo 2**64."""
+
     def get_tpr(self) -> int:
         """CR8: task priority class, 0 to 15."""
 

@@ -418,6 +418,7 @@ class Cpu:
             raise ValueError(f"an FXSAVE image has 512 bytes, not {len(image)}")
         data: cython.p_uchar = image
         fxrstor_image(self.env, data, 1, 16, 3)
+        memcpy(cython.address(self.env.mxcsr), data + 24, 4)
 
     def address(self) -> int:
         """Host address of the env, for tools that read it while the vCPU runs."""

@@ -11,14 +11,11 @@ from manor.engine import cpu_native, interp_native
 from manor.engine.isa.x86 import translate_native
 from manor.engine.isa.x86.helper_catalog import HELPER_NUMBER
 
-HELPER_MODULES: Final = (
-    "manor.engine.isa.x86.integer_native",
-    "manor.engine.isa.x86.exception_native",
-    "manor.engine.isa.x86.segment_native",
-    "manor.engine.isa.x86.system_native",
-    "manor.engine.isa.x86.debug_native",
-    "manor.engine.isa.x86.fpu_native",
-)
+HELPER_MODULES: Final = tuple(
+    f"manor.engine.isa.x86.{name}_native"
+    for name in ("integer", "exception", "segment", "transfer", "syscall", "control", "cpuid", "msr", "io", "system",
+                 "debug", "fpu", "sse", "x87")
+)  # fmt: skip
 """Native modules whose `addresses()` gives helpers."""
 
 

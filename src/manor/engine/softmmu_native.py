@@ -26,7 +26,6 @@ from cython.cimports.manor.engine.env import (
     MMU_MODES,
     MMU_SUPERVISOR,
     MMU_USER,
-    STAT_CODE_STORES,
     STAT_SLOW_LOADS,
     STAT_SLOW_STORES,
     STAT_TLB_FILLS,
@@ -404,7 +403,6 @@ def _before_store(
     if tag & TLB_CODE:
         gpa = (entry[3] & ~0xFFF) | (gva & 0xFFF)
         page = gpa >> 12
-        env.stats[STAT_CODE_STORES] += 1
         if atomic_load8(vm.page_code + page):
             if code_written(vm, env, gpa, size) and not env.one_insn:
                 if env.fault == 0:

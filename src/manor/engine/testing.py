@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from manor.engine.env import FAULT_EXCEPTION, OFFSETS
+from manor.engine.env import FAULT_EXCEPTION, FAULT_HALT, OFFSETS
 from manor.engine.load import create_engine
 
 PAGE: Final = 4096
 MEMORY_SIZE: Final = 64 << 20
 PAGE_TABLES: Final = 0x1000
 FIRST_DATA_PAGE: Final = 0x100000
+TABLES: Final = 0xFFFF_8000_0000_0000
+IDT_VECTORS: Final = 0x30
+TSS, HANDLER = 0x480, 0x500
 
 
 class NullCallbacks:
@@ -54,23 +57,46 @@ class Outcome:
     error: int | None = None
 
 
-@dataclass(slots=True)
 class MicroVm:
     """One vCPU in 64-bit mode with its own page tables, for user-mode code.
 
     map() gives pages; run() executes a number of instructions at a time.
     """
 
-    memory: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, MEMORY_SIZE))
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, MEMORY_SIZE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         self.engine = create_engine([(0, MEMORY_SIZE, address, False)], [NullCallbacks()], self.memory)
         self.cpu = self.engine.cpus[0]
         self._next_table = PAGE_TABLES + PAGE
         self._next_page = FIRST_DATA_PAGE
         self.pages: dict[int, int] = {}
+        self._make_tables()
         self.enter_long_mode()
+
+    def _make_tables(self) -> None:
+        """GDT with the selectors of 64-bit Linux, IDT that lets ring 3 use INT3 and INTO only."""
+        gpa = self.map(TABLES, user=False)
+        gdt = (0, 0x00CF9B000000FFFF, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFFB000000FFFF,
+               0x00CFF3000000FFFF, 0x00AFFB000000FFFF)  # fmt: skip
+        struct.pack_into(f"<{len(gdt)}Q", self.memory, gpa, *gdt)
+        for vector in range(IDT_VECTORS):
+            attributes = 0xEE if vector in (3, 4) else 0x8E
+            handler = TABLES + HANDLER + vector
+            struct.pack_into(
+                "<HHBBHII", self.memory, gpa + 0x100 + vector * 16,
+                handler & 0xFFFF, 0x10, 0, attributes, handler >> 16 & 0xFFFF, handler >> 32, 0,
+            )  # fmt: skip
+        self.memory[gpa + HANDLER : gpa + HANDLER + IDT_VECTORS] = b"\xf4" * IDT_VECTORS
+        struct.pack_into("<Q", self.memory, gpa + TSS + 4, TABLES + PAGE)
+        self.set("seg_base", TABLES + TSS, 7)
+        self.set("seg_limit", 0x67, 7, "I")
+        self.set("seg_attributes", 0x8B, 7, "I")
+        self.set("seg_selector", 0x40, 7, "H")
+        self.set("gdt_base", TABLES)
+        self.set("gdt_limit", 8 * len(gdt) - 1, code="I")
+        self.set("idt_base", TABLES + 0x100)
+        self.set("idt_limit", IDT_VECTORS * 16 - 1, code="I")
 
     # ------------------------------------------------------------------ state
     def get(self, name: str, index: int = 0, code: str = "Q") -> int:
@@ -104,8 +130,8 @@ class MicroVm:
         value: int = struct.unpack_from("<Q", self.memory, table + index * 8)[0]
         return value
 
-    def map(self, gva: int, writable: bool = True) -> int:
-        """Map one page for user mode; returns its guest-physical address."""
+    def map(self, gva: int, writable: bool = True, user: bool = True) -> int:
+        """Map one page, for user mode unless said otherwise; returns its guest-physical address."""
         page = gva & ~(PAGE - 1)
         if page in self.pages:
             return self.pages[page]
@@ -120,13 +146,13 @@ class MicroVm:
             table = entry & ~0xFFF
         gpa = self._next_page
         self._next_page += PAGE
-        struct.pack_into("<Q", self.memory, table + (page >> 12 & 0x1FF) * 8, gpa | 5 | 2 * writable)
+        struct.pack_into("<Q", self.memory, table + (page >> 12 & 0x1FF) * 8, gpa | 1 | 4 * user | 2 * writable)
         self.pages[page] = gpa
         return gpa
 
     def map_exactly(self, wanted: dict[int, bool]) -> None:
         """Map these pages (address -> writable) and no others; physical pages are reused."""
-        for page in [page for page in self.pages if page not in wanted]:
+        for page in [page for page in self.pages if page not in wanted and page != TABLES]:
             struct.pack_into("<Q", self.memory, self._leaf(page), 0)
         for page, writable in wanted.items():
             gpa = self.pages.get(page)
@@ -148,6 +174,7 @@ class MicroVm:
         self.memory[PAGE_TABLES : self._next_table] = bytes(self._next_table - PAGE_TABLES)
         self._next_table, self._next_page = PAGE_TABLES + PAGE, FIRST_DATA_PAGE
         self.pages.clear()
+        self._make_tables()
         self.engine.empty_cache()
         self.cpu.changed()
 
@@ -172,6 +199,19 @@ class MicroVm:
         return out
 
     # ------------------------------------------------------------------ running
+    def _return_from_handler(self) -> int:
+        """Undo the delivery of a software interrupt to its HLT handler; returns the vector."""
+        self.set("fault", 0, code="I")
+        vector = self.get("rip") - 1 - (TABLES + HANDLER)
+        rsp = self.get("regs", 4)
+        rip, _cs, rflags, user_rsp, _ss = struct.unpack_from("<5Q", self.memory, self.pages[TABLES] + (rsp & 0xFFF))
+        self.enter_long_mode()
+        self.set("regs", user_rsp, 4)
+        self.set("rip", rip)
+        self.cpu.set_flags(rflags)
+        self.cpu.changed()
+        return vector
+
     def run_until(self, stop: int, limit: int) -> Outcome:
         """Run from RIP until RIP is `stop`, or an exception, or `limit` blocks have run."""
         reason = self.cpu.run_blocks(stop, limit)
@@ -180,6 +220,8 @@ class MicroVm:
             outcome = Outcome(self.get("exc_vector", code="I"), self.get("exc_error", code="I") if has_error else None)
             self.set("fault", 0, code="I")
             return outcome
+        if reason == FAULT_HALT and self.get("cpl", code="I") == 0:
+            return Outcome(self._return_from_handler())
         if reason:
             raise RuntimeError(f"the engine stopped with fault {reason}")
         return Outcome()

@@ -35,6 +35,7 @@ class DbtVcpu:
         self._vm = vm
         self._callbacks = callbacks
         self._cpu = vm.engine.cpus[index]
+        callbacks.tsc_offset = lambda: self._fields().get("tsc_offset")
         if index:
             self._fields().set("wait_sipi", 1, code="I")
 

@@ -6,6 +6,8 @@ one is kept in `error` by the engine; `DbtVcpu.run` raises it again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from manor.accel.api import ExitHandler, InterruptController
 from manor.accel.dbt.syscalls import describe
 from manor.engine import env
@@ -17,6 +19,8 @@ interrupt_deliver = declare("interrupt_deliver", vcpu=int, vector=int, error=int
 block_translate = declare("block_translate", vcpu=int, pc=int, gpa=int, text=str)
 
 _SIGN = 1 << 63
+TSC_DEADLINE = 0x6E0
+"""IA32_TSC_DEADLINE. Source: SDM volume 3, 11.5.4.1."""
 
 
 class Callbacks:
@@ -27,6 +31,8 @@ class Callbacks:
         self._index = index
         self.controller: InterruptController | None = None
         self.error: BaseException | None = None
+        self.tsc_offset: Callable[[], int] = lambda: 0
+        """The vCPU's TSC minus the host's monotonic nanoseconds."""
         self.pio_read = handler.pio_read
         self.pio_write = handler.pio_write
 
@@ -44,7 +50,12 @@ class Callbacks:
         return None if self.controller is None else self.controller.read_msr(index)
 
     def write_msr(self, index: int, value: int) -> bool:
-        return self.controller is not None and self.controller.write_msr(index, value)
+        if self.controller is None:
+            return False
+        if index == TSC_DEADLINE:
+            # The deadline is in the guest's TSC, which a WRMSR to the TSC may have moved.
+            self.controller.set_tsc_offset(self.tsc_offset())
+        return self.controller.write_msr(index, value)
 
     def get_tpr(self) -> int:
         return 0 if self.controller is None else self.controller.get_tpr()

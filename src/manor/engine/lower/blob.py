@@ -1,6 +1,8 @@
-"""The file of stencils: written when the engine is built, used as it lies in memory at run time.
+"""The files of the stencil back end: written when the engine is built, used as they lie in memory at run time.
 
-Little-endian. Header: magic, fingerprint, sizes; then the tables
+Both are little-endian. ops.bin: magic, how many uops, the number of
+add64, their properties (`forms.OpInfo`). stencils.bin:
+magic, fingerprint of env's layout, fingerprint of everything, sizes; then the tables
   first     uint32[(uops + specials) * forms]  index of the first stencil of a (uop, form), or NONE
   stencils  {uint32 code, uint32 relocation, uint16 size, uint16 relocations, uint8 fall, uint8[3]}
   relocations {uint16 offset, uint8 patch, uint8 hole, int32 addend}
@@ -15,16 +17,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from manor.engine.lower.forms import FORMS, Hole, Patch, Special, fingerprint
-from manor.engine.uop.table import OPS
+from manor.engine.lower.forms import FORMS, Hole, Patch, Special, fingerprint, op_infos
+from manor.engine.lower.layout import OPS_MAGIC, STENCILS_MAGIC, layout_fingerprint
+from manor.engine.uop.table import NUMBER, OPS
 
 if TYPE_CHECKING:
     from manor.engine.lower.elf_object import Function
     from manor.engine.lower.stencil import Job
 
-MAGIC: Final = b"MANORST1"
-HEADER: Final = struct.Struct("<8s32s6I")
-"""magic, fingerprint, uops, stencils, relocations, code bytes, largest stencil, 0."""
+HEADER: Final = struct.Struct("<8s32s32s6I")
+"""magic, layout, fingerprint, uops, stencils, relocations, code bytes, largest stencil, 0."""
+OP_INFO: Final = struct.Struct("<BBBBHHhH")
+"""kind, bits (0 for more than 64), modulus, rmw, flags, stencils, imm_op, zero_shift."""
 STENCIL: Final = struct.Struct("<IIHHB3x")
 RELOCATION: Final = struct.Struct("<HBBi")
 NONE: Final = 0xFFFFFFFF
@@ -143,14 +147,39 @@ def pack(records: list[_Record], first: dict[tuple[str, int], int]) -> bytes:
         for relocation in record.relocations:
             relocations += RELOCATION.pack(*relocation)
     header = HEADER.pack(
-        MAGIC, fingerprint(), len(OPS), len(records), len(relocations) // RELOCATION.size, len(code),
-        max(len(record.code) for record in records), 0,
+        STENCILS_MAGIC, layout_fingerprint(), fingerprint(), len(OPS), len(records),
+        len(relocations) // RELOCATION.size, len(code), max(len(record.code) for record in records), 0,
     )  # fmt: skip
     return header + struct.pack(f"<{len(directory)}I", *directory) + bytes(table) + bytes(relocations) + bytes(code)
 
 
+def pack_ops() -> bytes:
+    """The contents of ops.bin."""
+    records = b"".join(
+        OP_INFO.pack(
+            info.kind, info.bits if info.bits <= 64 else 0, info.modulus, info.rmw, info.flags, info.stencils,
+            info.imm_op, info.zero_shift,
+        )
+        for info in op_infos()
+    )  # fmt: skip
+    return OPS_MAGIC + struct.pack("<II", len(OPS), NUMBER["add64"]) + records
+
+
+def is_current(path: str | Path) -> bool:
+    """Whether a stencils.bin was made for this uop table and env (not whether the generator changed since)."""
+    try:
+        with Path(path).open("rb") as file:
+            header = file.read(HEADER.size)
+    except FileNotFoundError:
+        return False
+    if len(header) != HEADER.size:
+        return False
+    magic, _, made_for, *_ = HEADER.unpack(header)
+    return bool(magic == STENCILS_MAGIC and made_for == fingerprint())
+
+
 def build_stencils(out_path: str | Path) -> int:
-    """Generate all stencils and write the file; returns their number. About twenty seconds.
+    """Generate all stencils and write the file; returns their number. About ten seconds.
 
     Run it in a process of its own: LLVM ends the process on an internal error. StencilError if one
     stencil is not of the shape that the emitter copies.
@@ -163,5 +192,11 @@ def build_stencils(out_path: str | Path) -> int:
     return len(jobs)
 
 
+def build_all(directory: str | Path) -> None:
+    """Write ops.bin and stencils.bin into a folder."""
+    Path(directory, "ops.bin").write_bytes(pack_ops())
+    build_stencils(Path(directory, "stencils.bin"))
+
+
 if __name__ == "__main__":
-    print(f"{build_stencils(sys.argv[1])} stencils")
+    build_all(sys.argv[1])

@@ -16,6 +16,8 @@ cdef enum EmitConstant:
     IN_MEMORY = -1       # in Emitter.place
     IS_CONSTANT = -2
     NO_FALL = 255
+    SPECIAL_COUNT = 14
+    META_ALIGNED = 0x1000000
 
 cdef enum FormNumber:
     FORM_RR = 0
@@ -80,6 +82,7 @@ cdef enum LastRead:
 
 cdef packed struct StencilHeader:
     char magic[8]
+    uint8_t layout[32]
     uint8_t fingerprint[32]
     uint32_t uops
     uint32_t stencils

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# ruff: noqa: F821  (C arrays are declared by annotation)
 """Turn the uops of a block into host code by copying stencils.
 
 Virtual registers live in slots (host registers) within a block: loaded when first read, written back at the
@@ -16,7 +17,7 @@ checked. Threads: emit_block, link_block and unlink_block under vm.lock; run_cod
 """
 
 import cython
-from cython.cimports.libc.stdint import int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, Env
@@ -60,7 +61,7 @@ from cython.cimports.manor.engine.lower.emit_native import (
     IS_CONSTANT,
     LAST_A,
     LAST_B,
-    NO_FALL,
+    META_ALIGNED,
     PATCH_ABS8,
     PATCH_ABS16,
     PATCH_ABS32,
@@ -70,6 +71,7 @@ from cython.cimports.manor.engine.lower.emit_native import (
     SPECIAL_CONST_S32,
     SPECIAL_CONST_U32,
     SPECIAL_CONST_ZERO,
+    SPECIAL_COUNT,
     SPECIAL_ENTER,
     SPECIAL_EXIT_STUB,
     SPECIAL_HEAD,
@@ -118,12 +120,14 @@ from cython.cimports.manor.engine.lower.passes_native import (
     OP_COMMUTATIVE,
     OP_D_IS_VREG,
     OP_IN_PLACE,
+    OP_MUST_ALIGN,
     OP_READS_D,
     OP_SHIFT_AMOUNT,
     OP_SWAP_EXITS,
     OP_SWAP_OPERANDS,
     HelperInfo,
     OpInfo,
+    add64_op,
     ctz64,
     helper_table,
     op_table,
@@ -134,17 +138,17 @@ from cython.cimports.posix.mman import MAP_FAILED, MAP_SHARED, PROT_EXEC, PROT_R
 from cython.cimports.posix.unistd import close, ftruncate
 
 from manor.engine import env as _env
-from manor.engine.lower import blob as _blob
-from manor.engine.lower import forms as _forms
-from manor.engine.uop import table as _table
+from manor.engine.lower import layout as _layout
 
 cython.declare(
     ops=cython.pointer(OpInfo), helpers=cython.pointer(HelperInfo),
     stencils=cython.pointer(Stencil), relocations=cython.pointer(Relocation), stencil_code=cython.pointer(uint8_t),
     first_stencil=cython.pointer(uint32_t), blob_memory=cython.pointer(uint8_t), special=uint32_t[32],
-    REGS=cython.int, XMM=cython.int, FPR=cython.int, XMM_CELLS=cython.int, TLB_BASE=cython.int, TLB_MODE_SIZE=cython.int,
+    REGS=cython.int, XMM=cython.int, FPR=cython.int, XMM_CELLS=cython.int, TLB_BASE=cython.int,
+    TLB_MODE_SIZE=cython.int,
     TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
-    FLAG_SHIFT=cython.int, SCRATCH=cython.int, ADD64=cython.int, NO_STENCIL=uint32_t, S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
+    FLAG_SHIFT=cython.int, SCRATCH=cython.int, NO_STENCIL=uint32_t, SLOW_PATHS=object,
+    S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
 )  # fmt: skip
 ops = op_table()
 helpers = helper_table()
@@ -158,8 +162,8 @@ TEMPORARIES_MASK = sum(1 << (_env.T0 + i) for i in range(_env.TEMPORARIES)) | 1 
 ZERO_VREG = _env.ZERO
 FLAG_SHIFT = _env.JUMP_KEY_SHIFT
 SCRATCH = _env.OFFSETS["scratch"] + 8
-NO_STENCIL = _blob.NONE
-ADD64 = _table.NUMBER["add64"]
+NO_STENCIL = (1 << 32) - 1
+SLOW_PATHS = ("load_slow", "store_slow", "rmw_slow", "cmpxchg_slow", "loadx_slow", "storex_slow")
 S32_MIN = -(1 << 31)
 S32_MAX = (1 << 31) - 1
 U32_LIMIT = 1 << 32
@@ -167,35 +171,26 @@ U32_LIMIT = 1 << 32
 
 # ---------------------------------------------------------------- stencils
 def load_stencils(path) -> None:
-    """Read the file that `lower.blob.build_stencils` wrote. Once, before any block is emitted.
+    """Read the file that `lower.blob.build_stencils` wrote. Once, before any block is emitted; ops.bin of the
+    same build is loaded by `passes_native.load_ops`.
 
-    ValueError if it was made for other uops or another layout of env.
+    ValueError if it was made for another layout of env.
     """
     global stencils, relocations, stencil_code, first_stencil, blob_memory, LARGEST
     with open(path, "rb") as file:
         data: bytes = file.read()
     header: cython.pointer(StencilHeader)
     size: cython.size_t = len(data)
-    if size < cython.sizeof(StencilHeader) or data[:8] != _blob.MAGIC or data[8:40] != _forms.fingerprint():
+    made_for = _layout.STENCILS_MAGIC + _layout.layout_fingerprint()
+    if size < cython.sizeof(StencilHeader) or not data.startswith(made_for):
         raise ValueError(f"{path} does not hold the stencils of this engine: build it again")
-    if (
-        cython.sizeof(Stencil) != _blob.STENCIL.size
-        or cython.sizeof(Relocation) != _blob.RELOCATION.size
-        or FORM_COUNT != _forms.FORMS
-        or SLOT_COUNT != _forms.SLOTS
-        or FORM_RM != _forms.Form.RM
-        or HOLE_VALUE != _forms.Hole.VALUE
-        or SPECIAL_CONST_64 != _forms.Special.CONST_64
-    ):
-        raise ValueError("emit_native.pxd and lower.forms disagree")
     memory: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), malloc(size + 64))
     if memory == cython.NULL:
         raise MemoryError
     source: cython.p_const_char = data
     memcpy(memory, source, size)
     header = cython.cast(cython.pointer(StencilHeader), memory)
-    specials: cython.int = len(_forms.Special)
-    entries: cython.int = (header.uops + specials) * FORM_COUNT
+    entries: cython.int = (header.uops + SPECIAL_COUNT) * FORM_COUNT
     place: cython.pointer(uint8_t) = memory + cython.sizeof(StencilHeader)
     total: cython.size_t = (
         cython.sizeof(StencilHeader) + entries * 4 + header.stencils * cython.sizeof(Stencil)
@@ -214,17 +209,27 @@ def load_stencils(path) -> None:
     relocations = cython.cast(cython.pointer(Relocation), place)
     stencil_code = place + header.relocations * cython.sizeof(Relocation)
     index: cython.int
-    for index in range(specials):
+    for index in range(SPECIAL_COUNT):
         special[index] = first_stencil[(header.uops + index) * FORM_COUNT]
 
 
 def set_slow_paths(addresses) -> None:
-    """Addresses of the functions named in `forms.SLOW_PATHS`, as a dict. Before `prepare_env` is called."""
+    """Addresses of the slow paths (`slow_native.addresses()`). Before `prepare_env` is called."""
     global SLOW_COUNT
     index: cython.int
-    for index, name in enumerate(_forms.SLOW_PATHS):
+    for index, name in enumerate(SLOW_PATHS):
         SLOW[index] = addresses[name]
-    SLOW_COUNT = len(_forms.SLOW_PATHS)
+    SLOW_COUNT = len(SLOW_PATHS)
+
+
+def numbers() -> dict:
+    """Numbers that the build shares with this module, for a test that they agree."""
+    return {
+        "SLOTS": SLOT_COUNT, "FORMS": FORM_COUNT, "RM": FORM_RM, "MEMORY_WIDE": FORM_MEMORY_WIDE, "VALUE": HOLE_VALUE,
+        "SHIFT": HOLE_SHIFT, "COUNT": HOLE_COUNT, "ABS8": PATCH_ABS8, "CONST_64": SPECIAL_CONST_64,
+        "SPECIALS": SPECIAL_COUNT, "Stencil": cython.sizeof(Stencil), "Relocation": cython.sizeof(Relocation),
+        "Header": cython.sizeof(StencilHeader), "META_ALIGNED": META_ALIGNED, "SLOW_PATHS": SLOW_PATHS,
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- arena
@@ -232,13 +237,16 @@ def set_slow_paths(addresses) -> None:
 @cython.nogil
 @cython.exceptval(check=False)
 def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
-    """Reserve the code arena of a VM: `size` bytes, touched as they fill. 0 if the host refuses."""
+    """Reserve the code arena of a VM: `size` bytes, at most 2 GiB (the reach of a jump), touched as they fill.
+
+    0 if the host refuses, or the stencils are not loaded.
+    """
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), calloc(1, cython.sizeof(Emitter)))
     fd: cython.int
     writable: cython.p_void
     executable: cython.p_void
     vm.emitter = e
-    if e == cython.NULL or stencils == cython.NULL:
+    if e == cython.NULL or stencils == cython.NULL or size >> 31:
         return 0
     size = (size + 4095) & ~cython.cast(uint64_t, 4095)
     fd = memfd_create(b"manor-code", 1)
@@ -773,7 +781,6 @@ def emit_binary_imm(e: cython.pointer(Emitter), u: cython.pointer(Uop), number: 
     """d = f(a, imm), where the immediate is a constant that fits or has been put into a slot."""
     info: cython.pointer(OpInfo) = ops + number
     slot: cython.int
-    value: cython.int
     if info.flags & OP_SHIFT_AMOUNT:
         imm &= info.modulus - 1
         if imm == 0:
@@ -903,13 +910,15 @@ def emit_update(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def memory_operand(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.int:
+def memory_operand(e: cython.pointer(Emitter), u: cython.pointer(Uop)) -> cython.int:
     """The slot of the base register; e.imm is the displacement, or 0 if it had to be added before."""
     slot: cython.int
     scratch: cython.int
+    address: uint64_t
     if e.place[u.a] == IS_CONSTANT:
+        address = cython.cast(uint64_t, e.constant[u.a]) + cython.cast(uint64_t, u.imm)
         scratch = take(e)
-        put_constant(e, scratch, cython.cast(int64_t, cython.cast(uint64_t, e.constant[u.a]) + cython.cast(uint64_t, u.imm)))
+        put_constant(e, scratch, cython.cast(int64_t, address))
         e.imm = 0
         return scratch
     slot = use(e, u.a)
@@ -918,7 +927,7 @@ def memory_operand(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cyt
         return slot
     scratch = take(e)
     put_constant(e, scratch, u.imm)
-    put(e, first(ADD64, FORM_RR) + scratch * SLOT_COUNT + slot)
+    put(e, first(add64_op(), FORM_RR) + scratch * SLOT_COUNT + slot)
     e.imm = 0
     return scratch
 
@@ -928,7 +937,7 @@ def memory_operand(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cyt
 @cython.exceptval(check=False)
 def emit_load(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
               last: cython.int) -> cython.void:  # fmt: skip
-    base: cython.int = memory_operand(e, u, last)
+    base: cython.int = memory_operand(e, u)
     imm: int64_t = e.imm
     target: cython.int
     if base != e.place[u.a]:
@@ -951,7 +960,7 @@ def emit_load(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.p
 @cython.exceptval(check=False)
 def emit_store(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
                last: cython.int) -> cython.void:  # fmt: skip
-    base: cython.int = memory_operand(e, u, last)
+    base: cython.int = memory_operand(e, u)
     imm: int64_t = e.imm
     value: cython.int
     e.meta |= info.bits >> 3
@@ -973,11 +982,26 @@ def emit_store(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def emit_vector_memory(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
-    base: cython.int = memory_operand(e, u, last)
+def forget_operands(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
+    """Free the slots of temporaries that are not read again."""
+    info: cython.pointer(OpInfo) = ops + u.op
+    if last & LAST_A and info.flags & OP_A_IS_VREG and is_temporary(u.a):
+        forget(e, u.a)
+    if last & LAST_B and info.flags & OP_B_IS_VREG and is_temporary(u.b):
+        forget(e, u.b)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_vector_memory(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
+                       last: cython.int) -> cython.void:  # fmt: skip
+    base: cython.int = memory_operand(e, u)
     e.d = xmm_cell(u.d)
     e.b = xmm_cell(u.b)
     e.meta |= 16
+    if info.flags & OP_MUST_ALIGN:
+        e.meta |= META_ALIGNED
     put_cold(e, first(u.op, FORM_RI_COLD) + base)
     put_hot(e, first(u.op, FORM_RI) + base)
     if last & LAST_A and is_temporary(u.a):
@@ -987,7 +1011,8 @@ def emit_vector_memory(e: cython.pointer(Emitter), u: cython.pointer(Uop), last:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def emit_locked(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo)) -> cython.void:
+def emit_locked(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
+                last: cython.int) -> cython.void:  # fmt: skip
     """RMW and CMPXCHG: operands and result in env."""
     a: cython.int = sync(e, u.a)
     b: cython.int = sync(e, u.b)
@@ -998,13 +1023,15 @@ def emit_locked(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython
     e.meta |= info.bits >> 3 | cython.cast(int32_t, info.rmw) << 16
     put_cold(e, first(u.op, FORM_MEMORY_COLD))
     put_hot(e, first(u.op, FORM_MEMORY))
+    forget_operands(e, u, last)
     forget(e, u.d)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def emit_vector(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo)) -> cython.void:
+def emit_vector(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
+                last: cython.int) -> cython.void:  # fmt: skip
     a: cython.int = sync(e, u.a) if info.flags & OP_A_IS_VREG else xmm_cell(u.a)
     b: cython.int = sync(e, u.b) if info.flags & OP_B_IS_VREG else xmm_cell(u.b)
     e.a = a
@@ -1012,6 +1039,7 @@ def emit_vector(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython
     e.d = REGS + 8 * u.d if info.flags & OP_D_IS_VREG else xmm_cell(u.d)
     e.imm = u.imm
     put(e, first(u.op, FORM_MEMORY))
+    forget_operands(e, u, last)
     if info.flags & OP_D_IS_VREG:
         forget(e, u.d)
 
@@ -1041,6 +1069,7 @@ def emit_helper(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython
     else:
         put(e, first(u.op, FORM_RI_WIDE if wide else FORM_RI) + slot)
     forget_all(e, h.writes)
+    forget_operands(e, u, last)
     if slot >= 0:
         assign(e, u.d, slot)
     elif is_temporary(u.d):
@@ -1124,12 +1153,12 @@ def emit_uop(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.in
     elif kind == KIND_HELPER:
         emit_helper(e, u, last)
     elif kind == KIND_VECTOR:
-        emit_vector(e, u, info)
-    elif kind == KIND_VECTOR_LOAD or kind == KIND_VECTOR_STORE:
-        emit_vector_memory(e, u, last)
-    elif kind == KIND_RMW or kind == KIND_CMPXCHG:
-        emit_locked(e, u, info)
-    elif kind == KIND_BRANCH or kind == KIND_BRANCH_IMM:
+        emit_vector(e, u, info, last)
+    elif kind in (KIND_VECTOR_LOAD, KIND_VECTOR_STORE):
+        emit_vector_memory(e, u, info, last)
+    elif kind in (KIND_RMW, KIND_CMPXCHG):
+        emit_locked(e, u, info, last)
+    elif kind in (KIND_BRANCH, KIND_BRANCH_IMM):
         emit_branch(e, u)
     elif kind == KIND_JUMP:
         write_back(e, ~TEMPORARIES_MASK)
@@ -1204,7 +1233,6 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
     """
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
     index: cython.int
-    v: cython.int
     head_patch: cython.pointer(uint8_t)
     start: cython.pointer(uint8_t)
     cold_start: cython.pointer(uint8_t)

@@ -18,7 +18,6 @@ from manor.engine.uop.table import NUMBER, OPS
 
 SLOTS: Final = 8
 """Host registers that hold virtual registers; stencils of two operands exist SLOTS squared times."""
-BLOB_VERSION: Final = 1
 
 
 class Form(IntEnum):
@@ -125,6 +124,8 @@ rmw: returns the old value. cmpxchg: value is the new one, the expected one is i
 loadx, storex: value is the byte offset of the 16-byte cell in env.
 """
 
+META_ALIGNED: Final = 1 << 24
+"""In META: a 16-byte access must be aligned to 16, else #GP(0)."""
 RMW_ADD, RMW_AND, RMW_OR, RMW_XOR, RMW_XCHG = range(5)
 RMW_OPERATIONS: Final = {"add": RMW_ADD, "and": RMW_AND, "or": RMW_OR, "xor": RMW_XOR, "xchg": RMW_XCHG}
 
@@ -145,6 +146,8 @@ IN_PLACE: Final = 32
 D_IS_VREG: Final = 64
 A_IS_VREG: Final = 128
 B_IS_VREG: Final = 256
+MUST_ALIGN: Final = 8192
+"""16-byte access to a multiple of 16."""
 READS_D: Final = 512
 D_IS_XMM: Final = 1024
 A_IS_XMM: Final = 2048
@@ -207,6 +210,8 @@ def describe(op: Op) -> OpInfo:
         flags |= READS_D
     if op.kind in TERMINALS:
         flags |= TERMINAL
+    if op.name in ("ldxa", "stxa"):
+        flags |= MUST_ALIGN
     if op.kind in (Kind.BINARY, Kind.BINARY_IMM, Kind.BRANCH, Kind.BRANCH_IMM):
         bits = operation_bits(op)
         imm_op = NUMBER.get(name + "i", -1) if op.kind in (Kind.BINARY, Kind.BRANCH) else -1
@@ -272,9 +277,9 @@ def forms_of(op: Op) -> tuple[tuple[Form, int], ...]:
 
 
 def fingerprint() -> bytes:
-    """32 bytes over everything that the stencils depend on: uops, layout of env, numbers of this module."""
+    """32 bytes over everything that the stencils depend on besides the generator: uops, env, these numbers."""
     text = repr((
-        BLOB_VERSION, SLOTS, [(op.name, op.kind.name, op.bits, op.d, op.a, op.b) for op in OPS],
+        SLOTS, [(op.name, op.kind.name, op.bits, op.d, op.a, op.b) for op in OPS],
         sorted(OFFSETS.items()), list(Form), list(Hole), list(Patch), list(Special),
     ))  # fmt: skip
     return hashlib.sha256(text.encode()).digest()

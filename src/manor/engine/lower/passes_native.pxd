@@ -38,6 +38,7 @@ cdef enum OpFlag:
     OP_D_IS_XMM = 1024
     OP_A_IS_XMM = 2048
     OP_B_IS_XMM = 4096
+    OP_MUST_ALIGN = 8192
 
 cdef enum PassConstant:
     MAX_OPS = 2048
@@ -66,4 +67,5 @@ cdef extern from *:
 
 cdef OpInfo *op_table() noexcept nogil
 cdef HelperInfo *helper_table() noexcept nogil
+cdef int add64_op() noexcept nogil
 cdef int optimize(Uop *uops, int count) noexcept nogil

@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# ruff: noqa: F821  (C arrays are declared by annotation)
 """Passes over the uops of one block, before they are interpreted or turned into host code.
 
 Copies are propagated, then what nobody reads is dropped. The state stays precise: whatever may leave the
@@ -10,7 +11,8 @@ come from the translator and are below 64. Threads: any; the tables are filled w
 """
 
 import cython
-from cython.cimports.libc.stdint import int16_t, int32_t, uint8_t, uint16_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint64_t
+from cython.cimports.libc.string import memcpy
 from cython.cimports.manor.engine.lower.passes_native import (
     KIND_BINARY,
     KIND_BINARY_IMM,
@@ -31,8 +33,11 @@ from cython.cimports.manor.engine.lower.passes_native import (
     ONE,
     OP_A_IS_VREG,
     OP_B_IS_VREG,
+    OP_COMMUTATIVE,
     OP_D_IS_VREG,
+    OP_MUST_ALIGN,
     OP_READS_D,
+    OP_SHIFT_AMOUNT,
     HelperInfo,
     OpInfo,
     ctz64,
@@ -40,11 +45,10 @@ from cython.cimports.manor.engine.lower.passes_native import (
 from cython.cimports.manor.engine.uop.uop import Uop
 
 from manor.engine import env as _env
-from manor.engine.lower import forms as _forms
-from manor.engine.uop.ops import Kind
+from manor.engine.lower import layout as _layout
 
 cython.declare(
-    ops=OpInfo[2048], helpers=HelperInfo[1024], op_count=cython.int, helper_count=cython.int,
+    ops=OpInfo[2048], helpers=HelperInfo[1024], op_count=cython.int, helper_count=cython.int, ADD64=cython.int,
     TEMPORARY_MASK=uint64_t, ARCHITECTURAL_MASK=uint64_t,
 )  # fmt: skip
 
@@ -60,26 +64,21 @@ def _temporaries():
     return sum(1 << (_env.T0 + i) for i in range(_env.TEMPORARIES)) | 1 << _env.EA | 1 << _env.EA2
 
 
-def _fill_ops():
-    global op_count
-    index: cython.int
-    infos = _forms.op_infos()
-    if len(infos) > MAX_OPS:
-        raise ValueError(f"{len(infos)} uops, room for {MAX_OPS}")
-    expected = (KIND_UNARY, KIND_LOAD, KIND_HELPER, KIND_VECTOR_STORE, KIND_NOP)
-    kinds = (Kind.UNARY, Kind.LOAD, Kind.HELPER, Kind.VECTOR_STORE, Kind.NOP)
-    if tuple(_forms.KIND_NUMBER[k] for k in kinds) != expected:
-        raise ValueError("passes_native.pxd numbers the kinds differently from uop.ops")
-    for index, info in enumerate(infos):
-        ops[index].kind = info.kind
-        ops[index].bits = info.bits if info.bits < 256 else 0
-        ops[index].modulus = info.modulus
-        ops[index].rmw = info.rmw
-        ops[index].flags = info.flags
-        ops[index].stencils = info.stencils
-        ops[index].imm_op = info.imm_op
-        ops[index].zero_shift = info.zero_shift
-    op_count = len(infos)
+def load_ops(path) -> None:
+    """Read the properties of the uops that the build wrote (ops.bin). Once, before any block is translated.
+
+    ValueError if the file is not for this engine.
+    """
+    global op_count, ADD64
+    with open(path, "rb") as file:
+        data: bytes = file.read()
+    count: cython.int = int.from_bytes(data[8:12], "little")
+    source: cython.p_const_char = data
+    if data[:8] != _layout.OPS_MAGIC or count > MAX_OPS or len(data) != 16 + count * cython.sizeof(OpInfo):
+        raise ValueError(f"{path} does not hold the uops of this engine: build it again")
+    memcpy(ops, source + 16, count * cython.sizeof(OpInfo))
+    op_count = count
+    ADD64 = int.from_bytes(data[12:16], "little")
 
 
 def set_helpers(table, addresses) -> None:
@@ -100,9 +99,17 @@ def set_helpers(table, addresses) -> None:
     helper_count = len(table)
 
 
+def numbers() -> dict:
+    """Numbers that the build shares with this module, for a test that they agree."""
+    return {
+        "UNARY": KIND_UNARY, "LOAD": KIND_LOAD, "HELPER": KIND_HELPER, "VECTOR_STORE": KIND_VECTOR_STORE,
+        "NOP": KIND_NOP, "OpInfo": cython.sizeof(OpInfo), "READS_D": OP_READS_D, "MUST_ALIGN": OP_MUST_ALIGN,
+        "COMMUTATIVE": OP_COMMUTATIVE, "SHIFT_AMOUNT": OP_SHIFT_AMOUNT, "B_IS_VREG": OP_B_IS_VREG,
+    }  # fmt: skip
+
+
 TEMPORARY_MASK = _temporaries()
 ARCHITECTURAL_MASK = _mask(None)
-_fill_ops()
 
 
 @cython.cfunc
@@ -117,6 +124,14 @@ def op_table() -> cython.pointer(OpInfo):
 @cython.exceptval(check=False)
 def helper_table() -> cython.pointer(HelperInfo):
     return cython.address(helpers[0])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def add64_op() -> cython.int:
+    """Number of the uop that adds two registers."""
+    return ADD64
 
 
 @cython.cfunc
@@ -190,13 +205,7 @@ def drop_dead(uops: cython.pointer(Uop), count: cython.int) -> cython.int:
             live &= ~TEMPORARY_MASK
         d = ONE << u.d if info.flags & OP_D_IS_VREG else 0
         if (
-            kind == KIND_UNARY
-            or kind == KIND_BINARY
-            or kind == KIND_BINARY_IMM
-            or kind == KIND_UPDATE
-            or kind == KIND_MOVE
-            or kind == KIND_MOVE_IMM
-            or kind == KIND_NOP
+            kind in (KIND_UNARY, KIND_BINARY, KIND_BINARY_IMM, KIND_UPDATE, KIND_MOVE, KIND_MOVE_IMM, KIND_NOP)
             or (kind == KIND_HELPER and helpers[u.x].pure)
         ) and not live & d:
             u.op = 0
@@ -212,14 +221,7 @@ def drop_dead(uops: cython.pointer(Uop), count: cython.int) -> cython.int:
             live |= helpers[u.x].reads | helpers[u.x].writes
             if helpers[u.x].faults:
                 live |= ARCHITECTURAL_MASK
-        elif (
-            kind == KIND_LOAD
-            or kind == KIND_STORE
-            or kind == KIND_RMW
-            or kind == KIND_CMPXCHG
-            or kind == KIND_VECTOR_LOAD
-            or kind == KIND_VECTOR_STORE
-        ):
+        elif kind in (KIND_LOAD, KIND_STORE, KIND_RMW, KIND_CMPXCHG, KIND_VECTOR_LOAD, KIND_VECTOR_STORE):
             live |= ARCHITECTURAL_MASK
     for index in range(count):
         if ops[uops[index].op].kind != KIND_NOP:

@@ -195,14 +195,14 @@ class Sandbox:
         """Seconds to optimise and emit the same block `repeat` times."""
         count: cython.int = len(uops)
         n: cython.int
-        index: cython.int
+        _index: cython.int
         number: cython.int = self.block(uops)
         b: cython.pointer(Block) = self.blocks + number
         u: cython.pointer(Uop) = fill(uops, b.pc)
         w: cython.pointer(Uop) = fill(uops, b.pc)
         start = time.perf_counter()
         with cython.nogil:
-            for index in range(repeat):
+            for _index in range(repeat):
                 memcpy(w, u, count * cython.sizeof(Uop))
                 n = optimize(w, count)
                 if emit_block(self.vm, b, w, n):

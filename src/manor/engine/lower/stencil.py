@@ -17,6 +17,7 @@ from llvmlite import binding, ir
 from manor.engine.env import JUMP_CACHE_ENTRIES, OFFSETS, TLB_BITS, TLB_ENTRY_SIZE
 from manor.engine.lower.elf_object import Function, read_functions
 from manor.engine.lower.forms import (
+    MUST_ALIGN,
     SHIFT_AMOUNT,
     SLOTS,
     SPECIAL_ARITY,
@@ -35,6 +36,7 @@ from manor.engine.lower.forms import (
 from manor.engine.lower.llvm_context import I8, I32, I64, PTR, Immediate, LlvmContext
 from manor.engine.uop.ops import Kind, Op
 from manor.engine.uop.table import OPS
+from manor.engine.uop.vector_ops import VectorOp
 
 CONVENTION: Final = "ghccc"
 THUNK_CONVENTION: Final = "preserve_mostcc"
@@ -369,7 +371,8 @@ def _cmpxchg_cold(s: StencilBuilder, op: Op) -> None:
 
 def _vector_memory(s: StencilBuilder, op: Op, a: int) -> None:
     store = op.kind is Kind.VECTOR_STORE
-    pointer = s.look_up(s.address(a), 16, TAG_WRITE if store else TAG_READ)
+    aligned = bool(describe(op).flags & MUST_ALIGN)
+    pointer = s.look_up(s.address(a), 16, TAG_WRITE if store else TAG_READ, aligned)
     cell = s.cell("B" if store else "D")
     source, target = (cell, pointer) if store else (pointer, cell)
     vector = ir.VectorType(I64, 2)
@@ -385,6 +388,8 @@ def _vector_memory_cold(s: StencilBuilder, op: Op, a: int) -> None:
 
 def _vector(s: StencilBuilder, op: Op) -> None:
     from manor.engine.lower.llvm_vector import emit_vector
+
+    assert isinstance(op, VectorOp)
 
     def operand(kind: str, hole: str) -> Any:
         if kind == "x":

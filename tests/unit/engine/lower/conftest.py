@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,6 +88,7 @@ def world() -> _World:
     if not STENCILS.exists():
         pytest.skip("the stencils are not built")
     w = _World()
+    passes_native.load_ops(STENCILS.with_name("ops.bin"))
     emit_native.load_stencils(STENCILS)
     emit_native.set_slow_paths({name: w.slow_path(name) for name in SLOW_PATHS})
     passes_native.set_helpers(HELPERS, {h.name: w.helper(h.name) for h in HELPERS})
@@ -103,13 +103,13 @@ def shared_box(world: _World) -> Box:
 
 
 @pytest.fixture
-def box(shared_box: Box) -> Iterator[Box]:
+def box(shared_box: Box) -> Box:
     shared_box.reset()
     shared_box.write("fault", 0)
     shared_box.write("interrupt", 0)
     shared_box.world.on_helper = None
     shared_box.world.helper_calls.clear()
-    yield shared_box
+    return shared_box
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import random
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -19,8 +21,11 @@ Box = Any
 INFOS = op_infos()
 COMPUTE = [op for op in INTEGER_OPS if op.kind in (Kind.UNARY, Kind.BINARY, Kind.BINARY_IMM, Kind.UPDATE)]
 BRANCHES = [op for op in INTEGER_OPS if op.kind in (Kind.BRANCH, Kind.BRANCH_IMM)]
-COMMON = [op for op in COMPUTE if op.name in {"add64", "sub64", "add32", "xor64", "and64i", "add64i", "zext32", "selnz",
-                                              "sub64i", "shl64i", "shl64", "set_ult64_", "zext8", "insert8"}]  # fmt: skip
+OFTEN = {
+    "add64", "sub64", "add32", "xor64", "and64i", "add64i", "zext32", "selnz", "sub64i", "shl64i", "shl64",
+    "set_ult64_", "zext8", "insert8",
+}  # fmt: skip
+COMMON = [op for op in COMPUTE if op.name in OFTEN]
 HELPER_FLAGS = {"plain": 0, "sees_all": 1, "pure": 2, "reads_rcx": 3}
 
 
@@ -134,6 +139,44 @@ def test_random_blocks(box: Box, seed: int, optimized: bool) -> None:
         assert ctypes.string_at(host, 8192) == bytes(content)
     for page in range(2):
         box.unmap_page(base + page * 4096)
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_random_faults_are_precise(box: Box, seed: int, optimized: bool) -> None:
+    """One access of a random block faults: the state is that before it, down to lazy flags and counts."""
+    rng = random.Random(seed)
+    buffer = ctypes.create_string_buffer(3 * 4096)
+    host = ctypes.addressof(buffer) + 4095 & ~4095
+    base, unmapped, zero = 0x40000, 0x60000, 35
+    box.map_page(base, host)
+    for _ in range(10):
+        regs = [rng.getrandbits(64) for _ in range(VREG_COUNT)]
+        regs[zero] = 0
+        content = bytearray(rng.randbytes(8192))
+        ctypes.memmove(host, bytes(content), len(content))
+        uops = random_block(rng, base, 1)
+        insns = uops[-1][6] + 1
+        index = rng.randrange(len(uops))
+        name = rng.choice(("ld8", "ld64", "st16", "st64"))
+        insn = uops[index][6]
+        fault = (name, T0 + 7 if name[0] == "l" else 0, zero, rng.randrange(4), unmapped, 0, insn)
+        uops.insert(index, fault)
+        model = Model(regs, content, base)
+        for uop in uops[:index]:
+            model.step(uop)
+        for v, value in enumerate(regs):
+            box.write("regs", value, v)
+        box.write("insn_count", 50)
+        box.slow_fault = 1
+        left, _, rip = box.run(box.block(uops, pc=0x7000, optimized=optimized))
+        box.slow_fault = 0
+        box.write("fault", 0)
+        assert [box.read("regs", v) for v in range(T0)] == model.regs[:T0], uops
+        assert (left, rip, box.read("insn_count")) == (None, 0x7000 + insn, 50 + insn)
+        assert insn < insns
+        assert ctypes.string_at(host, 8192) == bytes(content)
+    box.unmap_page(base)
 
 
 def test_head_counts_and_leaves(box: Box) -> None:
@@ -272,3 +315,44 @@ def test_optimize_follows_copies(box: Box) -> None:
 def test_refuses_what_does_not_fit(box: Box) -> None:
     with pytest.raises(RuntimeError, match="2"):
         box.block([("add64i", 0, 0, 0, 1)] * 1025)
+
+
+def test_arena_full_then_reset(world: Any, shared_box: Box) -> None:
+    small = type(shared_box)(1 << 17)
+    uops = [("add64i", 0, 0, 0, 1), ("jump", 0, 0, 0, 0)]
+    with pytest.raises(RuntimeError, match="1"):
+        for _ in range(10000):
+            small.block(uops)
+    small.reset()
+    number = small.block(uops)
+    assert small.run(number) == (number, 0, 0x2000)
+
+
+@pytest.mark.parametrize("how", ["unlink", "interrupt"])
+def test_stop_a_running_loop(box: Box, how: str) -> None:
+    """Another thread takes the link away, or raises the interrupt flag; the loop leaves with exact state."""
+    first = box.block([("add64i", 0, 0, 0, 1), ("jump", 0, 0, 0, 0)], pc=0x1000, exits=(0x2000, 0))
+    second = box.block([("add64i", 1, 1, 0, 1), ("jump", 0, 0, 0, 0)], pc=0x2000, exits=(0x1000, 0))
+    box.write("regs", 0, 0)
+    box.write("regs", 0, 1)
+    box.write("insn_count", 0)
+    box.link(first, 0, second)
+    box.link(second, 0, first)
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(box.run(first)))
+    thread.start()
+    while box.read("insn_count") < 1000:
+        time.sleep(0.001)
+    if how == "unlink":
+        box.unlink(second)
+    else:
+        box.write("interrupt", 1)
+    thread.join(10)
+    assert not thread.is_alive()
+    done, partner = box.read("regs", 0), box.read("regs", 1)
+    assert box.read("insn_count") == done + partner
+    if how == "unlink":
+        assert results == [(first, 0, 0x2000)]
+    else:
+        assert results in ([(None, 0, 0x1000)], [(None, 0, 0x2000)])
+        assert done - partner == (results[0][2] == 0x2000)

@@ -218,9 +218,11 @@ def _to_mmx(op: str) -> Body:
         elif src.memory:
             c.emit("xset64", S0, c.load(64))
             x = S0
-        else:  # without the upper half: its conversion must raise no flags
-            c.emit("xset64" if src.width == 64 else "xmove", S0, get64(c, src.code, 0) if src.width == 64 else src.code)
+        elif src.width == 64:  # without the upper half: its conversion must raise no flags
+            c.emit("xset64", S0, get64(c, src.code, 0))
             x = S0
+        else:
+            x = src.code
         c.call("mmx_enter")
         c.emit(op, S0, x)
         _put(c, IMM_REGNUM, get64(c, S0, 0))

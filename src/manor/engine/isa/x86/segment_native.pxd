@@ -12,6 +12,7 @@ cdef uint64_t help_lldt(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept
 cdef uint64_t help_ltr(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept nogil
 cdef uint64_t help_sldt(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept nogil
 cdef uint64_t help_str(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept nogil
+cdef uint64_t help_arpl(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept nogil
 cdef uint64_t help_lar(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept nogil
 cdef uint64_t help_lsl(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept nogil
 cdef uint64_t help_verr(Env *env, uint64_t a, uint64_t b, uint64_t imm) noexcept nogil

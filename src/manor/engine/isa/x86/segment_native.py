@@ -298,6 +298,25 @@ def _visible(env: cython.pointer[Env], selector: uint32_t, d: cython.pointer[uin
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def _resized(value: uint64_t, old: uint64_t, size: uint64_t) -> uint64_t:
+    """A destination register after a write of its low part: 16 bits keep the rest."""
+    return (old & ~0xFFFF) | (value & 0xFFFF) if size & 0xFF == 2 else value
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def help_arpl(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    lower: cython.bint = (a & 3) < (b & 3)
+    if not _system_register(env, False):
+        return a
+    _set_zf(env, lower)
+    return (a & ~3) | (b & 3) if lower else a
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def help_lar(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     d: uint64_t = 0
     kind: uint32_t
@@ -316,7 +335,7 @@ def help_lar(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) 
             good = kind == 1 or kind == 2 or kind == 3 or kind == 4 or kind == 5
             good = good or kind == 9 or kind == 11 or kind == 12
     _set_zf(env, good)
-    return (d >> 32) & 0x00F0FF00 if good else b
+    return _resized((d >> 32) & 0x00F0FF00, b, imm) if good else b
 
 
 @cython.cfunc
@@ -337,7 +356,7 @@ def help_lsl(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) 
         if not env.efer & EFER_LMA:
             good = good or kind == 1 or kind == 3
     _set_zf(env, good)
-    return descriptor_limit(d) if good else b
+    return _resized(descriptor_limit(d), b, imm) if good else b
 
 
 @cython.cfunc
@@ -467,6 +486,7 @@ def addresses() -> dict[str, int]:
         "ltr": cython.cast(uint64_t, cython.cast(cython.p_void, help_ltr)),
         "sldt": cython.cast(uint64_t, cython.cast(cython.p_void, help_sldt)),
         "str": cython.cast(uint64_t, cython.cast(cython.p_void, help_str)),
+        "arpl": cython.cast(uint64_t, cython.cast(cython.p_void, help_arpl)),
         "lar": cython.cast(uint64_t, cython.cast(cython.p_void, help_lar)),
         "lsl": cython.cast(uint64_t, cython.cast(cython.p_void, help_lsl)),
         "verr": cython.cast(uint64_t, cython.cast(cython.p_void, help_verr)),

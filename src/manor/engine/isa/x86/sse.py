@@ -9,11 +9,22 @@ Source: SDM volume 2, by mnemonic; opcode map appendix A.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from manor.engine.env import XMM_SCRATCH
 from manor.engine.isa.x86.declare import Body, declare, insn
-from manor.engine.isa.x86.template import EABASE, IMM_DISP, IMM_IMM, IMM_REGNUM, IMM_RMNUM, IMM_STRING, Builder, Imm, Operand
+from manor.engine.isa.x86.template import (
+    EABASE,
+    IMM_DISP,
+    IMM_IMM,
+    IMM_REGNUM,
+    IMM_RMNUM,
+    IMM_STRING,
+    Builder,
+    Imm,
+    Operand,
+)
 
 S0: Final = XMM_SCRATCH
 S1: Final = XMM_SCRATCH + 1
@@ -443,11 +454,11 @@ def _extract(bits: int) -> Body:
     return body
 
 
-def _by_width(make: Body) -> Body:
+def _by_width(make: Callable[[int], Body]) -> Body:
     """PEXTRD and PEXTRQ (PINSRD, PINSRQ) differ in REX.W only."""
 
     def body(c: Builder, dst: Operand, src: Operand, immediate: Operand) -> None:
-        make(64 if c.opsize == 64 else 32)(c, dst, src, immediate)  # type: ignore[misc]
+        make(64 if c.opsize == 64 else 32)(c, dst, src, immediate)
 
     return body
 

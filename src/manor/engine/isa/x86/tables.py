@@ -31,6 +31,8 @@ PREFIX_CLASS: Final = {"NP": 0, "66": 1, "F3": 2, "F2": 3}
 ENTRY_DEFAULT64, ENTRY_LOCK, ENTRY_POP_EA, ENTRY_LEA, ENTRY_X87, ENTRY_SSE, ENTRY_MMX, ENTRY_MUST_LOCK = (
     1 << i for i in range(8)
 )
+ENTRY_RAISES_FP: Final = 1
+"""In an entry's second flag word: an SSE instruction that may raise #XM (see FLAG_FPU_TRAP)."""
 HELPER_FAULTS, HELPER_PURE, HELPER_WRITES_CC = 1, 2, 4
 
 IMM_NONE, IMM_S8, IMM_U16, IMM_Z, IMM_V, IMM_ENTER, IMM_REL8, IMM_RELZ, IMM_FAR, IMM_MOFFS, IMM_TWO8 = range(11)
@@ -148,7 +150,9 @@ def serialize() -> bytes:
             | (ENTRY_POP_EA if insn.extra.get("pop_ea") else 0) | (ENTRY_LEA if insn.name == "lea" else 0)
             | {"": 0, "x87": ENTRY_X87, "sse": ENTRY_SSE, "mmx": ENTRY_MMX}[insn.gate]
         )  # fmt: skip
-        entries += struct.pack("<BBH18HI", _imm_kind(insn), flags, 0, *numbers, 0)
+        entries += struct.pack(
+            "<BBH18HI", _imm_kind(insn), flags, ENTRY_RAISES_FP if insn.extra.get("fp") else 0, *numbers, 0
+        )
     template_blob, item_blob, start = bytearray(), bytearray(), 0
     for items in templates:
         size, write = _memory_use(items)

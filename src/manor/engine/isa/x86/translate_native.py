@@ -34,6 +34,7 @@ from manor.engine.isa.x86 import helper_catalog as _helpers
 from manor.engine.isa.x86 import tables as _tables
 from manor.engine.isa.x86 import template as _template
 from manor.engine.uop import table as _uops
+from manor.engine.uop.ops import TERMINALS as _TERMINALS
 
 cython.declare(
     dispatch=cython.pointer(uint16_t), rm_tables=cython.pointer(uint16_t), modrm_flags=cython.pointer(uint8_t),
@@ -103,6 +104,7 @@ cython.declare(
     I_FLAGS=cython.int, I_IMM_ZX32=cython.int,
     P_READ8=cython.int, P_WRITE8=cython.int, P_CC=cython.int, P_CC_UNKNOWN=cython.int, P_SETCOND=cython.int,
     P_BRCOND=cython.int, P_CARRY=cython.int, P_EFLAGS=cython.int, P_EXITPC=cython.int, P_SET_SP=cython.int,
+    P_BYIMM=cython.int,
 )  # fmt: skip
 C_REG = _template.REG
 C_RM = _template.RM
@@ -142,6 +144,7 @@ P_CARRY = _P["CARRY"]
 P_EFLAGS = _P["EFLAGS"]
 P_EXITPC = _P["EXITPC"]
 P_SET_SP = _P["SET_SP"]
+P_BYIMM = _P["BYIMM"]
 
 # entry flags and immediate kinds (see tables.py), flag kinds, virtual registers, block flags
 cython.declare(
@@ -154,7 +157,8 @@ cython.declare(
     V_OP=cython.int, V_DST=cython.int, V_SRC=cython.int, V_RSP=cython.int, V_EA=cython.int, V_EA2=cython.int,
     V_ZERO=cython.int, V_SEG=cython.int, V_S0=cython.int, V_S1=cython.int,
     F_CODE32=cython.int, F_CODE64=cython.int, F_STACK32=cython.int, F_FLAT=cython.int, F_FPU_OFF=cython.int,
-    F_SSE_OFF=cython.int, F_ONE_INSN=cython.int, F_LIMITS=cython.int,
+    F_SSE_OFF=cython.int, F_ONE_INSN=cython.int, F_LIMITS=cython.int, F_FPU_TRAP=cython.int,
+    E_RAISES_FP=cython.int, H_FP_BEGIN=cython.int, H_FP_CHECK=cython.int,
 )  # fmt: skip
 E_DEFAULT64 = _tables.ENTRY_DEFAULT64
 E_LOCK = _tables.ENTRY_LOCK
@@ -194,6 +198,10 @@ F_FPU_OFF = _env.FLAG_FPU_OFF
 F_SSE_OFF = _env.FLAG_SSE_OFF
 F_ONE_INSN = _env.FLAG_ONE_INSN
 F_LIMITS = _env.FLAG_LIMITS
+F_FPU_TRAP = _env.FLAG_FPU_TRAP
+E_RAISES_FP = _tables.ENTRY_RAISES_FP
+H_FP_BEGIN = _helpers.HELPER_NUMBER["sse_trap_begin"]
+H_FP_CHECK = _helpers.HELPER_NUMBER["sse_trap_check"]
 
 MASK32 = cython.declare(uint64_t, 0xFFFFFFFF)
 PAGE_MASK = cython.declare(uint64_t, 0xFFF)
@@ -821,16 +829,26 @@ def expand(t: cython.pointer(Translator), template: cython.pointer(Template)) ->
     item: cython.pointer(Item)
     index: cython.int
     op: cython.int
+    variant: int64_t = 0
     for index in range(template.count):
         item = cython.address(items[template.start + index])
         op = item.op
+        if op == P_BYIMM:  # the next uop exists once for each immediate byte
+            variant = t.imm & item.x
+            if variant > item.constant:
+                variant = item.constant
+            continue
         if op >= PSEUDO:
             expand_pseudo(t, item)
             continue
         if op == U_HELPER:
             emit_helper(t, item.x, operand(t, item.d), operand(t, item.a), operand(t, item.b), immediate(t, item))
             continue
-        emit(t, op, operand(t, item.d), operand(t, item.a), operand(t, item.b), immediate(t, item))
+        emit(
+            t, op + cython.cast(cython.int, variant), operand(t, item.d), operand(t, item.a), operand(t, item.b),
+            immediate(t, item),
+        )  # fmt: skip
+        variant = 0
         if is_terminal(op):
             t.ended = 1
 
@@ -843,9 +861,9 @@ def is_terminal(op: cython.int) -> cython.int:
     return terminal_flags[op]
 
 
-cython.declare(terminal_flags=uint8_t[1024])
-for _number in range(1024):
-    terminal_flags[_number] = _number < len(_uops.OPS) and _uops.OPS[_number].kind in _uops.TERMINALS
+cython.declare(terminal_flags=uint8_t[4096])
+for _number in range(4096):
+    terminal_flags[_number] = _number < len(_uops.OPS) and _uops.OPS[_number].kind in _TERMINALS
 
 
 # ---------------------------------------------------------------------- one instruction
@@ -926,6 +944,11 @@ def translate_insn(t: cython.pointer(Translator)) -> cython.int:
         effective_address(
             t, moffs, entry.flags & E_LEA, (2 << t.opsize) if entry.flags & E_POP_EA else 0, template.size, template.write
         )
+    if entry.pad & E_RAISES_FP and t.flags & F_FPU_TRAP:
+        emit_helper(t, H_FP_BEGIN, V_S0, 0, 0, t.reg)
+        expand(t, template)
+        emit_helper(t, H_FP_CHECK, V_S0, 0, 0, t.reg)
+        return 0
     expand(t, template)
     return 0
 

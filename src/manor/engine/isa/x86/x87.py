@@ -113,7 +113,7 @@ _reg("fld", 0xD9, 0, describe("FLD"))
 for _opcode, _digit in ((0xD9, 1), (0xDD, 1), (0xDF, 1)):
     _reg("fxch", _opcode, _digit, describe("FXCH"))
 _reg("fst", 0xDD, 2, describe("FST"))
-for _opcode, _digit in ((0xDD, 3), (0xD9, 3), (0xDF, 2), (0xDF, 3)):  # all but the first are undocumented aliases
+for _opcode, _digit in ((0xDD, 3), (0xDF, 2), (0xDF, 3)):  # all but the first are undocumented aliases
     _reg("fstp", _opcode, _digit, describe("FST", pops=1))
 _reg("ffree", 0xDD, 0, describe("FFREE"))
 _reg("ffreep", 0xDF, 0, describe("FFREE", pops=1))

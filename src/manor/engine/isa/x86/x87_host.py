@@ -13,11 +13,11 @@ def _case(number: int, op: HostOp) -> str:
     places = {"m": "%[m]", "r": "%[r]", "a": "%[a]"}
     parts = ["fnclex", "fldcw %[cw]"]
     parts += [f"fldt %[{letter}]" for letter in op.loads.split()]
-    parts += [op.code.format(**places), "fnstsw %[sw]"]
+    parts += [op.code.format(**places), "fnstsw %[sw]", "fnclex"]
     # Results come off the stack in reverse: the last pushed first.
     parts += [f"fstpt %[{name}]" for name in ("r2", "r")[2 - op.results :]]
     parts += ["fstp %%st(0)"] * op.drop
-    parts += ["fnclex", "fldcw %[host]"]
+    parts += ["fldcw %[host]"]
     text = r"\n\t".join(parts)
     return (
         f'        case {number}: /* {op.name} */ __asm__ volatile("{text}"\n'

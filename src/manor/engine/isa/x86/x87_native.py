@@ -3,8 +3,7 @@
 
 An exception that the guest has not masked sets ES and stays pending until the next waiting
 instruction, which raises #MF; invalid operation, denormal operand and division by zero then leave the
-operands alone. (CR0.NE is taken as set: there is no FERR line.) Unmasked overflow and underflow
-store the masked result, without the exponent bias.
+operands alone. (CR0.NE is taken as set: there is no FERR line.)
 
 env.fpu_status has no TOP and no B; bit i of env.fpu_tag set = physical register i is empty.
 
@@ -31,7 +30,6 @@ from cython.cimports.manor.engine.isa.x86.x87_host import (
     KIND_FFREE,
     KIND_FINCSTP,
     KIND_FLD,
-    KIND_FNOP,
     KIND_FST,
     KIND_FXAM,
     KIND_FXCH,
@@ -48,7 +46,11 @@ from cython.cimports.manor.engine.isa.x86.x87_host import (
     SHIFT_POPS,
     SHIFT_SIZE,
     TO_STI,
+    X87_FCOS,
+    X87_FPREM,
+    X87_FPREM1,
     X87_FPTAN,
+    X87_FSIN,
     X87_FSINCOS,
     X87Frame,
     X87Value,
@@ -213,6 +215,10 @@ def _pop(env: cython.pointer[Env], count: cython.int) -> cython.void:
 def _raise_flags(env: cython.pointer[Env], flags: uint32_t, conditions: uint32_t, mask: uint32_t) -> uint32_t:
     """Set exception flags, and the condition bits that `mask` names; returns the unmasked exceptions."""
     unmasked: uint32_t = flags & ~env.fpu_control & EXCEPTIONS
+    if unmasked & (IE | DE | ZE):  # found before anything was computed
+        flags &= IE | DE | ZE | SF
+        if not flags & SF:
+            conditions &= ~C1
     env.fpu_status = (env.fpu_status & ~mask) | (conditions & mask) | flags
     if unmasked:
         env.fpu_status |= ES
@@ -257,7 +263,9 @@ def _push_overflow(env: cython.pointer[Env]) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def _execute(env: cython.pointer[Env], frame: cython.pointer[X87Frame], op: cython.int) -> cython.void:
-    frame.cw = (env.fpu_control & 0x0F00) | 0x7F
+    """Under the guest's control word. Of the masks only overflow's and underflow's are the guest's: unmasked,
+    they change the result (its exponent is biased). The host never traps: its flags are cleared at once."""
+    frame.cw = (env.fpu_control & 0x0F18) | 0x67
     x87_execute(frame, op)
 
 
@@ -303,6 +311,8 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
     target: cython.int = sti if imm & TO_STI else st0
     unmasked: uint32_t
     conditions: uint32_t
+    missing: cython.int
+    mask: uint32_t
     frame: X87Frame
     env.fpu_ip = env.rip
     frame.m = a
@@ -327,10 +337,13 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
         _get(env, st0, cython.address(frame.a))
         _get(env, sti, cython.address(frame.b))
         conditions = env.fpu_status
-        unmasked = _compare(env, cython.address(frame), op, _empty(env, st0) | _empty(env, sti), pops)
+        missing = _empty(env, st0) | _empty(env, sti)
+        unmasked = _compare(env, cython.address(frame), op, missing, pops)
         if kind == KIND_COMPARE_FLAGS:
-            # FCOMI leaves C0, C2 and C3 alone.
-            env.fpu_status = (env.fpu_status & ~CONDITIONS) | (conditions & (C0 | C2 | C3))
+            # FCOMI leaves the condition bits alone, but for C1 when a register is empty.
+            if missing:
+                conditions &= ~C1
+            env.fpu_status = (env.fpu_status & ~CONDITIONS) | (conditions & CONDITIONS)
             return ((unmasked >> 8) & 1) | ((unmasked >> 8) & 4) | ((unmasked >> 8) & 0x40)
     elif kind == KIND_COMPARE_MEMORY:
         env.fpu_dp = b
@@ -340,7 +353,9 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
         _get(env, st0, cython.address(frame.a))
         _compare(env, cython.address(frame), op, _empty(env, st0), 0)
     elif kind == KIND_UNARY or kind == KIND_UNARY_PUSH:
+        mask = C1 | C2 if op == X87_FSIN or op == X87_FCOS or op == X87_FPTAN or op == X87_FSINCOS else C1
         if _empty(env, st0):
+            env.fpu_status &= ~mask
             if not _stack_fault(env, 0):
                 _put_indefinite(env, st0)
                 if kind == KIND_UNARY_PUSH:
@@ -350,6 +365,7 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
         _get(env, st0, cython.address(frame.a))
         if kind == KIND_UNARY_PUSH:
             if not _empty(env, _push_slot(env)):
+                env.fpu_status &= ~mask
                 if not _stack_fault(env, 1):
                     _put_indefinite(env, st0)
                     env.fpu_top = _push_slot(env)
@@ -359,7 +375,7 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
                 env.fpu_status = (env.fpu_status & ~C1) | C2
                 return 0
         _execute(env, cython.address(frame), op)
-        unmasked = _raise_flags(env, frame.sw & EXCEPTIONS, frame.sw, C1 | C2)
+        unmasked = _raise_flags(env, frame.sw & EXCEPTIONS, frame.sw, mask)
         if not unmasked & (IE | DE | ZE):
             _put(env, st0, cython.address(frame.r))
             if kind == KIND_UNARY_PUSH:
@@ -367,7 +383,10 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
     elif kind == KIND_BINARY or kind == KIND_BINARY_POP:
         sti = (env.fpu_top + 1) & 7
         target = sti if kind == KIND_BINARY_POP else st0
+        partial: cython.bint = op == X87_FPREM or op == X87_FPREM1
         if _empty(env, st0) or _empty(env, sti):
+            if partial:
+                env.fpu_status &= ~C2
             if not _stack_fault(env, 0):
                 _put_indefinite(env, target)
                 _pop(env, 1 if kind == KIND_BINARY_POP else 0)
@@ -376,7 +395,10 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
         _get(env, sti, cython.address(frame.b))
         _execute(env, cython.address(frame), op)
         # FPREM reports the quotient in C0, C1 and C3 and "not finished" in C2.
-        unmasked = _raise_flags(env, frame.sw & EXCEPTIONS, frame.sw, CONDITIONS)
+        mask = C1
+        if partial and not frame.sw & ~env.fpu_control & (IE | DE | ZE):  # a NaN has no quotient: its bits stay
+            mask = C1 | C2 if (frame.r.high & 0x7FFF) == 0x7FFF else CONDITIONS
+        unmasked = _raise_flags(env, frame.sw & EXCEPTIONS, frame.sw, mask)
         if not unmasked & (IE | DE | ZE):
             _put(env, target, cython.address(frame.r))
             _pop(env, 1 if kind == KIND_BINARY_POP else 0)
@@ -388,15 +410,15 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
             return 0
         _execute(env, cython.address(frame), op)
         unmasked = _raise_flags(env, frame.sw & EXCEPTIONS, 0, C1)
-        if not unmasked & (IE | DE):
+        if not unmasked & IE:  # an unmasked denormal operand is loaded all the same
             _push(env, cython.address(frame.r))
     elif kind == KIND_FLD:
-        if not _empty(env, _push_slot(env)):
-            _push_overflow(env)
-        elif _empty(env, sti):
+        if _empty(env, sti):  # comes before an overflow
             if not _stack_fault(env, 0):
                 env.fpu_top = _push_slot(env)
                 _put_indefinite(env, env.fpu_top)
+        elif not _empty(env, _push_slot(env)):
+            _push_overflow(env)
         else:
             _get(env, sti, cython.address(frame.a))
             env.fpu_status &= ~C1
@@ -425,6 +447,7 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
             _put(env, sti, cython.address(frame.a))
         _pop(env, pops)
     elif kind == KIND_FFREE:
+        env.fpu_status &= ~C1
         env.fpu_tag |= cython.cast(uint32_t, 1) << sti
         if pops:
             _pop(env, 1)
@@ -503,7 +526,7 @@ def x87_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t
     if flags & ~env.fpu_control & 0x1F:
         env.fpu_ip = env.rip
         env.fpu_dp = a
-        _raise_flags(env, flags, 0, C1)
+        _raise_flags(env, flags & (0x1F | SF), 0, C1)
         return 0
     if kind == KIND_STORE_80 or kind == KIND_STORE_BCD:
         if not probe(env, a, 10, (env.block_flags >> FLAG_MMU_SHIFT) & 3, 1):

@@ -61,11 +61,14 @@ for _name, _code in (
 for _name in ("fld1", "fldl2t", "fldl2e", "fldpi", "fldlg2", "fldln2", "fldz"):
     _OPS.append(HostOp(_name, _name, ""))
 for _name, _code in (
-    ("fst_f32", "fstps {m}"), ("fst_f64", "fstpl {m}"), ("fist_i16", "fistps {m}"), ("fist_i32", "fistpl {m}"),
+    ("fist_i16", "fistps {m}"), ("fist_i32", "fistpl {m}"),
     ("fist_i64", "fistpll {m}"), ("fisttp_i16", "fisttps {m}"), ("fisttp_i32", "fisttpl {m}"),
     ("fisttp_i64", "fisttpll {m}"), ("fbstp", "fbstp {r}"),
 ):  # fmt: skip
     _OPS.append(HostOp(_name, _code, "a", 0))
+for _name, _code in (("fst_f32", "fsts {m}"), ("fst_f64", "fstl {m}")):
+    # Not popping: after an unmasked overflow or underflow the value would stay on the host's stack.
+    _OPS.append(HostOp(_name, _code, "a", 0, 1))
 
 HOST_OPS: Final[tuple[HostOp, ...]] = tuple(_OPS)
 HOST_NUMBER: Final[dict[str, int]] = {op.name: number for number, op in enumerate(HOST_OPS)}

@@ -1,0 +1,71 @@
+"""The default guest: a real Linux kernel reaches its shell, works, and powers off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import manor
+from manor.base.errors import ConfigError, HostError
+from manor.guests.default import default_guest
+from manor.guests.init_script import BANNER, PROMPT
+from manor.guests.progress import Silent
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
+
+BOOT_SECONDS = 300
+"""A limit against hanging, not an expectation: machines that run tests may be slow and busy."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guest_files() -> None:
+    """Fetch the default guest once, outside the time limits of the tests."""
+    try:
+        default_guest(Silent())
+    except (ConfigError, HostError) as error:
+        pytest.skip(f"the default guest cannot be had here: {error}")
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1cpu", "2cpus"])
+def vm_booted(request: pytest.FixtureRequest) -> Iterator[manor.Vm]:
+    """A VM whose shell waits for commands."""
+    with manor.start(cpus=request.param, memory="256M", reboot=False) as vm:
+        vm.serial.wait_for(BANNER, BOOT_SECONDS)
+        vm.serial.wait_for(PROMPT, BOOT_SECONDS)
+        yield vm
+
+
+def ask(vm: manor.Vm, command: str) -> str:
+    """The output of a shell command in the guest."""
+    vm.serial.send(f"{command}; echo en''d\n")
+    output = vm.serial.wait_for(re.compile(r"\nend\r?\n"), BOOT_SECONDS)
+    return output.split("\n", 1)[1].rsplit("end", 1)[0].replace("\r", "").strip()
+
+
+def test_all_processors_are_up(vm_booted: manor.Vm) -> None:
+    assert ask(vm_booted, "nproc") == str(vm_booted.spec.cpus)
+
+
+def test_kernel_knows_the_machine(vm_booted: manor.Vm) -> None:
+    assert ask(vm_booted, "ls /sys/bus/pci/devices").split() == ["0000:00:00.0", "0000:00:01.0", "0000:00:02.0"]
+    assert ask(vm_booted, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc"
+
+
+def test_processes_files_and_signals(vm_booted: manor.Vm) -> None:
+    assert ask(vm_booted, "seq 1 100 | sort -rn | head -1") == "100"
+    assert ask(vm_booted, "echo abc > /tmp/x && md5sum < /tmp/x").split()[0] == "0bee89b07a248e27c83fc3d5951213c1"
+    assert ask(vm_booted, "sleep 100 & kill $!; wait $!; echo $?").splitlines()[-1] == "143"
+
+
+def test_power_off_from_the_shell() -> None:
+    with manor.start(memory="256M", reboot=False) as vm:
+        vm.serial.wait_for(PROMPT, BOOT_SECONDS)
+        vm.serial.send("exit\n")
+        assert vm.wait(BOOT_SECONDS).reason is manor.Reason.POWER_OFF
+
+
+def test_panic_is_told() -> None:
+    with manor.start(memory="256M", append="panic=-1 rdinit=/nonexistent init=/nonexistent") as vm:
+        assert vm.wait(BOOT_SECONDS).reason is manor.Reason.PANIC
