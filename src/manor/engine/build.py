@@ -39,6 +39,7 @@ NATIVE_MODULES: Final = (
     "manor.engine.isa.x86.fpu_native",
     "manor.engine.isa.x86.sse_native",
     "manor.engine.isa.x86.x87_native",
+    "manor.engine.bench_native",
     "manor.engine.isa.x86.integer_native",
     "manor.engine.isa.x86.translate_native",
     "manor.engine.interp_native",

@@ -46,7 +46,7 @@ def callback_mmio_read(env: cython.pointer[Env], gpa: uint64_t, size: uint32_t) 
             value = callbacks.mmio_read(gpa, size)
             if env.trace & TRACE_EXITS:
                 callbacks.trace("mmio_read", gpa, size, value, env.rip)
-        except BaseException as error:  # any exception ends run(), which raises it again
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
     return value
@@ -65,7 +65,7 @@ def callback_mmio_write(env: cython.pointer[Env], gpa: uint64_t, size: uint32_t,
             if env.trace & TRACE_EXITS:
                 callbacks.trace("mmio_write", gpa, size, value, env.rip)
             callbacks.mmio_write(gpa, size, value)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
 
@@ -84,7 +84,7 @@ def callback_pio_read(env: cython.pointer[Env], port: uint32_t, size: uint32_t) 
             value = callbacks.pio_read(port, size)
             if env.trace & TRACE_EXITS:
                 callbacks.trace("pio_read", port, size, value, env.rip)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
     return value
@@ -103,7 +103,7 @@ def callback_pio_write(env: cython.pointer[Env], port: uint32_t, size: uint32_t,
             if env.trace & TRACE_EXITS:
                 callbacks.trace("pio_write", port, size, value, env.rip)
             callbacks.pio_write(port, size, value)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
 
@@ -122,7 +122,7 @@ def callback_read_msr(env: cython.pointer[Env], index: uint32_t, value: cython.p
             if answer is not None:
                 value[0] = answer
                 found = 1
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
     return found
@@ -139,7 +139,7 @@ def callback_write_msr(env: cython.pointer[Env], index: uint32_t, value: uint64_
         callbacks: object = cython.cast(object, cython.cast(cython.p_void, env.callbacks))
         try:
             taken = 1 if callbacks.write_msr(index, value) else 0
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
     return taken
@@ -156,7 +156,7 @@ def callback_get_tpr(env: cython.pointer[Env]) -> uint64_t:
         callbacks: object = cython.cast(object, cython.cast(cython.p_void, env.callbacks))
         try:
             value = callbacks.get_tpr()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
     return value
@@ -172,7 +172,7 @@ def callback_set_tpr(env: cython.pointer[Env], value: uint64_t) -> cython.void:
         callbacks: object = cython.cast(object, cython.cast(cython.p_void, env.callbacks))
         try:
             callbacks.set_tpr(value)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
 
@@ -190,7 +190,7 @@ def callback_acknowledge(env: cython.pointer[Env]) -> cython.int:
             answer: object = callbacks.acknowledge()
             if answer is not None:
                 vector = answer
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
     return vector
@@ -214,7 +214,7 @@ def callback_trace(
         try:
             name: bytes = kind
             callbacks.trace(name.decode("ascii"), a, b, c, d)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)
 
@@ -239,6 +239,6 @@ def callback_trace_syscall(env: cython.pointer[Env]) -> cython.void:
                 env.regs[9],
                 env.rip,
             )
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             _failed(env, callbacks, error)
     fp_leave_host(mxcsr)

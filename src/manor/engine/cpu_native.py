@@ -198,7 +198,7 @@ def run_one(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cytho
     env.one_insn = 1
     interpret(env, block)
     env.one_insn = 0
-    if stepping and env.fault == 0:
+    if (stepping or env.exc_dr6) and env.fault == 0:
         after_instruction(env, trap)
 
 

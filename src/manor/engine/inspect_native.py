@@ -63,7 +63,7 @@ def trace_block(env: cython.pointer(Env), block: cython.pointer(Block)) -> cytho
                 block.exit_pc[0],
                 block.exit_pc[1],
             )
-        except BaseException as error:  # any exception ends run(), which raises it again
+        except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             env.fault = FAULT_HOST
             callbacks.error = error
             done = 0

@@ -5,6 +5,7 @@ from manor.engine.walk_native cimport Walk
 
 cdef enum:
     MODE_STACK = 4      # in a mode argument: stack-segment access, #SS instead of #GP when not canonical
+    MODE_UPDATE = 8     # in a mode argument: the load of a read-modify-write, which needs write access
     PAGE_GLOBAL = 1     # in the gpa cell of a TLB entry
     PAGE_LARGE = 2
     EXEC_ENTRIES = 256

@@ -13,7 +13,7 @@ Source: SDM volume 3, 4.10 (TLBs), 17.2 (data breakpoints), volume 1, 3.3.7.1 (c
 from __future__ import annotations
 
 import cython
-from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.cache_native import code_written
 from cython.cimports.manor.engine.callback_native import callback_mmio_read, callback_mmio_write
@@ -516,6 +516,7 @@ def load_slow(
     second: cython.pointer[uint64_t]
     next_gva: uint64_t
     head: uint32_t
+    update: uint32_t
     value: uint64_t
     env.rip = pc
     env.stats[STAT_SLOW_LOADS] += 1
@@ -523,8 +524,9 @@ def load_slow(
         gva &= U32_MAX
     if _bad_address(env, gva, size, mode):
         return 0
+    update = mode & MODE_UPDATE
     mode &= 3
-    entry = _lookup_read(env, gva, mode)
+    entry = _lookup_write(env, gva, mode) if update else _lookup_read(env, gva, mode)
     if entry == cython.NULL:
         return 0
     if (gva & 0xFFF) + size <= 4096:
@@ -532,7 +534,7 @@ def load_slow(
             return 0
         return _read_piece(env, entry, gva, size)
     next_gva = _next_page(env, gva)
-    second = _lookup_read(env, next_gva, mode)
+    second = _lookup_write(env, next_gva, mode) if update else _lookup_read(env, next_gva, mode)
     if second == cython.NULL:
         return 0
     if (entry[0] | second[0]) & TLB_WATCH and _watch_hit(env, gva, size, False):

@@ -89,6 +89,7 @@ class MicroVm:
             )  # fmt: skip
         self.memory[gpa + HANDLER : gpa + HANDLER + IDT_VECTORS] = b"\xf4" * IDT_VECTORS
         struct.pack_into("<Q", self.memory, gpa + TSS + 4, TABLES + PAGE)
+        struct.pack_into("<H", self.memory, gpa + TSS + 0x66, 0x68)  # no I/O permission bitmap
         self.set("seg_base", TABLES + TSS, 7)
         self.set("seg_limit", 0x67, 7, "I")
         self.set("seg_attributes", 0x8B, 7, "I")
@@ -119,7 +120,7 @@ class MicroVm:
         for index in range(6):
             self.set("seg_attributes", code if index == 1 else data, index, "I")
             self.set("seg_limit", 0xFFFFFFFF, index, "I")
-            self.set("seg_selector", (0x30 if index == 1 else 0x28) | cpl, index, "H")
+            self.set("seg_selector", {1: 0x30 | cpl, 2: 0x28 | cpl}.get(index, 0), index, "H")
             self.set("seg_base", 0, index)
         self.set("cpl", cpl, code="I")
         self.cpu.set_flags(2)

@@ -9,7 +9,7 @@ Source: SDM volume 3, 4.3 to 4.8.
 from __future__ import annotations
 
 import cython
-from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.manor.engine.env import (
     MMU_SUPERVISOR,
     MMU_USER,

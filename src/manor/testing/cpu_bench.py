@@ -116,9 +116,12 @@ class CpuBench(Bench):  # type: ignore[misc]
         self.set("seg_limit", limit, seg)
         self.set("seg_attributes", attributes, seg)
 
-    def gate(self, vector: int, offset: int, kind: int = 14, dpl: int = 0, ist: int = 0, selector: int = KERNEL_CS) -> None:
+    def gate(
+        self, vector: int, offset: int, kind: int = 14, dpl: int = 0, ist: int = 0, selector: int = KERNEL_CS
+    ) -> None:
         """A 64-bit gate in the IDT."""
-        low = (offset & 0xFFFF) | selector << 16 | ist << 32 | (0x80 | dpl << 5 | kind) << 40 | (offset >> 16 & 0xFFFF) << 48
+        access = 0x80 | dpl << 5 | kind
+        low = (offset & 0xFFFF) | selector << 16 | ist << 32 | access << 40 | (offset >> 16 & 0xFFFF) << 48
         self.put(IDT + 16 * vector, low)
         self.put(IDT + 16 * vector + 8, offset >> 32)
 

@@ -99,7 +99,11 @@ static void remapping(void)
     mremap(pages[1], PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, pages[0]);
     mremap(pages[2], PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, pages[1]);
     printf("exchanged: %d %d, hole %s\n", area[2 * PAGE], area[9 * PAGE], can_read(area + 15 * PAGE));
-    u8 *larger = mremap(area, 8 * PAGE, 64 * PAGE, MREMAP_MAYMOVE);
+    u8 *larger = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(larger, 5, 8 * PAGE);
+    larger = mremap(larger, 8 * PAGE, 64 * PAGE, MREMAP_MAYMOVE);
+    if (larger == MAP_FAILED)
+        DIE("mremap");
     larger[63 * PAGE] = 9;
     printf("larger: %d %d %d\n", larger[0], larger[7 * PAGE], larger[8 * PAGE]);
     madvise(larger, 4 * PAGE, MADV_DONTNEED);

@@ -37,7 +37,7 @@ int main(void)
     TRY("hlt");
     TRY("in $0x60, %%al" : : : "rax");
     TRY("inl %%dx, %%eax" : : "d"(0xCF8) : "rax");
-    TRY("out %%al, $0x80");
+    TRY("out %%al, $0x80" : : );
     TRY("outl %%eax, %%dx" : : "d"(0xCFC));
     TRY("rep insb" : : "d"(0x3F8), "D"(table), "c"(1) : "memory");
     TRY("outsl" : : "d"(0x3F8), "S"(table));
@@ -63,7 +63,7 @@ int main(void)
     TRY("invlpg %0" : : "m"(table));
     TRY("swapgs");
     TRY("sysretq");
-    TRY("sysexit");
+    TRY("sysexitl");
     TRY("lmsw %%ax" : : "a"(0));
     TRY("int $0x20");
     TRY("int $0x0D");

@@ -135,7 +135,7 @@ static void endings(void)
 
 static void executions(char *self)
 {
-    for (int i = 0; i < 10; i++) {
+    for (volatile int i = 0; i < 10; i++) {
         pid_t child = i & 1 ? vfork() : fork();
         if (child == 0) {
             char number[8] = {(char)('0' + i), 0};

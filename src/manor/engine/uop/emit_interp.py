@@ -128,7 +128,7 @@ _D: Final = Text("r[u.d]", 64)
 _IMM: Final = Text("<uint64_t>u.imm", 64)
 
 
-def _probe(bits: int, tag: int) -> list[str]:
+def _probe(bits: int, tag: int | str) -> list[str]:
     """Find the TLB entry; `hit` tells whether the access may go straight to memory."""
     return [
         "e = tlb + ((addr >> 12) & TLB_MASK) * 4",
@@ -143,10 +143,10 @@ def _load(op: Op) -> list[str]:
         value = f"<uint64_t><{_u(op.signed_to)}><{_SIGNED[bits]}>value"
     return [
         "addr = r[u.a] + <uint64_t>u.imm",
-        *_probe(bits, 0),
+        *_probe(bits, "u.x >> 3"),  # the load of a read-modify-write needs the write tag
         f"    value = (<{_u(bits)}*><void*>(addr + e[2]))[0]",
         "else:",
-        f"    value = load_slow(env, addr, {bits // 8}, mode, u.pc)",
+        f"    value = load_slow(env, addr, {bits // 8}, mode | u.x, u.pc)",
         "    if env.fault:",
         "        return NULL",
         f"r[u.d] = {value}",
@@ -159,7 +159,7 @@ def _store(op: Op) -> list[str]:
         *_probe(op.bits, 1),
         f"    (<{_u(op.bits)}*><void*>(addr + e[2]))[0] = <{_u(op.bits)}>r[u.b]",
         "else:",
-        f"    store_slow(env, addr, r[u.b], {op.bits // 8}, mode, u.pc)",
+        f"    store_slow(env, addr, r[u.b], {op.bits // 8}, mode | u.x, u.pc)",
         "    if env.fault:",
         "        return NULL",
     ]
@@ -171,7 +171,7 @@ def _rmw_pointer(bits: int) -> list[str]:
         *_probe(bits, 1),
         "    p = <uint8_t*><void*>(addr + e[2])",
         "else:",
-        f"    p = rmw_pointer(env, addr, {bits // 8}, mode, u.pc)",
+        f"    p = rmw_pointer(env, addr, {bits // 8}, mode | u.x, u.pc)",
         "    if env.fault:",
         "        return NULL",
     ]
@@ -189,9 +189,9 @@ def _rmw(op: Op) -> list[str]:
         f"    value = {builtin}(<{_u(op.bits)}*>p, <{_u(op.bits)}>r[u.b], 5)",
         "else:",
         "    lock_split(env)",
-        f"    value = load_slow(env, addr, {op.bits // 8}, mode, u.pc)",
+        f"    value = load_slow(env, addr, {op.bits // 8}, mode | u.x, u.pc)",
         "    if not env.fault:",
-        f"        store_slow(env, addr, {combined.text}, {op.bits // 8}, mode, u.pc)",
+        f"        store_slow(env, addr, {combined.text}, {op.bits // 8}, mode | u.x, u.pc)",
         "    unlock_split(env)",
         "    if env.fault:",
         "        return NULL",
@@ -208,10 +208,10 @@ def _cmpxchg(op: Op) -> list[str]:
         f"    value = expected{op.bits}",
         "else:",
         "    lock_split(env)",
-        f"    value = load_slow(env, addr, {op.bits // 8}, mode, u.pc)",
+        f"    value = load_slow(env, addr, {op.bits // 8}, mode | u.x, u.pc)",
         "    if not env.fault:",
         f"        store_slow(env, addr, r[u.b] if <{_u(op.bits)}>value == expected{op.bits} else value, "
-        f"{op.bits // 8}, mode, u.pc)",
+        f"{op.bits // 8}, mode | u.x, u.pc)",
         "    unlock_split(env)",
         "    if env.fault:",
         "        return NULL",
@@ -273,7 +273,7 @@ def render_op(op: Op) -> list[str]:
                 *_probe(128, 0),
                 "    memcpy(xd, <void*>(addr + e[2]), 16)",
                 "else:",
-                "    load128_slow(env, addr, xd, mode, u.pc)",
+                "    load128_slow(env, addr, xd, mode | u.x, u.pc)",
                 "    if env.fault:",
                 "        return NULL",
             ]
@@ -284,7 +284,7 @@ def render_op(op: Op) -> list[str]:
                 *_probe(128, 1),
                 "    memcpy(<void*>(addr + e[2]), xb, 16)",
                 "else:",
-                "    store128_slow(env, addr, xb, mode, u.pc)",
+                "    store128_slow(env, addr, xb, mode | u.x, u.pc)",
                 "    if env.fault:",
                 "        return NULL",
             ]

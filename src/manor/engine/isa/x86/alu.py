@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from manor.engine.env import CC_DST, CC_SRC, CC_SRC2, RAX, RDX
 from manor.engine.isa.x86.declare import Body, declare, insn
-from manor.engine.isa.x86.template import EABASE, IMM_DISP, IMM_IMM, Builder, Imm, Operand
+from manor.engine.isa.x86.template import ACCESS_UPDATE, EABASE, IMM_DISP, IMM_IMM, Builder, Imm, Operand
 
 
 def _register(c: Builder, value: int | Imm) -> int:
@@ -36,7 +36,7 @@ def add(c: Builder, dst: Operand, src: Operand) -> None:
         b = _register(c, b)
         a: int | Imm = _locked_old(c, "add", dst, b)
     else:
-        a = c.read(dst)
+        a = c.read(dst, update=True)
     _finish(c, dst, c.at("add", _register(c, a), b), "ADD", _last(c), b)
 
 
@@ -51,7 +51,7 @@ def sub(c: Builder, dst: Operand, src: Operand) -> None:
         b = _register(c, b)
         a: int | Imm = _locked_old(c, "add", dst, c.op("neg64", b))
     else:
-        a = c.read(dst)
+        a = c.read(dst, update=True)
     a = _register(c, a)
     if dst.memory and not c.locked:
         c.write(dst, c.at("sub", a, b))
@@ -75,7 +75,7 @@ def adc(c: Builder, dst: Operand, src: Operand) -> None:
     if c.locked:
         old = _locked_old(c, "add", dst, c.op("add64", b, carry))
     else:
-        old = _register(c, c.read(dst))
+        old = _register(c, c.read(dst, update=True))
     result = c.at("add", c.at("add", old, b), carry)
     _finish(c, dst, result, "ADC", result, b, carry)
 
@@ -86,7 +86,7 @@ def sbb(c: Builder, dst: Operand, src: Operand) -> None:
     if c.locked:
         old = _locked_old(c, "add", dst, c.op("neg64", c.op("add64", b, borrow)))
     else:
-        old = _register(c, c.read(dst))
+        old = _register(c, c.read(dst, update=True))
     result = c.at("sub", c.at("sub", old, b), borrow)
     _finish(c, dst, result, "SBB", result, b, borrow)
 
@@ -98,7 +98,7 @@ def _logic(operation: str) -> Body:
             b = _register(c, b)
             a: int | Imm = _locked_old(c, operation, dst, b)
         else:
-            a = c.read(dst)
+            a = c.read(dst, update=True)
         result = c.at(operation, _register(c, a), b)
         _finish(c, dst, result, "LOGIC", result)
 
@@ -138,7 +138,7 @@ def _step(kind: str, delta: int) -> Body:
         if c.locked:
             old = _locked_old(c, "add", dst, c.movi(delta))
         else:
-            old = _register(c, c.read(dst))
+            old = _register(c, c.read(dst, update=True))
         result = c.at("add", old, c.const(delta))
         _finish(c, dst, result, kind, result, carry)
 
@@ -156,7 +156,7 @@ def not_(c: Builder, dst: Operand) -> None:
     if c.locked:
         _locked_old(c, "xor", dst, c.movi(-1))
         return
-    c.write(dst, c.op("not64" if dst.width == 64 else "not32", _register(c, c.read(dst))))
+    c.write(dst, c.op("not64" if dst.width == 64 else "not32", _register(c, c.read(dst, update=True))))
 
 
 @insn("F6 /3 Eb", "F7 /3 Ev", lock=True)
@@ -165,7 +165,7 @@ def neg(c: Builder, dst: Operand) -> None:
         old = c.call("lock_neg", a=c.address(), imm=dst.width // 8)
         c.flags("SUB", c.movi(0), old)
         return
-    old = _register(c, c.read(dst))
+    old = _register(c, c.read(dst, update=True))
     result = c.op("neg64" if dst.width == 64 else "neg32", old)
     if dst.memory:
         c.write(dst, result)
@@ -211,7 +211,7 @@ def _multiply(c: Builder, src: Operand, signed: bool) -> None:
 
 @insn("0F AF Gv,Ev", name="imul", undefined=("sf", "zf", "af", "pf"))
 def imul2(c: Builder, dst: Operand, src: Operand) -> None:
-    _multiply_truncated(c, dst, _register(c, c.read(dst)), _register(c, c.read(src)))
+    _multiply_truncated(c, dst, _register(c, c.read(dst, update=True)), _register(c, c.read(src)))
 
 
 @insn("69 Gv,Ev,Iz", "6B Gv,Ev,Ib", name="imul", undefined=("sf", "zf", "af", "pf"))
@@ -249,14 +249,14 @@ def xchg(c: Builder, dst: Operand, src: Operand) -> None:
     if dst.memory:
         c.write(src, _locked_old(c, "xchg", dst, _register(c, c.read(src))))
         return
-    a, b = c.mov(c.read(dst)), c.mov(c.read(src))
+    a, b = c.mov(c.read(dst, update=True)), c.mov(c.read(src))
     c.write(dst, b)
     c.write(src, a)
 
 
 @insn("90+r Zv,rAX", name="xchg")
 def xchg_accumulator(c: Builder, dst: Operand, src: Operand) -> None:
-    a, b = c.mov(c.read(dst)), c.mov(RAX)
+    a, b = c.mov(c.read(dst, update=True)), c.mov(RAX)
     c.write(dst, b)
     c.write(src, a)
 
@@ -267,7 +267,7 @@ def xadd(c: Builder, dst: Operand, src: Operand) -> None:
     if c.locked:
         a = _locked_old(c, "add", dst, b)
     else:
-        a = c.mov(_register(c, c.read(dst)))
+        a = c.mov(_register(c, c.read(dst, update=True)))
     result = c.at("add", a, b)
     if dst.memory and not c.locked:
         c.write(dst, result)
@@ -287,7 +287,7 @@ def cmpxchg(c: Builder, dst: Operand, src: Operand) -> None:
         expected = c.mov(old)
         c.emit(f"cmpxchg{width}", old, c.address(), new)
     else:
-        old = c.zext(_register(c, c.read(dst)), width, c.temp())
+        old = c.zext(_register(c, c.read(dst, update=True)), width, c.temp())
         expected = c.zext(RAX, width, c.temp())
     equal = c.op(f"set_eq{width}_", expected, old)
     c.flags("SUB", expected, old)
@@ -331,7 +331,7 @@ def _count(c: Builder, src: Operand, width: int) -> int | Imm:
 def _shift(operation: str, kind: str) -> Body:
     def body(c: Builder, dst: Operand, src: Operand) -> None:
         width = dst.width
-        value = _register(c, c.read(dst))
+        value = _register(c, c.read(dst, update=True))
         if operation == "sar" and width < 32:
             value = c.sext(value, width)
         elif operation == "shr" and width < 32:
@@ -374,7 +374,7 @@ for _reg, _name, _body in ((4, "shl", _shift("shl", "SHL")), (5, "shr", _shift("
 def _rotate(operation: str) -> Body:
     def body(c: Builder, dst: Operand, src: Operand) -> None:
         width = dst.width
-        value = _register(c, c.read(dst))
+        value = _register(c, c.read(dst, update=True))
         count = _count(c, src, width)
         result = c.op(f"{operation}{width}", value, count)
         if dst.memory:
@@ -390,7 +390,7 @@ def _rotate(operation: str) -> Body:
 
 def _rotate_carry(operation: str) -> Body:
     def body(c: Builder, dst: Operand, src: Operand) -> None:
-        value = _register(c, c.read(dst))
+        value = _register(c, c.read(dst, update=True))
         count = _count(c, src, dst.width)
         register = c.movi(count) if isinstance(count, Imm) else count
         result = c.call(operation, a=value, b=register, imm=dst.width)
@@ -416,7 +416,7 @@ def _double_shift(left: bool) -> Body:
 
     def body(c: Builder, dst: Operand, src: Operand, count_operand: Operand) -> None:
         width = dst.width
-        a = _register(c, c.read(dst))
+        a = _register(c, c.read(dst, update=True))
         b = _register(c, c.read(src))
         count = _count(c, count_operand, width)
         register = c.movi(count) if isinstance(count, Imm) else count
@@ -463,9 +463,9 @@ def _bit_operation(operation: str) -> Body:
                 displacement = c.const(0)
             if not c.locked:
                 value = c.temp()
-                c.emit(f"ld{width}", value, address, imm=displacement)
+                c.emit(f"ld{width}", value, address, imm=displacement, x=ACCESS_UPDATE if operation else 0)
         else:
-            value = _register(c, c.read(dst))
+            value = _register(c, c.read(dst, update=True))
         if c.locked:
             mask = c.movi(1)
             c.op("shl64", mask, index, mask)
@@ -510,7 +510,7 @@ def _bit_scan(count: str, reverse: bool) -> Body:
         index = c.op(f"{count}{width}", value)
         if reverse:
             index = c.op("sub64", c.movi(width - 1), index)
-        result = c.mov(_register(c, c.read(dst)))
+        result = c.mov(_register(c, c.read(dst, update=True)))
         c.emit("selnz", result, index, value)
         c.flags("LOGIC", value)
         if width == 32:

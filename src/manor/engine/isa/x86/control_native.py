@@ -8,7 +8,7 @@ Source: SDM volume 3, 2.5 (control registers), 2.6 (XCR0), 4.1.2 (paging-mode sw
 from __future__ import annotations
 
 import cython
-from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.manor.engine.callback_native import callback_get_tpr, callback_set_tpr
 from cython.cimports.manor.engine.env import RAX, RCX, RDX, Env
 from cython.cimports.manor.engine.host import U32_MAX

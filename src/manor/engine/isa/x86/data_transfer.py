@@ -5,6 +5,7 @@ from __future__ import annotations
 from manor.engine.env import RAX, RBP, RBX, RDX, RSP
 from manor.engine.isa.x86.declare import Body, declare, insn
 from manor.engine.isa.x86.template import (
+    ACCESS_STACK,
     EABASE,
     IMM_ADDRESS_MASK,
     IMM_DISP,
@@ -141,7 +142,7 @@ def pop_modrm(c: Builder, dst: Operand) -> None:
 def leave(c: Builder) -> None:
     if c.mode64:
         value = c.temp()
-        c.emit(f"ld{c.opsize}", value, RBP)
+        c.emit(f"ld{c.opsize}", value, RBP, x=ACCESS_STACK)
         c.op("add64", RBP, c.const(c.opsize // 8), RSP)
         c.write_register(RBP, c.opsize, value)
         return

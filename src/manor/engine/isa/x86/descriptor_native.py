@@ -8,7 +8,7 @@ Source: SDM volume 3, 3.4 (segmentation), 5.5 to 5.8 (protection), 5.12 (stack f
 from __future__ import annotations
 
 import cython
-from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.manor.engine.env import (
     FLAG_AC,
     FLAG_CODE32,
@@ -55,8 +55,6 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     SEG_CS,
     SEG_DS,
     SEG_ES,
-    SEG_FS,
-    SEG_GS,
     SEG_LDT,
     SEG_SS,
     VEC_NP,

@@ -26,7 +26,6 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     ATTR_BIG,
     ATTR_CODE,
     ATTR_DPL_SHIFT,
-    ATTR_EXPAND_DOWN,
     ATTR_LONG,
     ATTR_PRESENT,
     ATTR_S,

@@ -33,6 +33,7 @@ HELPERS: Final[tuple[Helper, ...]] = (
     Helper("crc32", pure=True, doc="a = CRC, b = value, imm = bytes"),
     Helper("memory_fence", doc="MFENCE"),
     Helper("mmx_get", faults=True, doc="value of mmx register imm; enters MMX mode; #MF"),
+    Helper("mmx_peek", faults=True, doc="value of mmx register imm; #MF; does not enter MMX mode"),
     Helper("mmx_put", doc="mmx register imm = a"),
     Helper("mmx_enter", faults=True, doc="#MF, then TOP = 0 and all registers valid"),
     Helper("emms", faults=True),

@@ -126,6 +126,9 @@ def sse_trap_check(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint
     number: uint64_t = imm & 15
     save: cython.pointer[uint64_t] = cython.address(env.xmm[2 * (XMM_SCRATCH + 2)])
     flags: uint32_t = host_stmxcsr() & 0x3F
+    if flags & ~(env.mxcsr >> 7) & 7:  # found before anything was computed
+        flags &= 7
+        host_ldmxcsr((host_stmxcsr() & 0xFFC0) | flags)
     env.mxcsr |= flags
     if not flags & ~(env.mxcsr >> 7):
         return 0

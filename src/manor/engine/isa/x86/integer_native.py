@@ -968,9 +968,16 @@ def repeat_compare(env: EnvP, imm: uint64_t, compare: cython.int) -> cython.void
     count: uint64_t = counter(env, imm)
     wanted: cython.int = ((imm >> 24) & 0xFF) == 0xF3
     equal: cython.int
+    op: uint64_t = env.regs[V_OP]
+    dst: uint64_t = env.regs[V_DST]
+    src: uint64_t = env.regs[V_SRC]
     while count:
         equal = cmps_once(env, imm) if compare else scas_once(env, imm)
         if env.fault:
+            # Processors report the flags from before the instruction.
+            env.regs[V_OP] = op
+            env.regs[V_DST] = dst
+            env.regs[V_SRC] = src
             return
         count_down(env, imm, 1)
         count -= 1

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import cython
-from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.manor.engine.callback_native import callback_pio_read, callback_pio_write
 from cython.cimports.manor.engine.env import (
     DIRECTION,

@@ -134,8 +134,9 @@ def movd_load(c: Builder, dst: Operand, src: Operand) -> None:
 
 @insn("NP 0F 7E Ey,Pq", gate="mmx", name="movd")
 def movd_store(c: Builder, dst: Operand, src: Operand) -> None:
-    value = _get(c, IMM_REGNUM)
+    value = c.call("mmx_peek", imm=Imm(IMM_REGNUM))
     c.write(dst, value if dst.width == 64 else c.zext(value, 32))
+    c.call("mmx_enter")
 
 
 @insn("NP 0F 6F Pq,Qq", gate="mmx", name="movq")
@@ -145,11 +146,11 @@ def movq_load(c: Builder, dst: Operand, src: Operand) -> None:
 
 @insn("NP 0F 7F Qq,Pq", "NP 0F E7 Mq,Pq", gate="mmx", name="movq")
 def movq_store(c: Builder, dst: Operand, src: Operand) -> None:
-    value = _get(c, IMM_REGNUM)
     if dst.memory:
-        c.store(64, value)
+        c.store(64, c.call("mmx_peek", imm=Imm(IMM_REGNUM)))
+        c.call("mmx_enter")
     else:
-        _put(c, IMM_RMNUM, value)
+        _put(c, IMM_RMNUM, _get(c, IMM_REGNUM))
 
 
 @insn("F3 0F D6 Vx,Nq", gate="mmx")
@@ -188,7 +189,10 @@ def pextrw(c: Builder, dst: Operand, src: Operand, immediate: Operand) -> None:
 
 @insn("NP 0F F7 Pq,Nq", gate="mmx")
 def maskmovq(c: Builder, data: Operand, mask: Operand) -> None:
-    c.call("maskmovq", _get(c, IMM_REGNUM), _get(c, IMM_RMNUM), Imm(IMM_STRING))
+    data_value = c.call("mmx_peek", imm=Imm(IMM_REGNUM))
+    mask_value = c.call("mmx_peek", imm=Imm(IMM_RMNUM))
+    c.call("maskmovq", data_value, mask_value, Imm(IMM_STRING))
+    c.call("mmx_enter")
 
 
 @insn("NP 0F 77", gate="mmx")
@@ -199,7 +203,8 @@ def emms(c: Builder) -> None:
 # ---------------------------------------------------------------------- conversions to and from xmm
 @insn("NP 0F 2A Vx,Qq", gate="mmx", extra=FP)
 def cvtpi2ps(c: Builder, dst: Operand, src: Operand) -> None:
-    c.emit("xset64", S0, _enter_and_source(c, src))
+    """From memory it does not touch the x87 state."""
+    c.emit("xset64", S0, c.load(64) if src.memory else _get(c, IMM_RMNUM))
     c.emit("cvtdq2ps", S0, S0)
     c.emit("xmove64", dst.code, S0)
 

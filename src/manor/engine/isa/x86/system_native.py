@@ -15,7 +15,6 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     CR0_CD,
     CR0_ET,
     CR0_NW,
-    CR4_PCE,
     CR4_TSD,
     RF_AC,
     RF_AF,

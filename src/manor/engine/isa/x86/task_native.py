@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.manor.engine.env import RSP, Env
+from cython.cimports.manor.engine.env import Env
 from cython.cimports.manor.engine.host import U32_MAX, U64_MAX
 from cython.cimports.manor.engine.isa.x86.bits import (
     ATTR_CODE,
@@ -28,7 +28,6 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     SEG_ES,
     SEG_FS,
     SEG_GS,
-    SEG_LDT,
     SEG_SS,
     SEG_TR,
     VEC_DB,

@@ -47,6 +47,10 @@ IMM_IMM_ZX32: Final = 16
 
 # pseudo-uops, expanded by the translator
 PSEUDO: Final = 0xF000
+ACCESS_STACK: Final = 4
+"""In `x` of a memory uop: the stack segment (#SS). The same bits as the softmmu's MODE_*."""
+ACCESS_UPDATE: Final = 8
+"""In `x` of a load: of a read-modify-write, needs write access."""
 PSEUDO_NAMES: Final = (
     "READ8",  # d = low or high byte register `a`
     "WRITE8",  # byte register `d` = a
@@ -200,12 +204,13 @@ class Builder:
         return self.op(f"sext{width}", a, d=d)
 
     # -------------------------------------------------------------- operands
-    def read(self, operand: Operand) -> int | Imm:
-        """The operand's value. Registers come as they are: above `width` bits there may be garbage
+    def read(self, operand: Operand, update: bool = False) -> int | Imm:
+        """The operand's value. update: it will be written back, so memory must be writable.
+ Registers come as they are: above `width` bits there may be garbage
         for 16 and 32; bytes and loads are zero-extended. Immediates are Imm, sign-extended."""
         kind = operand.spec.kind
         if operand.memory:
-            return self.load(operand.width)
+            return self.load(operand.width, update=update)
         if kind in ("I", "J"):
             return Imm(IMM_IMM)
         if kind == "1":
@@ -223,10 +228,10 @@ class Builder:
         value = self.read(operand)
         return self.movi(value) if isinstance(value, Imm) else value
 
-    def load(self, width: int, d: int | None = None, offset: int = 0) -> int:
-        """Load from the effective address, zero-extended."""
+    def load(self, width: int, d: int | None = None, offset: int = 0, update: bool = False) -> int:
+        """Load from the effective address, zero-extended. update: for a read-modify-write."""
         d = self.temp() if d is None else d
-        self.emit(f"ld{width}", d, EABASE, imm=Imm(IMM_DISP, offset))
+        self.emit(f"ld{width}", d, EABASE, imm=Imm(IMM_DISP, offset), x=ACCESS_UPDATE if update else 0)
         return d
 
     def store(self, width: int, value: int | Imm, offset: int = 0) -> None:
@@ -343,22 +348,22 @@ class Builder:
         if isinstance(value, Imm):
             value = self.movi(value)
         if self.mode64:
-            self.emit(f"st{width}", a=RSP, b=value, imm=-size)
+            self.emit(f"st{width}", a=RSP, b=value, imm=-size, x=ACCESS_STACK)
             self.op("add64", RSP, self.const(-size), RSP)
             return
         pointer = self.op("and64", self.op("sub32", RSP, self.const(size)), Imm(IMM_STACK_MASK))
         address = self.op("add32", pointer, SEG_BASE + 2)
-        self.emit(f"st{width}", a=address, b=value)
+        self.emit(f"st{width}", a=address, b=value, x=ACCESS_STACK)
         self.emit("SET_SP", a=pointer)
 
     def peek(self, width: int, offset: int = 0, d: int | None = None) -> int:
         """Load from the stack at the stack pointer + offset."""
         d = self.temp() if d is None else d
         if self.mode64:
-            self.emit(f"ld{width}", d, RSP, imm=offset)
+            self.emit(f"ld{width}", d, RSP, imm=offset, x=ACCESS_STACK)
             return d
         pointer = self.op("and64", self.op("add32", RSP, self.const(offset)), Imm(IMM_STACK_MASK))
-        self.emit(f"ld{width}", d, self.op("add32", pointer, SEG_BASE + 2))
+        self.emit(f"ld{width}", d, self.op("add32", pointer, SEG_BASE + 2), x=ACCESS_STACK)
         return d
 
     def drop(self, size: int | Imm) -> None:

@@ -8,7 +8,7 @@ call gates), 5.14 (64-bit mode), 6.12.1.2 and 20.2 (virtual-8086).
 from __future__ import annotations
 
 import cython
-from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.manor.engine.env import RSP, Env
 from cython.cimports.manor.engine.host import U32_MAX, U64_MAX
 from cython.cimports.manor.engine.isa.x86.bits import (
@@ -23,6 +23,7 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     CR0_PE,
     EFER_LMA,
     RF_AC,
+    RF_AF,
     RF_CF,
     RF_DF,
     RF_ID,
@@ -52,16 +53,13 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     VEC_TS,
     canonical,
 )
-from cython.cimports.manor.engine.isa.x86.bits import RF_AF
 from cython.cimports.manor.engine.isa.x86.descriptor_native import (
     Stack,
     code64,
     current_stack,
     descriptor_address,
     descriptor_attributes,
-    descriptor_base,
     descriptor_limit,
-    load_data_segment,
     mark_accessed,
     mmu_mode,
     notice_interrupts,
@@ -79,7 +77,7 @@ from cython.cimports.manor.engine.isa.x86.descriptor_native import (
 from cython.cimports.manor.engine.isa.x86.exception_native import inner_stack
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
 from cython.cimports.manor.engine.isa.x86.task_native import TASK_CALL, TASK_JUMP, TASK_RETURN, task_switch
-from cython.cimports.manor.engine.softmmu_native import MODE_STACK, mode_read, raise_fault, sys_read
+from cython.cimports.manor.engine.softmmu_native import MODE_STACK, raise_fault, sys_read
 
 
 @cython.cfunc
@@ -260,7 +258,9 @@ def _call_through_gate(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _far(env: cython.pointer[Env], selector: uint32_t, offset: uint64_t, imm: uint64_t, call: cython.bint) -> cython.void:
+def _far(
+    env: cython.pointer[Env], selector: uint32_t, offset: uint64_t, imm: uint64_t, call: cython.bint
+) -> cython.void:
     """JMP and CALL to another code segment."""
     s: Stack
     d: uint64_t = 0
@@ -399,7 +399,9 @@ def _restore_flags(env: cython.pointer[Env], flags: uint64_t, size: uint32_t, cp
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _return_protected(env: cython.pointer[Env], size: uint32_t, release: uint32_t, interrupt: cython.bint) -> cython.void:
+def _return_protected(
+    env: cython.pointer[Env], size: uint32_t, release: uint32_t, interrupt: cython.bint
+) -> cython.void:
     """RETF and IRET in protected and IA-32e mode."""
     s: Stack
     d: uint64_t = 0

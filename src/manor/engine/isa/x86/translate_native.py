@@ -55,7 +55,7 @@ cython.declare(
     U_XOR=cython.int, U_OR=cython.int, U_SHRI=cython.int, U_SUB32=cython.int, U_SUB64=cython.int, U_PARITY=cython.int,
     U_XORI=cython.int, U_SET=cython.int, U_SETI=cython.int, U_BR=cython.int, U_BRI=cython.int, U_SET_STEP=cython.int,
     H_EFLAGS=cython.int, H_RAISE=cython.int, H_INVALID=cython.int, H_UNAVAILABLE=cython.int, H_CHECK=cython.int,
-    U_ZEXT16=cython.int,
+    U_ZEXT16=cython.int, A_STACK=cython.int,
 )  # fmt: skip
 _N = _uops.NUMBER
 U_MOV = _N["mov"]
@@ -106,6 +106,7 @@ cython.declare(
     P_BRCOND=cython.int, P_CARRY=cython.int, P_EFLAGS=cython.int, P_EXITPC=cython.int, P_SET_SP=cython.int,
     P_BYIMM=cython.int,
 )  # fmt: skip
+A_STACK = _template.ACCESS_STACK
 C_REG = _template.REG
 C_RM = _template.RM
 C_OPREG = _template.OPREG
@@ -889,6 +890,7 @@ def translate_insn(t: cython.pointer(Translator)) -> cython.int:
     t.imm2 = 0
     t.ea_base = V_ZERO
     t.ea_disp = 0
+    t.data_segment = 3
     decode_prefixes(t)
     if t.overrun:
         return too_long_or_more(t)

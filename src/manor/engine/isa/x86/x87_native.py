@@ -396,8 +396,10 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
         _execute(env, cython.address(frame), op)
         # FPREM reports the quotient in C0, C1 and C3 and "not finished" in C2.
         mask = C1
-        if partial and not frame.sw & ~env.fpu_control & (IE | DE | ZE):  # a NaN has no quotient: its bits stay
-            mask = C1 | C2 if (frame.r.high & 0x7FFF) == 0x7FFF else CONDITIONS
+        if partial:  # a NaN, or no result at all, has no quotient: its bits stay
+            mask = CONDITIONS
+            if (frame.r.high & 0x7FFF) == 0x7FFF or frame.sw & ~env.fpu_control & (IE | DE | ZE):
+                mask = C1 | C2
         unmasked = _raise_flags(env, frame.sw & EXCEPTIONS, frame.sw, mask)
         if not unmasked & (IE | DE | ZE):
             _put(env, target, cython.address(frame.r))
@@ -759,6 +761,15 @@ def mmx_enter(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def mmx_peek(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    """The register's value for an instruction that may yet fault: MMX mode is entered afterwards."""
+    _pending(env)
+    return env.fpr[2 * (imm & 7)]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def mmx_get(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     mmx_enter(env, 0, 0, 0)
     return env.fpr[2 * (imm & 7)]
@@ -800,6 +811,7 @@ def addresses() -> dict[str, int]:
         "fnsave": cython.cast(uint64_t, cython.cast(cython.p_void, fnsave)),
         "frstor": cython.cast(uint64_t, cython.cast(cython.p_void, frstor)),
         "mmx_enter": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_enter)),
+        "mmx_peek": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_peek)),
         "mmx_get": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_get)),
         "mmx_put": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_put)),
         "emms": cython.cast(uint64_t, cython.cast(cython.p_void, emms)),
