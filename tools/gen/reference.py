@@ -163,7 +163,7 @@ def uop_page() -> str:
         members = [family for family in families() if family.op.kind is kind]
         if not members:
             continue
-        body += [f"## {kind.name.lower().replace('_', ' ')}", "", f"`{kind.value}`", ""]
+        body += [f"## {kind.name.lower().replace('_', ' ')}", "", f"`{kind.value.replace('](', '] (')}`", ""]
         if kind is Kind.VECTOR:
             body += _table(("uop", "operands", "values of N", "host instruction"), (_vector_row(f) for f in members))
         else:
@@ -266,7 +266,7 @@ def register_tables() -> list[tuple[str, RegisterTable]]:
 def register_page() -> str:
     introduction = (
         "The registers of every device as they are declared; where a device lives is in [the machine](machine-pc.md). "
-        "Access: R readable, W writable, and what the abbreviations of `manor.regs.access` say.",
+        "Access: RW, RO and WO as usual; W1C: writing one clears; W1S: writing one sets; RC: reading clears.",
     )
     body = []
     for module, table in register_tables():

@@ -39,16 +39,12 @@ static u32 next_random(void)
     return state;
 }
 
-static volatile int handled;
+volatile int handled;
 
-struct Context { u32 gs, fs, es, ds, edi, esi, ebp, esp, ebx, edx, ecx, eax, trap, error, eip, cs; };
-
-static void handler(int number, u32 info, u32 context)
+/* Notes the signal and goes on two bytes later. On the stack: return address, number, saved registers. */
+__attribute__((naked)) static void handler(void)
 {
-    (void)info, (void)context;
-    struct Context *registers = (struct Context *)&((u32 *)&number)[1];
-    handled = number;
-    registers->eip += 2; /* the instructions below have two bytes */
+    __asm__("mov 4(%esp), %eax\n\tmov %eax, handled\n\taddl $2, 8 + 14 * 4(%esp)\n\tret");
 }
 
 __attribute__((naked)) static void restore(void)
@@ -84,7 +80,7 @@ static void integers(void)
     __asm__ volatile("mov $1, %%ecx\n\tmov $2, %%edx\n\tpusha\n\tpop 0(%0)\n\tpop 4(%0)\n\tpop 8(%0)\n\tpop 12(%0)\n\t"
                      "pop 16(%0)\n\tpop 20(%0)\n\tpop 24(%0)\n\tpop 28(%0)" : : "a"(all) : "ecx", "edx", "memory");
     print_number("pusha", (u64)all[5] << 32 | all[6]);
-    __asm__("xor %%eax, %%eax\n\tinc %%eax\n\tpushf\n\tpop %0\n\tsalc" : "=b"(flags) : : "eax", "cc");
+    __asm__("xor %%eax, %%eax\n\tinc %%eax\n\tpushf\n\tpop %0\n\t.byte 0xd6" : "=b"(flags) : : "eax", "cc");
     print_number("flags", flags & 0x8D5);
 }
 
@@ -107,7 +103,6 @@ static void segments(void)
     __asm__ volatile("mov %w1, %%fs\n\tmov %%fs:4, %0" : "=r"(result) : "r"(1 << 3 | 7));
     print_number("fs:4", result);
     handled = 0;
-    /* mov %fs:(%eax),%eax has three bytes: the handler leaves the address byte, 00 c0 = add %al,%al, out of it. */
     __asm__ volatile("push %%fs\n\tpop %%es\n\tmov $8, %%edi\n\tstosb\n\tnop\n\tmov %%ds, %%eax\n\tmov %%eax, %%es"
                      : : : "eax", "edi", "memory");
     print_number("beyond the limit", (u32)handled);
@@ -128,14 +123,10 @@ static void floating(void)
 
 static void faults(void)
 {
-    struct { void (*handler)(int, u32, u32); u32 flags; void (*restorer)(void); u32 mask[2]; } action =
-        {handler, 0x04000000 | 0x40000000, restore, {0, 0}};
-    print_number("rt_sigaction", (u32)(system_call(67, 11, 0, 0) & 0));
-    struct { void (*handler)(int, u32, u32); u32 mask, flags; void (*restorer)(void); } old_action =
+    struct { void (*handler)(void); u32 mask, flags; void (*restorer)(void); } action =
         {handler, 0, 0x04000000 | 0x40000000, restore};
-    (void)action;
-    print_number("sigaction", (u32)system_call(67, 11, (u32)&old_action, 0));
-    print_number("sigaction", (u32)system_call(67, 4, (u32)&old_action, 0));
+    print_number("sigaction", (u32)system_call(67, 11, (u32)&action, 0));
+    print_number("sigaction", (u32)system_call(67, 4, (u32)&action, 0));
     __asm__ volatile("ud2");
     print_number("ud2", (u32)handled);
     handled = 0;
@@ -145,7 +136,7 @@ static void faults(void)
     __asm__ volatile("mov (%0), %%eax" : : "c"(4) : "eax"); /* 8b 01 */
     print_number("null pointer", (u32)handled);
     handled = 0;
-    __asm__ volatile("mov $0x7fffffff, %%eax\n\tadd $1, %%eax\n\tinto\n\tnop" : : : "eax", "cc");
+    __asm__ volatile("mov $0x7fffffff, %%eax\n\tadd $1, %%eax\n\tinto\n\tnop\n\tnop" : : : "eax", "cc");
     print_number("into", (u32)handled);
 }
 

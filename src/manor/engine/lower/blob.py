@@ -166,7 +166,7 @@ def pack_ops() -> bytes:
 
 
 def is_current(path: str | Path) -> bool:
-    """Whether a stencils.bin was made for this uop table and env (not whether the generator changed since)."""
+    """Whether a stencils.bin was made from these sources, so that it need not be made again."""
     try:
         with Path(path).open("rb") as file:
             header = file.read(HEADER.size)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Final
 
-from manor.engine.env import OFFSETS
 from manor.engine.uop.ops import TERMINALS, Kind, Op
 from manor.engine.uop.table import NUMBER, OPS
 
@@ -276,10 +276,15 @@ def forms_of(op: Op) -> tuple[tuple[Form, int], ...]:
             return ()
 
 
+_GENERATORS: Final = (
+    "lower/blob.py", "lower/forms.py", "lower/llvm_context.py", "lower/llvm_vector.py", "lower/stencil.py",
+    "uop/ops.py", "uop/vector_ops.py", "env.py",
+)  # fmt: skip
+
+
 def fingerprint() -> bytes:
-    """32 bytes over everything that the stencils depend on besides the generator: uops, env, these numbers."""
-    text = repr((
-        SLOTS, [(op.name, op.kind.name, op.bits, op.d, op.a, op.b) for op in OPS],
-        sorted(OFFSETS.items()), list(Form), list(Hole), list(Patch), list(Special),
-    ))  # fmt: skip
-    return hashlib.sha256(text.encode()).digest()
+    """32 bytes over the sources that the stencils are made from; used while the engine is built."""
+    digest = hashlib.sha256()
+    for name in _GENERATORS:
+        digest.update(Path(__file__).parent.parent.joinpath(name).read_bytes())
+    return digest.digest()

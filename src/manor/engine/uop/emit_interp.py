@@ -230,6 +230,13 @@ def _vector(op: Op) -> list[str]:
     return lines
 
 
+def _aligned(op: Op) -> list[str]:
+    """The #GP(0) of the aligned forms, which comes before anything about the page."""
+    if op.name not in ("ldxa", "stxa"):
+        return []
+    return ["if addr & 15:", "    env.rip = u.pc", "    raise_fault(env, 13, 0)", "    return NULL"]
+
+
 def render_op(op: Op) -> list[str]:
     """The statements of one uop's case."""
     match op.kind:
@@ -270,6 +277,7 @@ def render_op(op: Op) -> list[str]:
             return [
                 "addr = r[u.a] + <uint64_t>u.imm",
                 "xd = vector_cell(env, u.d)",
+                *_aligned(op),
                 *_probe(128, 0),
                 "    memcpy(xd, <void*>(addr + e[2]), 16)",
                 "else:",
@@ -281,6 +289,7 @@ def render_op(op: Op) -> list[str]:
             return [
                 "addr = r[u.a] + <uint64_t>u.imm",
                 "xb = vector_cell(env, u.b)",
+                *_aligned(op),
                 *_probe(128, 1),
                 "    memcpy(<void*>(addr + e[2]), xb, 16)",
                 "else:",
@@ -313,7 +322,7 @@ from libc.string cimport memcpy, memset, memcmp
 from manor.engine.cache_native cimport sched_yield
 from manor.engine.env cimport Env
 from manor.engine.host cimport atomic_cas64, atomic_store64
-from manor.engine.softmmu_native cimport load_slow, store_slow, load128_slow, store128_slow, rmw_pointer
+from manor.engine.softmmu_native cimport load_slow, store_slow, load128_slow, store128_slow, raise_fault, rmw_pointer
 from manor.engine.uop.uop cimport Uop
 from manor.engine.vm cimport Block, Vm, helper_fn
 from manor.engine.vector_interp cimport *

@@ -355,7 +355,8 @@ for _o, _m, _sizes in (("psll", "shl", "wdq"), ("psrl", "lshr", "wdq"), ("psra",
 
 def _byte_shift(count: int, left: bool) -> LaneBody:
     def body(c: Any, d: Any, a: Any, b: Any, imm: Any) -> Lanes:
-        lanes, zero = a.lanes(8), [c.const(8, 0)] * count
+        lanes: Lanes = a.lanes(8)
+        zero: Lanes = [c.const(8, 0)] * count
         return zero + lanes[: 16 - count] if left else lanes[count:] + zero
 
     return body
@@ -363,7 +364,8 @@ def _byte_shift(count: int, left: bool) -> LaneBody:
 
 def _align(count: int) -> LaneBody:
     def body(c: Any, d: Any, a: Any, b: Any, imm: Any) -> Lanes:
-        return list((b.lanes(8) + a.lanes(8) + [c.const(8, 0)] * 16)[count : count + 16])
+        lanes: Lanes = b.lanes(8) + a.lanes(8) + [c.const(8, 0)] * 16
+        return lanes[count : count + 16]
 
     return body
 
@@ -444,7 +446,7 @@ _op("movmskpd", _signs(64), "movmskpd {a}, {d}", d="r", d_bits=32)
 _op("ptest", _test, "ptest {b}, {a}", d="r", b="x", flags=0x41)
 
 
-# ------------------------------------------------------------------ moves: cells are memory, so these need no host instruction
+# ------------------------------------------------------------------ moves: cells are memory, no host instruction needed
 def _move(bits: int) -> LaneBody:
     def body(c: Any, d: Any, a: Any, b: Any, imm: Any) -> Lanes:
         return list(a.lanes(bits)) if bits == 128 else [a.lanes(bits)[0]]
@@ -518,11 +520,11 @@ for _b, _s in FLOATS:
         _op(f"cmpp{_s}_{_n}", _zip(_b, _call(f"f{_b}_cmp{_o}", _b)), f"cmpp{_s} $${_n}, {{b}}, {{d}}", b="x", tie="a")
     for _n in range(16):
         _op(f"roundp{_s}_{_n}", _map(_b, _call(f"f{_b}_round{_n}", _b)), f"roundp{_s} $${_n}, {{a}}, {{d}}")
-    for _memory in ("", "_m"):
+    for _form in ("", "_m"):
         for _n, _o in enumerate(COMPARISONS):
-            _scalar_form(f"cmps{_s}_{_n}{_memory}", f"f{_b}_cmp{_o}", _b, 2, f"cmps{_s} $${_n}, {{a}}, {{d}}")
+            _scalar_form(f"cmps{_s}_{_n}{_form}", f"f{_b}_cmp{_o}", _b, 2, f"cmps{_s} $${_n}, {{a}}, {{d}}")
         for _n in range(16):
-            _scalar_form(f"rounds{_s}_{_n}{_memory}", f"f{_b}_round{_n}", _b, 1, f"rounds{_s} $${_n}, {{a}}, {{d}}")
+            _scalar_form(f"rounds{_s}_{_n}{_form}", f"f{_b}_round{_n}", _b, 1, f"rounds{_s} $${_n}, {{a}}, {{d}}")
     for _o in ("add", "sub"):
         _binary(f"h{_o}p{_s}", _adjacent(_b, _call(f"f{_b}_{_o}", _b)))
 

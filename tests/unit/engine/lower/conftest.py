@@ -1,4 +1,4 @@
-"""A sandbox for uops, with slow paths and helpers in Python. Skipped where the engine is not built."""
+"""A sandbox for uops, with slow paths and helpers in Python."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any, Final
 
 import pytest
 
-emit_native = pytest.importorskip("manor.engine.lower.emit_native")
-
-from manor.engine import lower  # noqa: E402
-from manor.engine.env import OFFSETS  # noqa: E402
-from manor.engine.lower import passes_native, sandbox_native  # noqa: E402
-from manor.engine.lower.forms import SLOW_PATHS  # noqa: E402
-from manor.engine.uop.helper import ALL, Helper  # noqa: E402
+from manor.engine import lower
+from manor.engine.env import OFFSETS
+from manor.engine.lower import emit_native, passes_native, sandbox_native
+from manor.engine.lower.forms import SLOW_PATHS
+from manor.engine.uop.helper import ALL, Helper
 
 FUNCTION: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 4)
 STENCILS: Final = Path(os.environ.get("MANOR_STENCILS", Path(lower.__file__).parent / "stencils.bin"))

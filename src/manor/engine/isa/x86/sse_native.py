@@ -290,7 +290,11 @@ def pcmpistrm(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.nogil
 @cython.exceptval(check=False)
 def _masked_store(
-    env: cython.pointer[Env], data: cython.pointer[uint8_t], mask: cython.pointer[uint8_t], size: cython.int, imm: uint64_t
+    env: cython.pointer[Env],
+    data: cython.pointer[uint8_t],
+    mask: cython.pointer[uint8_t],
+    size: cython.int,
+    imm: uint64_t,
 ) -> uint64_t:
     """imm: IMM_STRING (address size and segment). Faults are those of the whole operand, as if it were written."""
     offset: uint64_t = env.regs[RDI]

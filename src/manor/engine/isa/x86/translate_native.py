@@ -850,6 +850,9 @@ def expand(t: cython.pointer(Translator), template: cython.pointer(Template)) ->
             immediate(t, item),
         )  # fmt: skip
         variant = 0
+        t.out[t.count - 1].x = item.x
+        if item.a == C_EABASE and t.data_segment == 2:
+            t.out[t.count - 1].x |= A_STACK
         if is_terminal(op):
             t.ended = 1
 

@@ -36,7 +36,9 @@ def _address(description: int) -> Body:
     return body
 
 
-def _reg(name: str, opcode: int, digit: int, description: int, condition: int | None = None, flags: bool = False) -> None:
+def _reg(
+    name: str, opcode: int, digit: int, description: int, condition: int | None = None, flags: bool = False
+) -> None:
     declare(
         name, f"{opcode:02X} /{digit}", _register(description, condition, flags), gate="x87", extra={"reg": True},
     )  # fmt: skip

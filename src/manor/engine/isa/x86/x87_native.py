@@ -762,8 +762,10 @@ def mmx_enter(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.nogil
 @cython.exceptval(check=False)
 def mmx_peek(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    """The register's value for an instruction that may yet fault: MMX mode is entered afterwards."""
-    _pending(env)
+    """The register's value for an instruction that may yet fault: the tags change afterwards (mmx_enter),
+    while TOP is zero even after a fault, as processors do it."""
+    if not _pending(env):
+        env.fpu_top = 0
     return env.fpr[2 * (imm & 7)]
 
 

@@ -20,7 +20,9 @@ from manor.engine.isa.x86.helper_catalog import HELPERS
 from manor.engine.uop.table import NUMBER
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the oracle is the host's x87")
-native = pytest.importorskip("manor.engine.isa.x86.fpu_native", reason="native modules are not built", exc_type=ImportError)
+native = pytest.importorskip(
+    "manor.engine.isa.x86.fpu_native", reason="native modules are not built", exc_type=ImportError
+)
 
 GVA = 0x10000
 FORMATS = {"I": 4, "Q": 8, "H": 2}
@@ -93,7 +95,7 @@ class Machine:
         self._code[: len(code)] = code
         pristine = bytearray(512)
         pristine[0:2], pristine[24:28] = struct.pack("<H", 0x37F), struct.pack("<I", 0x1F80)
-        self._images[:512], self._images[512:1024], self._images[1024:1536] = image, memory.ljust(512, b"\0"), bytes(pristine)
+        self._images[:1536] = image + memory.ljust(512, b"\0") + bytes(pristine)
         function = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 4)(self._code_at)
         result = function(self._image_at, self._image_at + 512, self._image_at + 1024, flags)
         return self._images[:512], self._images[512:1024], result
@@ -202,8 +204,8 @@ def test_instructions_equal_the_host(machine: Machine, masked: bool) -> None:
                 (
                     rng.randbytes(16), struct.pack("<d", rng.uniform(-9, 9)), struct.pack("<f", rng.uniform(-9, 9)),
                     struct.pack("<QH", *rng.choice(VALUES)), struct.pack("<I", rng.choice((0x7F800001, 0x7FC00000, 1))),
-                    struct.pack("<Q", rng.choice((0x7FF0000000000001, 1, 0xFFF8000000000000))), bytes.fromhex("99" * 9 + "80"),
-                    bytes.fromhex("12345678901234567800"),
+                    struct.pack("<Q", rng.choice((0x7FF0000000000001, 1, 0xFFF8000000000000))),
+                    bytes.fromhex("99" * 9 + "80"), bytes.fromhex("12345678901234567800"),
                 )
             ).ljust(512, b"\0")  # fmt: skip
             if name == "fbld" and any(b >> 4 > 9 or b & 15 > 9 for b in memory[:9]):

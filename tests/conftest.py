@@ -1,0 +1,42 @@
+"""What all tests share: a record of the trace events that fired, for the completeness tests.
+
+Recording changes nothing else: an event fires only in a test that has switched it on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from manor.trace.event import Event
+
+FIRED: set[str] = set()
+UNIT_TESTS = Path(__file__).parent / "unit"
+LAST = "test_every_trace_event_is_fired_by_a_test"
+
+_collected: set[Path] = set()
+_fire = Event.__call__
+
+
+def _recording(self: Event, *values: object) -> None:
+    FIRED.add(self.name)
+    _fire(self, *values)
+
+
+Event.__call__ = _recording  # type: ignore[method-assign]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that looks at the record runs last."""
+    _collected.update(item.path for item in items)
+    items.sort(key=lambda item: item.name == LAST)
+
+
+@pytest.fixture
+def fired_events() -> set[str]:
+    """Names of the events that the unit tests fired. Skips the test unless all of them were run."""
+    missing = set(UNIT_TESTS.rglob("test_*.py")) - _collected
+    if missing:
+        pytest.skip(f"needs all unit tests in one run; {len(missing)} files are not in this one")
+    return FIRED
