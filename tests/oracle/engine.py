@@ -14,8 +14,8 @@ CODE_PAGES = 2
 class EngineExecutor:
     """Runs cases in ring 3 of a MicroVm."""
 
-    def __init__(self) -> None:
-        self._vm = MicroVm()
+    def __init__(self, interpret: bool = False) -> None:
+        self._vm = MicroVm(interpret)
 
     def run(self, code: bytes, state: MachineState, max_insns: int) -> MachineState:
         vm = self._vm

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,10 @@ NATIVE_MODULES: Final = (
     "manor.engine.bench_native",
     "manor.engine.isa.x86.integer_native",
     "manor.engine.isa.x86.translate_native",
+    "manor.engine.lower.passes_native",
+    "manor.engine.lower.slow_native",
+    "manor.engine.lower.emit_native",
+    "manor.engine.lower.sandbox_native",
     "manor.engine.interp_native",
     "manor.engine.inspect_native",
     "manor.engine.cpu_native",
@@ -79,6 +84,12 @@ def generate(out: Path) -> None:
     write_if_changed(out / "interp_native.pxd", emit_interp.render_pxd().encode())
     tables = importlib.import_module("manor.engine.isa.x86.tables")
     write_if_changed(out / "isa" / "x86" / "tables.bin", tables.serialize())
+    blob = importlib.import_module("manor.engine.lower.blob")
+    write_if_changed(out / "lower" / "ops.bin", blob.pack_ops())
+    if not blob.is_current(out / "lower" / "stencils.bin"):
+        # LLVM ends its process on an internal error; in one of its own the message stays readable.
+        code = f"from manor.engine.lower.blob import build_stencils; build_stencils({str(out / 'lower' / 'stencils.bin')!r})"
+        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def compile_inplace(root: Path, names: list[str]) -> None:

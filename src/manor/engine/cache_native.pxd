@@ -21,6 +21,7 @@ cdef void unlock_cache(Vm *vm) noexcept nogil
 cdef Block *find_block(Vm *vm, uint64_t pc, uint64_t gpa, uint32_t flags) noexcept nogil
 cdef Block *new_block(Vm *vm, uint64_t uop_bytes) noexcept nogil
 cdef void insert_block(Vm *vm, Block *block) noexcept nogil
+cdef void drop_block(Vm *vm, Block *block) noexcept nogil
 cdef int code_written(Vm *vm, Env *env, uint64_t gpa, uint32_t size) noexcept nogil
 cdef void empty_cache(Vm *vm) noexcept nogil
 cdef int create_cache(Vm *vm) noexcept nogil

@@ -19,6 +19,7 @@ from cython.cimports.manor.engine.cache_native import (
     create_cache,
     destroy_cache,
     empty_cache,
+    drop_block,
     find_block,
     insert_block,
     lock_cache,
@@ -38,6 +39,7 @@ from cython.cimports.manor.engine.cpu_native import (
 from cython.cimports.manor.engine.env import Env
 from cython.cimports.manor.engine.host import atomic_exchange32, monotonic_ns
 from cython.cimports.manor.engine.interp_native import interpret
+from cython.cimports.manor.engine.isa.x86.bits import canonical
 from cython.cimports.manor.engine.isa.x86.debug_native import after_instruction, before_instruction, needs_single_step
 from cython.cimports.manor.engine.isa.x86.exception_native import deliver_event, service_events
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
@@ -45,6 +47,17 @@ from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave
 from cython.cimports.manor.engine.isa.x86.descriptor_native import update_block_flags
 from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
 from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
+from cython.cimports.manor.engine.lower.emit_native import (
+    create_emitter,
+    destroy_emitter,
+    emit_block,
+    link_block,
+    prepare_env,
+    reset_emitter,
+    run_code,
+    unlink_block,
+)
+from cython.cimports.manor.engine.lower.passes_native import optimize
 from cython.cimports.manor.engine.softmmu_native import fetch_gpa, protect_code_page, tlb_flush
 from cython.cimports.manor.engine.uop.uop import Uop
 from cython.cimports.manor.engine.vm import Block, Vm
@@ -55,7 +68,7 @@ cython.declare(
     JUMP_MASK=uint64_t, KEY_SHIFT=cython.int, F_ONE_INSN=uint32_t, F_CODE64=uint32_t,
     X_EXCEPTION=cython.int, X_RETRY=cython.int, X_ONE_INSN=cython.int, X_HALT=cython.int, X_SHUTDOWN=cython.int,
     X_HOST=cython.int, X_FLUSH=cython.int, S_BLOCKS=cython.int, S_INSNS=cython.int, S_UOPS=cython.int,
-    S_TRANSLATE_NS=cython.int, S_DISPATCHES=cython.int, S_HALTS=cython.int, R_IF=uint64_t, R_TF=uint64_t,
+    S_TRANSLATE_NS=cython.int, S_HOST_BYTES=cython.int, CODE_SIZE=uint64_t, S_DISPATCHES=cython.int, S_HALTS=cython.int, R_IF=uint64_t, R_TF=uint64_t,
 )  # fmt: skip
 JUMP_MASK = _env.JUMP_CACHE_ENTRIES - 1
 KEY_SHIFT = _env.JUMP_KEY_SHIFT
@@ -71,6 +84,8 @@ X_FLUSH = _env.FAULT_FLUSH
 S_BLOCKS = _env.STATS.index("blocks_translated")
 S_INSNS = _env.STATS.index("insns_translated")
 S_UOPS = _env.STATS.index("uops_translated")
+S_HOST_BYTES = _env.STATS.index("host_bytes")
+CODE_SIZE = 1 << 27
 S_TRANSLATE_NS = _env.STATS.index("translate_ns")
 S_DISPATCHES = _env.STATS.index("dispatches")
 S_HALTS = _env.STATS.index("halts")
@@ -106,8 +121,18 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     started: uint64_t
     size: cython.int
     page: uint64_t = gpa >> 12
+    second: uint64_t
     lock_cache(vm)
     block = find_block(vm, env.rip, gpa, flags)
+    if block != cython.NULL and block.gpa2 != NO_PAGE:
+        # Its bytes go on in a page that may be mapped elsewhere by now.
+        second = fetch_gpa(env, (linear & ~PAGE_MASK) + 0x1000)
+        if env.fault:
+            unlock_cache(vm)
+            return cython.NULL
+        if second & ~PAGE_MASK != block.gpa2:
+            drop_block(vm, block)
+            block = cython.NULL
     if block != cython.NULL:
         unlock_cache(vm)
         return block
@@ -127,7 +152,8 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
         if env.fault == 0:
             env.fault = X_SHUTDOWN
         return cython.NULL
-    block = new_block(vm, t.count * cython.sizeof(Uop))
+    t.count = optimize(t.out, t.count)
+    block = new_block(vm, t.count * cython.sizeof(Uop) if keep_uops(vm, flags) else 0)
     if block == cython.NULL:
         unlock_cache(vm)
         env.fault = X_FLUSH
@@ -140,7 +166,12 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     block.uop_count = t.count
     block.exit_pc[0] = t.exit_pc[0]
     block.exit_pc[1] = t.exit_pc[1]
-    memcpy(block.uops, t.out, t.count * cython.sizeof(Uop))
+    if keep_uops(vm, flags):
+        memcpy(block.uops, t.out, t.count * cython.sizeof(Uop))
+    elif emit_block(vm, block, t.out, t.count) != 0:
+        unlock_cache(vm)
+        env.fault = X_FLUSH
+        return cython.NULL
     if size & (1 << 30):
         block.gpa2 = t.imm2
         if not vm.page_code[block.gpa2 >> 12]:
@@ -151,6 +182,7 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     env.stats[S_BLOCKS] += 1
     env.stats[S_INSNS] += block.insn_count
     env.stats[S_UOPS] += block.uop_count
+    env.stats[S_HOST_BYTES] += block.code_size
     env.stats[S_TRANSLATE_NS] += monotonic_ns() - started
     return block
 
@@ -158,27 +190,74 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+@cython.inline
+def keep_uops(vm: cython.pointer(Vm), flags: uint32_t) -> cython.bint:
+    """Whether a block is interpreted: single instructions are, and everything without a back end."""
+    return vm.emitter == cython.NULL or flags & F_ONE_INSN != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def next_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), extra: uint32_t) -> cython.pointer(Block):
-    """The block at env.rip, from the jump cache if it is there. extra: flags on top of the mode's."""
-    flags: uint32_t = env.block_flags | extra
-    key: uint64_t = env.rip ^ (cython.cast(uint64_t, flags) << KEY_SHIFT)
-    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[(env.rip & JUMP_MASK) * 2])
-    block: cython.pointer(Block)
-    linear: uint64_t
-    gpa: uint64_t
-    if entry[0] == key:
-        return cython.cast(cython.pointer(Block), cython.cast(cython.p_void, entry[1]))
-    linear = linear_rip(env)
-    gpa = fetch_gpa(env, linear)
+    """The block at env.rip, translated if need be. extra: flags on top of the mode's."""
+    linear: uint64_t = linear_rip(env)
+    gpa: uint64_t = fetch_gpa(env, linear)
     if env.fault:
         return cython.NULL
-    block = translate_block(env, scratch, linear, gpa, flags)
-    if block != cython.NULL:
-        entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, block))
+    return translate_block(env, scratch, linear, gpa, env.block_flags | extra)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def link_exit(env: cython.pointer(Env), scratch: cython.pointer(Scratch), left: uint64_t) -> cython.void:
+    """Chain the exit that was just taken to the block at env.rip.
+
+    Only within a page: the page was mapped when the source block was entered, so it still is.
+    """
+    vm: cython.pointer(Vm) = cython.cast(cython.pointer(Vm), env.vm)
+    source: cython.pointer(Block) = cython.cast(
+        cython.pointer(Block), cython.cast(cython.p_void, left & ~cython.cast(uint64_t, 3))
+    )
+    target: cython.pointer(Block)
+    if (source.exit_pc[left & 1] ^ source.pc) >> 12 or source.flags != env.block_flags:
+        return
+    target = next_block(env, scratch, 0)
+    if target != cython.NULL and target.gpa2 == NO_PAGE:
+        lock_cache(vm)
+        link_block(vm, source, left & 1, target)
+        unlock_cache(vm)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.void:
+    """Run from env.rip until generated code leaves, or one block by the interpreter."""
+    key: uint64_t = env.rip ^ (cython.cast(uint64_t, env.block_flags) << KEY_SHIFT)
+    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[(env.rip & JUMP_MASK) * 2])
+    code: cython.pointer(uint8_t)
+    block: cython.pointer(Block)
+    left: uint64_t
+    # A key is unique only among canonical addresses.
+    if entry[0] == key and canonical(env.rip):
+        code = cython.cast(cython.pointer(uint8_t), cython.cast(cython.p_void, entry[1]))
+    else:
+        block = next_block(env, scratch, 0)
+        if block == cython.NULL:
+            return
+        if block.code == cython.NULL:
+            interpret(env, block)
+            return
+        code = block.code
+        entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, code))
         entry[0] = key
         if not block.valid:
             entry[0] = NO_PAGE
-    return block
+    left = run_code(env, code)
+    if left and env.fault == 0:
+        link_exit(env, scratch, left)
 
 
 @cython.cfunc
@@ -235,7 +314,6 @@ def take_events(env: cython.pointer(Env)) -> cython.int:
 @cython.exceptval(check=False)
 def run_loop(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.int:
     """Run guest code until something that the caller must handle; returns a halt reason."""
-    block: cython.pointer(Block)
     reason: cython.int
     while True:
         if env.interrupt:
@@ -255,16 +333,8 @@ def run_loop(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
             if env.shadow or needs_single_step(env):
                 run_one(env, scratch)
             else:
-                block = next_block(env, scratch, 0)
-                while block != cython.NULL and not env.interrupt:
-                    if interpret(env, block) == cython.NULL or env.shadow:
-                        break
-                    if env.irq_pending and env.rflags & R_IF:
-                        break
-                    if env.rflags & R_TF:
-                        break
-                    block = next_block(env, scratch, 0)
                 env.stats[S_DISPATCHES] += 1
+                run_next(env, scratch)
         if env.fault == 0:
             continue
         if env.fault == X_EXCEPTION:
@@ -294,10 +364,13 @@ class EngineVm:
 
     regions: (start gpa, size, host address, is_rom) of guest memory, disjoint; the host memory
     must outlive this object (`memory` is kept for that). callbacks: one EngineCallbacks a vCPU.
+    interpret: run uops by the reference interpreter instead of host code.
     Raises ValueError for more regions or vCPUs than the engine has room for, MemoryError.
     """
 
-    def __init__(self, regions: list[tuple[int, int, int, bool]], callbacks: list[object], memory: object) -> None:
+    def __init__(
+        self, regions: list[tuple[int, int, int, bool]], callbacks: list[object], memory: object, interpret: bool = False
+    ) -> None:
         index: cython.int
         self.memory = memory
         self.cpus = []
@@ -319,12 +392,18 @@ class EngineVm:
         self.vm.ram_count = len(regions)
         if not create_cache(self.vm):
             raise MemoryError("no memory for the code cache")
+        if not interpret:
+            if not create_emitter(self.vm, CODE_SIZE):
+                raise MemoryError("no memory for host code")
+            self.vm.unlink = cython.cast(cython.p_void, unlink_block)
         for index, callback in enumerate(callbacks):
             self.cpus.append(Cpu(self, index, callback))
 
     def __dealloc__(self) -> None:
         index: cython.int
         if self.vm != cython.NULL:
+            if self.vm.emitter != cython.NULL:
+                destroy_emitter(self.vm)
             destroy_cache(self.vm)
             for index in range(self.vm.cpu_count):
                 munmap(self.vm.cpus[index], cython.sizeof(Env))
@@ -341,6 +420,8 @@ class EngineVm:
     def empty_cache(self) -> None:
         """Drop all translations. No vCPU of this VM may be inside `run`."""
         empty_cache(self.vm)
+        if self.vm.emitter != cython.NULL:
+            reset_emitter(self.vm)
 
 
 @cython.cclass
@@ -365,6 +446,9 @@ class Cpu:
         self.env.vm = cython.cast(uint64_t, cython.cast(cython.p_void, owner.vm))
         self.env.callbacks = cython.cast(uint64_t, cython.cast(cython.p_void, callbacks))
         self.env.index = index
+        if owner.vm.emitter != cython.NULL:
+            prepare_env(owner.vm, self.env)
+        memset(cython.address(self.env.jump_cache[0]), 255, (JUMP_MASK + 1) * 16)
         tlb_flush(self.env, 0)
         reset_cpu(self.env, 0)
         update_block_flags(self.env)
@@ -386,14 +470,11 @@ class Cpu:
         env: cython.pointer(Env) = self.env
         end: uint64_t = stop
         left: cython.int = limit
-        block: cython.pointer(Block)
         with cython.nogil:
             fpu_enter(env)
             while left > 0 and env.fault == 0 and env.rip != end:
                 left -= 1
-                block = next_block(env, self.scratch, 0)
-                if block != cython.NULL:
-                    interpret(env, block)
+                run_next(env, self.scratch)
                 if env.fault == X_ONE_INSN:
                     env.fault = 0
                     run_one(env, self.scratch)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from manor.engine import cpu_native, interp_native
 from manor.engine.isa.x86 import translate_native
-from manor.engine.isa.x86.helper_catalog import HELPER_NUMBER
+from manor.engine.isa.x86.helper_catalog import HELPER_NUMBER, HELPERS
+from manor.engine.lower import emit_native, passes_native, slow_native
 
 HELPER_MODULES: Final = tuple(
     f"manor.engine.isa.x86.{name}_native"
@@ -23,18 +24,24 @@ HELPER_MODULES: Final = tuple(
 def load() -> None:
     """Load the instruction tables and register every helper. Raises ImportError if the build is incomplete."""
     translate_native.load_tables(Path(__file__).with_name("isa").joinpath("x86", "tables.bin").read_bytes())
-    missing = set(HELPER_NUMBER)
+    addresses: dict[str, int] = {}
     for name in HELPER_MODULES:
         for helper, address in importlib.import_module(name).addresses().items():
             interp_native.set_helper(HELPER_NUMBER[helper], address)
-            missing.discard(helper)
+            addresses[helper] = address
+    missing = HELPER_NUMBER.keys() - addresses.keys()
     if missing:
         raise ImportError(f"helpers without code: {', '.join(sorted(missing))}")
+    folder = Path(__file__).with_name("lower")
+    passes_native.load_ops(folder / "ops.bin")
+    passes_native.set_helpers(HELPERS, addresses)
+    emit_native.load_stencils(folder / "stencils.bin")
+    emit_native.set_slow_paths(slow_native.addresses())
 
 
 def create_engine(
-    regions: list[tuple[int, int, int, bool]], callbacks: list[object] | list[object], memory: object
+    regions: list[tuple[int, int, int, bool]], callbacks: list[Any], memory: object, interpret: bool = False
 ) -> cpu_native.EngineVm:
     """An engine for one VM; see `cpu_native.EngineVm`."""
     load()
-    return cpu_native.EngineVm(regions, callbacks, memory)
+    return cpu_native.EngineVm(regions, callbacks, memory, interpret)

@@ -63,10 +63,10 @@ class MicroVm:
     map() gives pages; run() executes a number of instructions at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interpret: bool = False) -> None:
         self.memory = mmap.mmap(-1, MEMORY_SIZE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        self.engine = create_engine([(0, MEMORY_SIZE, address, False)], [NullCallbacks()], self.memory)
+        self.engine = create_engine([(0, MEMORY_SIZE, address, False)], [NullCallbacks()], self.memory, interpret)
         self.cpu = self.engine.cpus[0]
         self._next_table = PAGE_TABLES + PAGE
         self._next_page = FIRST_DATA_PAGE

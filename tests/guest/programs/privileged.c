@@ -63,7 +63,6 @@ int main(void)
     TRY("invlpg %0" : : "m"(table));
     TRY("swapgs");
     TRY("sysretq");
-    TRY("sysexitl");
     TRY("lmsw %%ax" : : "a"(0));
     TRY("int $0x20");
     TRY("int $0x0D");

@@ -64,7 +64,8 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "uint32_t get_mxcsr(void) { return __builtin_ia32_stmxcsr(); }\n"
     )
     library = directory / "vector.so"
-    subprocess.run([compiler, "-O2", "-fwrapv", "-fno-strict-aliasing", "-w", "-shared", "-fPIC", "-o", library, source], check=True)
+    options = ["-O2", "-fwrapv", "-fno-strict-aliasing", "-w", "-shared", "-fPIC"]
+    subprocess.run([compiler, *options, "-o", library, source], check=True)
     loaded = ctypes.CDLL(str(library))
     functions: dict[str, Any] = {"set_mxcsr": loaded.set_mxcsr, "get_mxcsr": loaded.get_mxcsr}
     for op in vector_ops():
@@ -121,7 +122,8 @@ def test_interpreter_equals_host(interpreter: dict[str, Any], stencils: dict[str
         for round_number in range(24 if is_float or "_" not in op.name else 3):
             cells = (_cell(rng), _cell(rng), _cell(rng))
             choices = (rng.getrandbits(64), rng.choice(INTERESTING_64), rng.choice(INTERESTING_32))
-            numbers = (rng.choice(choices), rng.choice(choices), rng.choice((0, 1, 7, 15, 16, 31, 32, 63, 64, 200, -1 & 0xFFFFFFFFFFFFFFFF)))
+            numbers: tuple[int, ...] = (rng.choice(choices), rng.choice(choices))
+            numbers += (rng.choice((0, 1, 7, 15, 16, 31, 32, 63, 64, 200, (1 << 64) - 1)),)
             mxcsr = MXCSR[round_number % len(MXCSR)] if is_float else 0x1F80
             same = rng.randrange(3) == 0
             got = _run(interpreter[op.name], mxcsr, interpreter, cells, numbers, same)

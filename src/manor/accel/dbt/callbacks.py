@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from manor.accel.api import ExitHandler, InterruptController
-from manor.accel.dbt.syscalls import describe
+from manor.accel.dbt.syscalls import ReadString, describe
 from manor.engine import env
+from manor.engine.render import render_block
 from manor.trace.event import declare, guest_error
 
 syscall_enter = declare("syscall_enter", vcpu=int, rip=int, call=str, ring=str)
@@ -33,6 +34,8 @@ class Callbacks:
         self.error: BaseException | None = None
         self.tsc_offset: Callable[[], int] = lambda: 0
         """The vCPU's TSC minus the host's monotonic nanoseconds."""
+        self.read_string: ReadString | None = None
+        """Reads the paths that system calls name, for their trace (`accel.dbt.peek`)."""
         self.pio_read = handler.pio_read
         self.pio_write = handler.pio_write
 
@@ -79,7 +82,7 @@ class Callbacks:
         match kind:
             case "syscall":
                 number, *arguments, rip = values
-                syscall_enter(self._index, rip, describe(number, arguments), "3 -> 0")
+                syscall_enter(self._index, rip, describe(number, arguments, self.read_string), "3 -> 0")
             case "sysret":
                 value, rip = values[0], values[1]
                 syscall_return(self._index, value - (1 << 64) if value & _SIGN else value, rip, "0 -> 3")
@@ -89,3 +92,11 @@ class Callbacks:
                 guest_error("engine", f"invalid instruction at rip {values[0]:#018x} in ring {values[1]}")
             case _:
                 raise ValueError(f"the engine reported an event of unknown kind {kind!r}")
+
+    def trace_block(
+        self, pc: int, gpa: int, guest: bytes, uops: bytes, host: bytes, flags: int, exit0: int, exit1: int
+    ) -> None:
+        """A block was translated; arguments as `engine.inspect_native.trace_block` gives them."""
+        if block_translate.on:
+            text = render_block(pc, gpa, guest, uops, host, flags, (exit0, exit1))
+            block_translate(self._index, pc, gpa, text)

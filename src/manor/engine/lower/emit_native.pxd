@@ -144,6 +144,7 @@ cdef struct Emitter:
     int32_t a
     int32_t b
     int32_t tlb
+    int32_t tag_offset   # from the read tag of a TLB entry to the one that is compared
     int32_t meta
     int32_t count
     # where it found jumps

@@ -148,6 +148,7 @@ cython.declare(
     TLB_MODE_SIZE=cython.int,
     TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
     FLAG_SHIFT=cython.int, SCRATCH=cython.int, NO_STENCIL=uint32_t, SLOW_PATHS=object,
+    MEMORY_KINDS=uint64_t, ACCESS_UPDATE=cython.int,
     S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
 )  # fmt: skip
 ops = op_table()
@@ -158,8 +159,12 @@ FPR = _env.OFFSETS["fpr"]
 XMM_CELLS = 32
 TLB_BASE = _env.OFFSETS["tlb"]
 TLB_MODE_SIZE = _env.TLB_ENTRIES * _env.TLB_ENTRY_SIZE
-TEMPORARIES_MASK = sum(1 << (_env.T0 + i) for i in range(_env.TEMPORARIES)) | 1 << _env.EA | 1 << _env.EA2
+TEMPORARIES_MASK = sum(1 << v for v in _env.TEMPORARY_VREGS)
 ZERO_VREG = _env.ZERO
+MEMORY_KINDS = (
+    1 << KIND_LOAD | 1 << KIND_STORE | 1 << KIND_RMW | 1 << KIND_CMPXCHG | 1 << KIND_VECTOR_LOAD | 1 << KIND_VECTOR_STORE
+)
+ACCESS_UPDATE = 8  # MODE_UPDATE of the softmmu
 FLAG_SHIFT = _env.JUMP_KEY_SHIFT
 SCRATCH = _env.OFFSETS["scratch"] + 8
 NO_STENCIL = (1 << 32) - 1
@@ -386,6 +391,8 @@ def put(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
             value = e.b
         elif hole == HOLE_TLB:
             value = e.tlb
+            if r.addend == 0:  # the tag; the addend lies behind it
+                value += e.tag_offset
         elif hole == HOLE_META:
             value = e.meta
         elif hole == HOLE_PC_LOW:
@@ -1270,6 +1277,12 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
         e.pinned = 0
         e.pc = u.pc
         e.meta = mode_meta
+        e.tag_offset = 0
+        if MEMORY_KINDS >> ops[u.op].kind & 1:
+            # access bits: the mode argument of the slow path; a read-modify-write needs the write tag
+            e.meta |= cython.cast(int32_t, u.x) << 8
+            if u.x & ACCESS_UPDATE:
+                e.tag_offset = 8
         e.count = block.insn_count - u.insn
         emit_uop(e, u, e.last[index])
     for index in range(2):

@@ -61,7 +61,7 @@ def _mask(vregs):
 
 
 def _temporaries():
-    return sum(1 << (_env.T0 + i) for i in range(_env.TEMPORARIES)) | 1 << _env.EA | 1 << _env.EA2
+    return sum(1 << v for v in _env.TEMPORARY_VREGS)
 
 
 def load_ops(path) -> None:

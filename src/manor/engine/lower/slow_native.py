@@ -41,14 +41,14 @@ from cython.cimports.manor.engine.vm import Vm
 @cython.nogil
 @cython.exceptval(check=False)
 def slow_load(env: cython.pointer(Env), gva: uint64_t, value: uint64_t, meta: uint64_t) -> uint64_t:
-    return load_slow(env, gva, meta & 0xFF, (meta >> 8) & 3, env.rip)
+    return load_slow(env, gva, meta & 0xFF, (meta >> 8) & 15, env.rip)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def slow_store(env: cython.pointer(Env), gva: uint64_t, value: uint64_t, meta: uint64_t) -> uint64_t:
-    store_slow(env, gva, value, meta & 0xFF, (meta >> 8) & 3, env.rip)
+    store_slow(env, gva, value, meta & 0xFF, (meta >> 8) & 15, env.rip)
     return 0
 
 
@@ -116,7 +116,7 @@ def unlock_split(env: cython.pointer(Env)) -> cython.void:
 @cython.exceptval(check=False)
 def slow_rmw(env: cython.pointer(Env), gva: uint64_t, value: uint64_t, meta: uint64_t) -> uint64_t:
     size: uint32_t = meta & 0xFF
-    mode: uint32_t = (meta >> 8) & 3
+    mode: uint32_t = (meta >> 8) & 15
     operation: cython.int = (meta >> 16) & 0xFF
     old: uint64_t = 0
     p: cython.pointer(uint8_t) = rmw_pointer(env, gva, size, mode, env.rip)
@@ -140,7 +140,7 @@ def slow_rmw(env: cython.pointer(Env), gva: uint64_t, value: uint64_t, meta: uin
 def slow_cmpxchg(env: cython.pointer(Env), gva: uint64_t, value: uint64_t, meta: uint64_t) -> uint64_t:
     """The expected value is in env.scratch[0]."""
     size: uint32_t = meta & 0xFF
-    mode: uint32_t = (meta >> 8) & 3
+    mode: uint32_t = (meta >> 8) & 15
     expected: uint64_t = env.scratch[0] & width_mask(size)
     old: uint64_t = expected
     p: cython.pointer(uint8_t) = rmw_pointer(env, gva, size, mode, env.rip)
@@ -164,7 +164,7 @@ def slow_loadx(env: cython.pointer(Env), gva: uint64_t, cell: uint64_t, meta: ui
     if meta & META_ALIGNED and gva & 15:
         raise_fault(env, VECTOR_GP, 0)
     else:
-        load128_slow(env, gva, cython.cast(cython.pointer(uint8_t), env) + cell, (meta >> 8) & 3, env.rip)
+        load128_slow(env, gva, cython.cast(cython.pointer(uint8_t), env) + cell, (meta >> 8) & 15, env.rip)
     return 0
 
 
@@ -175,7 +175,7 @@ def slow_storex(env: cython.pointer(Env), gva: uint64_t, cell: uint64_t, meta: u
     if meta & META_ALIGNED and gva & 15:
         raise_fault(env, VECTOR_GP, 0)
     else:
-        store128_slow(env, gva, cython.cast(cython.pointer(uint8_t), env) + cell, (meta >> 8) & 3, env.rip)
+        store128_slow(env, gva, cython.cast(cython.pointer(uint8_t), env) + cell, (meta >> 8) & 15, env.rip)
     return 0
 
 

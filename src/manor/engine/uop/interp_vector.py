@@ -158,7 +158,8 @@ def _floats() -> list[str]:
         t, f, back = _type(bits), f"manor_f{bits}", f"manor_{bits}"
         magnitude = (1 << bits - 1) - 1
         lines += [
-            f"static inline int {f}_nan({t} x) {{ return (x & UINT{bits}_C({magnitude:#x})) > UINT{bits}_C({infinity:#x}); }}",
+            f"static inline int {f}_nan({t} x) "
+            f"{{ return (x & UINT{bits}_C({magnitude:#x})) > UINT{bits}_C({infinity:#x}); }}",
             f"static inline {t} {f}_rule({t} a, {t} b, {t} r) {{ return {f}_nan(a) ? a | UINT{bits}_C({quiet:#x}) : "
             f"{f}_nan(b) ? b | UINT{bits}_C({quiet:#x}) : r; }}",
         ]
@@ -169,12 +170,14 @@ def _floats() -> list[str]:
             )
         for name in ("min", "max", *(f"cmp{c}" for c in COMPARISONS)):
             lines.append(
-                f"static inline {t} {f}_{name}({t} a, {t} b) {{ return {back}(_mm_{name}_{suffix}({wrap}(a), {wrap}(b))); }}"
+                f"static inline {t} {f}_{name}({t} a, {t} b) "
+                f"{{ return {back}(_mm_{name}_{suffix}({wrap}(a), {wrap}(b))); }}"
             )
         for name in ("comi", "ucomi"):
             lines.append(
                 f"static inline uint64_t {f}_{name}({t} a, {t} b) {{ "
-                f"volatile int less = _mm_{name}lt_{suffix}({wrap}(a), {wrap}(b)), same = _mm_{name}eq_{suffix}({wrap}(a), {wrap}(b)); "
+                f"volatile int less = _mm_{name}lt_{suffix}({wrap}(a), {wrap}(b)), "
+                f"same = _mm_{name}eq_{suffix}({wrap}(a), {wrap}(b)); "
                 f"return {f}_nan(a) || {f}_nan(b) ? 0x45 : less ? 1 : same ? 0x40 : 0; }}"
             )
         root = "_mm_sqrt_ss(manor_s(a))" if bits == 32 else "_mm_sqrt_sd(manor_d(a), manor_d(a))"
@@ -191,13 +194,19 @@ def _floats() -> list[str]:
                 f"static inline {t} manor_i{integer}_to_f{bits}({i} a) "
                 f"{{ return {back}(_mm_cvtsi{integer}_{suffix}({zero}, ({_type(integer, True)})a)); }}",
                 f"static inline {i} {f}_to_i{integer}({t} a) {{ return ({i})_mm_cvt{suffix}_si{integer}({wrap}(a)); }}",
-                f"static inline {i} {f}_to_i{integer}_zero({t} a) {{ return ({i})_mm_cvtt{suffix}_si{integer}({wrap}(a)); }}",
+                f"static inline {i} {f}_to_i{integer}_zero({t} a) "
+                f"{{ return ({i})_mm_cvtt{suffix}_si{integer}({wrap}(a)); }}",
             ]
     for name in ("rcp", "rsqrt"):
-        lines.append(f"static inline uint32_t manor_f32_{name}(uint32_t a) {{ return manor_32(_mm_{name}_ss(manor_s(a))); }}")
+        lines.append(
+            f"static inline uint32_t manor_f32_{name}(uint32_t a) "
+            f"{{ return manor_32(_mm_{name}_ss(manor_s(a))); }}"
+        )
     lines += [
-        "static inline uint64_t manor_f32_to_f64(uint32_t a) { return manor_64(_mm_cvtss_sd(_mm_setzero_pd(), manor_s(a))); }",
-        "static inline uint32_t manor_f64_to_f32(uint64_t a) { return manor_32(_mm_cvtsd_ss(_mm_setzero_ps(), manor_d(a))); }",
+        "static inline uint64_t manor_f32_to_f64(uint32_t a) "
+        "{ return manor_64(_mm_cvtss_sd(_mm_setzero_pd(), manor_s(a))); }",
+        "static inline uint32_t manor_f64_to_f32(uint64_t a) "
+        "{ return manor_32(_mm_cvtsd_ss(_mm_setzero_ps(), manor_d(a))); }",
     ]
     return lines
 
