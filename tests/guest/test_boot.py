@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S, StartGuest
 
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.guests.default import DefaultGuest
@@ -17,6 +16,7 @@ from manor.testing.guest_process import GuestProcess, Runner
 from manor.testing.programs import extend_initrd
 from manor.vmm.lifecycle import Reason, State
 from manor.vmm.vm import Vm
+from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S, StartGuest
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S, StartGuest
 
 from manor.guests.default import KernelVariant
 from manor.guests.init_script import PROMPT
 from manor.testing.guest_process import Runner
+from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S, StartGuest
 
 BOOTS: Final = 20
 BUSY_PROCESSES: Final = 4

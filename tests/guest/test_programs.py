@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.guest.conftest import BOOT_TIMEOUT_S, StartGuest
 
 from manor.guests.default import DefaultGuest
 from manor.guests.init_script import PROMPT
 from manor.testing.guest_process import GuestProcess, NotSeen
 from manor.testing.programs import PLAIN_CPU, compile_program, extend_initrd, has_compiler
+from tests.guest.conftest import BOOT_TIMEOUT_S, StartGuest
 
 SOURCES: Final = sorted((Path(__file__).parent / "programs").glob("*.c"))
 PROGRAM_TIMEOUT_S: Final = 60

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S
 
 from manor.guests.default import DefaultGuest
 from manor.guests.init_script import PROMPT
 from manor.testing.guest_process import Boot, command
+from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S
 
 pytestmark = pytest.mark.timeout(240)
 

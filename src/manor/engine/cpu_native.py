@@ -36,8 +36,9 @@ from cython.cimports.manor.engine.cpu_native import (
     mmap,
     munmap,
 )
-from cython.cimports.manor.engine.env import Env
+from cython.cimports.manor.engine.env import TRACE_BLOCKS, Env
 from cython.cimports.manor.engine.host import atomic_exchange32, monotonic_ns
+from cython.cimports.manor.engine.inspect_native import trace_block
 from cython.cimports.manor.engine.interp_native import interpret
 from cython.cimports.manor.engine.isa.x86.bits import canonical
 from cython.cimports.manor.engine.isa.x86.debug_native import after_instruction, before_instruction, needs_single_step
@@ -153,7 +154,9 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
             env.fault = X_SHUTDOWN
         return cython.NULL
     t.count = optimize(t.out, t.count)
-    block = new_block(vm, t.count * cython.sizeof(Uop) if keep_uops(vm, flags) else 0)
+    interpreted: cython.bint = keep_uops(vm, flags)
+    copied: cython.bint = interpreted or env.trace & TRACE_BLOCKS != 0
+    block = new_block(vm, t.count * cython.sizeof(Uop) if copied else 0)
     if block == cython.NULL:
         unlock_cache(vm)
         env.fault = X_FLUSH
@@ -166,9 +169,9 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     block.uop_count = t.count
     block.exit_pc[0] = t.exit_pc[0]
     block.exit_pc[1] = t.exit_pc[1]
-    if keep_uops(vm, flags):
+    if copied:
         memcpy(block.uops, t.out, t.count * cython.sizeof(Uop))
-    elif emit_block(vm, block, t.out, t.count) != 0:
+    if not interpreted and emit_block(vm, block, t.out, t.count) != 0:
         unlock_cache(vm)
         env.fault = X_FLUSH
         return cython.NULL
@@ -184,6 +187,8 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     env.stats[S_UOPS] += block.uop_count
     env.stats[S_HOST_BYTES] += block.code_size
     env.stats[S_TRANSLATE_NS] += monotonic_ns() - started
+    if env.trace & TRACE_BLOCKS and not trace_block(env, block):
+        return cython.NULL
     return block
 
 

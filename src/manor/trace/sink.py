@@ -69,8 +69,15 @@ class TextSink:
 
     def emit(self, event: Event, values: tuple[object, ...]) -> None:
         now = self._clock.now_ns()
-        fields = " ".join(f"{name}={_text(value)}" for name, value in zip(event.fields, values, strict=True))
-        self._file.write(f"{now // SECOND}.{now % SECOND:09d} {event.name} {fields}\n")
+        pairs = list(zip(event.fields, values, strict=True))
+        fields = " ".join(f"{name}={_text(value)}" for name, value in pairs if not _is_block(value))
+        below = "".join(f"    {line}\n" for _, value in pairs if _is_block(value) for line in str(value).splitlines())
+        self._file.write(f"{now // SECOND}.{now % SECOND:09d} {event.name} {fields}\n{below}")
+
+
+def _is_block(value: object) -> bool:
+    """Text of several lines: written below its event, indented."""
+    return isinstance(value, str) and "\n" in value
 
 
 class JsonSink:

@@ -10,6 +10,7 @@ from typing import Final
 from manor.accel.api import ExitHandler, InterruptController
 from manor.accel.dbt import state as cpu_state
 from manor.accel.dbt.callbacks import Callbacks
+from manor.accel.dbt.peek import Peek
 from manor.base.exits import Exit, Fault, Halt, Kicked, Shutdown, WaitForSipi
 from manor.engine import env
 from manor.engine.load import create_engine
@@ -35,6 +36,7 @@ class DbtVcpu:
         self._vm = vm
         self._callbacks = callbacks
         self._cpu = vm.engine.cpus[index]
+        callbacks.read_string = Peek(vm.memory, self._fields()).string
         callbacks.tsc_offset = lambda: self._fields().get("tsc_offset")
         if index:
             self._fields().set("wait_sipi", 1, code="I")
@@ -141,7 +143,7 @@ class DbtVm:
     """accel.api.VmHandle on the engine."""
 
     def __init__(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> None:
-        self._memory = memory
+        self.memory = memory
         self._started_ns = time.monotonic_ns()
         callbacks = [Callbacks(handler, index) for index in range(cpus)]
         regions = [
@@ -166,7 +168,7 @@ class DbtVm:
         return total
 
     def close(self) -> None:
-        self._memory.on_write = None
+        self.memory.on_write = None
 
 
 class DbtAccel:

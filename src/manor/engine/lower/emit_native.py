@@ -148,7 +148,7 @@ cython.declare(
     TLB_MODE_SIZE=cython.int,
     TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
     FLAG_SHIFT=cython.int, SCRATCH=cython.int, NO_STENCIL=uint32_t, SLOW_PATHS=object,
-    MEMORY_KINDS=uint64_t, ACCESS_UPDATE=cython.int,
+    MEMORY_KINDS=uint64_t, jump_indirect_op=cython.int, ACCESS_UPDATE=cython.int,
     S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
 )  # fmt: skip
 ops = op_table()
@@ -181,7 +181,7 @@ def load_stencils(path) -> None:
 
     ValueError if it was made for another layout of env.
     """
-    global stencils, relocations, stencil_code, first_stencil, blob_memory, LARGEST
+    global stencils, relocations, stencil_code, first_stencil, blob_memory, jump_indirect_op, LARGEST
     with open(path, "rb") as file:
         data: bytes = file.read()
     header: cython.pointer(StencilHeader)
@@ -216,6 +216,9 @@ def load_stencils(path) -> None:
     index: cython.int
     for index in range(SPECIAL_COUNT):
         special[index] = first_stencil[(header.uops + index) * FORM_COUNT]
+    for index in range(header.uops):
+        if ops[index].kind == KIND_JUMP_INDIRECT:
+            jump_indirect_op = index
 
 
 def set_slow_paths(addresses) -> None:
@@ -1288,7 +1291,13 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
     for index in range(2):
         block.exit_patch[index] = e.exit_patch[index]
         block.exit_stub[index] = cython.NULL
-        if e.exit_patch[index] != cython.NULL:
+        if e.exit_patch[index] != cython.NULL and (block.exit_pc[index] ^ block.pc) >> 12:
+            # Another page may be mapped elsewhere when we come back: never linked, found through the jump cache.
+            set_jump(e.exit_patch[index], e.out)
+            block.exit_patch[index] = cython.NULL
+            put_constant(e, 0, cython.cast(int64_t, block.exit_pc[index]))
+            put(e, first(jump_indirect_op, FORM_RI))
+        elif e.exit_patch[index] != cython.NULL:
             set_jump(e.exit_patch[index], e.out)
             block.exit_stub[index] = executable_address(e, e.out)
             put_exit_stub(e, index)
