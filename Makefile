@@ -42,7 +42,7 @@ bench: setup-test
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 lint: setup-test
-	@$(BIN)/ruff check src tests setup.py
+	@$(BIN)/ruff check src tests benchmarks tools setup.py
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 

@@ -1,1 +1,1 @@
-"""Benchmarks: the same guest under Manor and under QEMU's translator, in one run, as ratios. See `python -m benchmarks -h`."""
+"""Benchmarks: the same guest under Manor and under QEMU's translator, in one run, as ratios."""

@@ -69,7 +69,7 @@ def main() -> int:
                     measured = (
                         measure_host(compiled, settings)
                         if column == "native"
-                        else measure_guest(runners[runners.index(column)], boots[column], settings)
+                        else measure_guest(*boots[column], settings)
                     )
                 except ManorError as error:
                     doubts.append(f"{column}: {error}")
@@ -79,8 +79,8 @@ def main() -> int:
                     if name in options.only:
                         samples[column].setdefault(name, []).append(value)
         print(file=sys.stderr)
-    for key, value in describe_machine().items():
-        print(f"{key}: {value}")
+    for key, text in describe_machine().items():
+        print(f"{key}: {text}")
     print(f"repetitions: {options.repetitions}; median (least to greatest); ratio: Manor through QEMU\n")
     print(table(samples, columns))
     for doubt in doubts:
@@ -88,10 +88,10 @@ def main() -> int:
     if options.json is not None:
         chosen = {"repetitions": options.repetitions, "seconds": options.seconds}
         options.json.write_text(json.dumps(as_json(samples, doubts, chosen), indent=1) + "\n")
-    return 0 if samples.get("manor", {"": []}) else 1
+    return 0 if samples.get("manor") else 1
 
 
-def prepare(directory: Path, runners: list[Runner]) -> tuple[dict[str, Boot], dict[str, Path]]:
+def prepare(directory: Path, runners: list[Runner]) -> tuple[dict[str, tuple[Runner, Boot]], dict[str, Path]]:
     """Compile the programs, put them into an initramfs, and say what each runner boots."""
     guest = default_guest(Silent())
     compiled = {row.name: compile_program(HERE / "programs" / f"{row.name}.c", directory) for row in rows.PROGRAMS}
@@ -99,9 +99,9 @@ def prepare(directory: Path, runners: list[Runner]) -> tuple[dict[str, Boot], di
     initrd = extend_initrd(guest.initrd, files, directory / "initrd.cpio")
     elf = directory / "vmlinux"
     elf.write_bytes(payload.decompress(bzimage.parse(guest.kernel.read_bytes()).payload))
-    boots: dict[str, Boot] = {}
+    boots: dict[str, tuple[Runner, Boot]] = {}
     for runner in runners:
-        boots[runner] = Boot(guest.kernel if runner == "qemu-q35" else elf, initrd, guest.cmdline)
+        boots[runner] = runner, Boot(guest.kernel if runner == "qemu-q35" else elf, initrd, guest.cmdline)
     return boots, compiled
 
 

@@ -24,7 +24,8 @@ def describe_machine() -> dict[str, str]:
     model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     try:
-        said = subprocess.run([QEMU, "--version"], capture_output=True, encoding="utf-8", check=False, timeout=30).stdout
+        done = subprocess.run([QEMU, "--version"], capture_output=True, encoding="utf-8", check=False, timeout=30)
+        said = done.stdout
     except OSError:
         said = "not installed\n"
     return {

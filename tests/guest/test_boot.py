@@ -64,7 +64,7 @@ def test_idle_guest_sleeps(vm_booted: Vm) -> None:
     assert time.process_time() - before < 1.0
 
 
-# --- by the command line, through pipes ---------------------------------------------------------------------------------
+# --- by the command line, through pipes ------------------------------------------------------------------------------
 
 
 def expect_answer(process: GuestProcess, line: str, answer: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import capstone  # type: ignore[import-untyped]
+import capstone
 
 from tests.oracle.generate import Case
 

@@ -88,8 +88,10 @@ def generate(out: Path) -> None:
     write_if_changed(out / "lower" / "ops.bin", blob.pack_ops())
     if not blob.is_current(out / "lower" / "stencils.bin"):
         # LLVM ends its process on an internal error; in one of its own the message stays readable.
-        code = f"from manor.engine.lower.blob import build_stencils; build_stencils({str(out / 'lower' / 'stencils.bin')!r})"
-        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        target = str(out / "lower" / "stencils.bin")
+        code = f"from manor.engine.lower.blob import build_stencils; build_stencils({target!r})"
+        path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | path)
 
 
 def compile_inplace(root: Path, names: list[str]) -> None:
@@ -104,9 +106,9 @@ def compile_inplace(root: Path, names: list[str]) -> None:
     modules = cythonize(extensions, build_dir=str(root.parent / "build" / "cython"), quiet=True, nthreads=2)
     distribution = Distribution({"name": "manor-native", "ext_modules": modules, "package_dir": {"": str(root)}})
     command = distribution.get_command_obj("build_ext")
-    command.inplace = True  # type: ignore[attr-defined]
-    command.parallel = 2  # type: ignore[attr-defined]
-    command.build_temp = str(root.parent / "build" / "temp")  # type: ignore[attr-defined]
+    command.inplace = True
+    command.parallel = 2
+    command.build_temp = str(root.parent / "build" / "temp")
     command.ensure_finalized()
     command.run()
 

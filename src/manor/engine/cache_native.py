@@ -8,7 +8,7 @@ changed under vm.lock only; `find_block` is called under it too.
 """
 
 import cython
-from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.manor.engine.cache_native import CodeCache, sched_yield

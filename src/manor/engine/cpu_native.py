@@ -9,8 +9,8 @@ alive through `memory`. Everything here runs without the GIL but for the calls t
 """
 
 import cython
-from cython.cimports.cpython.memoryview import PyMemoryView_FromMemory
 from cython.cimports.cpython.buffer import PyBUF_WRITE
+from cython.cimports.cpython.memoryview import PyMemoryView_FromMemory
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
@@ -18,8 +18,8 @@ from cython.cimports.manor.engine.cache_native import (
     code_written,
     create_cache,
     destroy_cache,
-    empty_cache,
     drop_block,
+    empty_cache,
     find_block,
     insert_block,
     lock_cache,
@@ -42,10 +42,10 @@ from cython.cimports.manor.engine.inspect_native import trace_block
 from cython.cimports.manor.engine.interp_native import interpret
 from cython.cimports.manor.engine.isa.x86.bits import canonical
 from cython.cimports.manor.engine.isa.x86.debug_native import after_instruction, before_instruction, needs_single_step
+from cython.cimports.manor.engine.isa.x86.descriptor_native import update_block_flags
 from cython.cimports.manor.engine.isa.x86.exception_native import deliver_event, service_events
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
 from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave, fxrstor_image, fxsave_image
-from cython.cimports.manor.engine.isa.x86.descriptor_native import update_block_flags
 from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
 from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
 from cython.cimports.manor.engine.lower.emit_native import (

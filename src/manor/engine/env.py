@@ -42,7 +42,7 @@ TEMPORARY_VREGS: Final = frozenset({*range(T0, T0 + TEMPORARIES), EA, EA2, SCRAT
 """Dead at the end of each guest instruction."""
 
 VREG_NAMES: Final[dict[int, str]] = (
-    dict(enumerate("rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()))
+    dict(enumerate(("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16)))))
     | {CC_OP: "cc_op", CC_DST: "cc_dst", CC_SRC: "cc_src", CC_SRC2: "cc_src2"}
     | {T0 + i: f"t{i}" for i in range(TEMPORARIES)}
     | {SEG_BASE + i: f"{s}_base" for i, s in enumerate(("es", "cs", "ss", "ds", "fs", "gs"))}

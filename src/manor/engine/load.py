@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +41,7 @@ def load() -> None:
 
 
 def create_engine(
-    regions: list[tuple[int, int, int, bool]], callbacks: list[Any], memory: object, interpret: bool = False
+    regions: Sequence[tuple[int, int, int, bool]], callbacks: Sequence[Any], memory: object, interpret: bool = False
 ) -> cpu_native.EngineVm:
     """An engine for one VM; see `cpu_native.EngineVm`."""
     load()

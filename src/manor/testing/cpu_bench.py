@@ -84,7 +84,7 @@ def descriptor(base: int, limit: int, access: int, flags: int) -> int:
     )  # fmt: skip
 
 
-class CpuBench(Bench):  # type: ignore[misc]
+class CpuBench(Bench):
     """A vCPU over 4 MiB of RAM at 0; everything above is device space."""
 
     helpers: dict[str, int]

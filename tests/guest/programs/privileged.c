@@ -96,7 +96,7 @@ int main(void)
     __asm__ volatile("verr %2\n\tsetz %0\n\tverw %2\n\tsetz %1" : "=q"(readable), "=q"(writable) : "r"(selector) : "cc");
     __asm__ volatile("lsl %1, %0" : "+r"(limit) : "r"((u32)selector) : "cc");
     __asm__ volatile("lar %1, %0" : "+r"(rights) : "r"((u32)selector) : "cc");
-    printf("cs %x ss %x verr %d verw %d lsl %x lar %x\n", cs, ss, readable, writable, limit, rights & 0xFEFF00);
+    printf("cs %x ss %x verr %d verw %d lsl %x lar %x\n", cs, ss, readable, writable, limit, rights & 0xF0FF00);
     selector = 0x10;
     __asm__ volatile("verr %1\n\tsetz %0" : "=q"(readable) : "r"(selector) : "cc");
     printf("kernel segment verr %d\n", readable);

@@ -46,7 +46,7 @@ def kernel(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manor(kernel: Path) -> Callable[..., subprocess.Popen[bytes]]:
+def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start `manor run` in a process of its own with a program of manor.testing.guest_programs as the guest."""
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -65,7 +65,7 @@ def manor(kernel: Path) -> Callable[..., subprocess.Popen[bytes]]:
         processes.append(process)
         return process
 
-    yield start  # type: ignore[misc]
+    yield start
     for process in processes:
         if process.poll() is None:
             process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,8 @@ def test_names_stay_inside(cache: Cache, name: str) -> None:
 def test_root_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = Cache(tmp_path / "file")
-    for action in (lambda: cache.store("x", b""), lambda: cache.find("x")):
+    actions: tuple[Callable[[], object], ...] = (lambda: cache.store("x", b""), lambda: cache.find("x"))
+    for action in actions:
         with pytest.raises(HostError, match="XDG_CACHE_HOME"):
             action()
     with pytest.raises(HostError, match="cannot write the cache"), cache.lock():

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# ruff: noqa: F821  (C arrays are declared by annotation)
+
 """Turn the uops of a block into host code by copying stencils.
 
 Virtual registers live in slots (host registers) within a block: loaded when first read, written back at the

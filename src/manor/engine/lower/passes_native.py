@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# ruff: noqa: F821  (C arrays are declared by annotation)
+
 """Passes over the uops of one block, before they are interpreted or turned into host code.
 
 Copies are propagated, then what nobody reads is dropped. The state stays precise: whatever may leave the

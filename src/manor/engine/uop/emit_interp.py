@@ -14,6 +14,7 @@ from manor.engine.env import MMU_MODES, TLB_ENTRIES
 from manor.engine.uop.interp_vector import render_vector
 from manor.engine.uop.ops import Kind, Op
 from manor.engine.uop.table import OPS
+from manor.engine.uop.vector_ops import VectorOp
 
 _SIGNED: Final = {8: "int8_t", 16: "int16_t", 32: "int32_t", 64: "int64_t"}
 _RELATION: Final = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -220,6 +221,7 @@ def _cmpxchg(op: Op) -> list[str]:
 
 
 def _vector(op: Op) -> list[str]:
+    assert isinstance(op, VectorOp)
     lines = [f"x{name} = vector_cell(env, u.{name})" for name in "dab" if getattr(op, name) == "x"]
     lines += [f"r{name} = r[u.{name}]" for name in "ab" if getattr(op, name) == "r"]
     if op.d == "r":

@@ -59,7 +59,7 @@ class _World:
         return address
 
 
-class Box(sandbox_native.Sandbox):  # type: ignore[misc]
+class Box(sandbox_native.Sandbox):
     """The sandbox, and knobs of the Python slow paths."""
 
     world: _World

@@ -216,7 +216,10 @@ def test_exit_displacements_are_aligned(box: Box) -> None:
     """Linking is one store that no vCPU may see half done."""
     for length in range(12):
         filler = [("add64i", v % 8, v % 8, 0, 3) for v in range(length)] + [("mov", 9, 1, 0, 0)] * (length % 3)
-        for terminal in (("br_eq64", 0, 1, 2, 0), ("br_ne8i", 0, 1, 0, 3), ("jump", 0, 0, 0, 0)):
+        terminals: tuple[tuple[str, int, int, int, int], ...] = (
+            ("br_eq64", 0, 1, 2, 0), ("br_ne8i", 0, 1, 0, 3), ("jump", 0, 0, 0, 0),
+        )  # fmt: skip
+        for terminal in terminals:
             number = box.block([*filler, terminal])
             for slot in range(2 if terminal[0] != "jump" else 1):
                 assert box.exit_place(number, slot) % 4 == 0

@@ -6,7 +6,7 @@ Flag definitions: SDM volume 1, 3.4.3.1, and the "Flags Affected" of each instru
 """
 
 import cython
-from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.manor.engine.env import Env
 
 from manor.engine import env as _env

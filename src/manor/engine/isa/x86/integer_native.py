@@ -13,12 +13,13 @@ from cython.cimports.libc.stdint import (
     int32_t,
     int64_t,
     uint8_t,
-    uint16_t,
     uint32_t,
     uint64_t,
 )
 from cython.cimports.libc.string import memcpy, memmove, memset
+from cython.cimports.manor.engine.cache_native import sched_yield
 from cython.cimports.manor.engine.env import Env
+from cython.cimports.manor.engine.host import atomic_cas64, atomic_store64
 from cython.cimports.manor.engine.isa.x86.exception_native import raise_exception
 from cython.cimports.manor.engine.isa.x86.flags_native import (
     compute_eflags,
@@ -35,8 +36,6 @@ from cython.cimports.manor.engine.isa.x86.integer_native import (
     int128_t,
     uint128_t,
 )
-from cython.cimports.manor.engine.cache_native import sched_yield
-from cython.cimports.manor.engine.host import atomic_cas64, atomic_store64
 from cython.cimports.manor.engine.softmmu_native import (
     load_slow,
     mode_read,

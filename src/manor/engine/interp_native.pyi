@@ -1,0 +1,3 @@
+"""What Python sees of interp_native. Kept by hand; a test compares it with the built module."""
+
+def set_helper(number: int, address: int) -> None: ...
