@@ -11,6 +11,7 @@ import os
 import pytest
 
 from tests.oracle.cases import GROUPS
+from tests.oracle.deviations import explained
 from tests.oracle.generate import BLOCK_GROUPS, blocks, singles
 from tests.oracle.host import HostExecutor
 from tests.oracle.report import judge
@@ -30,11 +31,11 @@ def engine() -> Executor:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_single_instructions(group: str, engine: Executor) -> None:
-    report = judge(singles(group, COUNT, SEED), HostExecutor(), engine)
+    report = judge(singles(group, COUNT, SEED), HostExecutor(), engine, explain=explained)
     assert not report.failed, f"seed {SEED}: {report.text(details=5)}"
 
 
 @pytest.mark.parametrize("kind", BLOCK_GROUPS)
 def test_blocks(kind: str, engine: Executor) -> None:
-    report = judge(blocks(kind, 40 * COUNT, SEED), HostExecutor(), engine)
+    report = judge(blocks(kind, 40 * COUNT, SEED), HostExecutor(), engine, explain=explained)
     assert not report.failed, f"seed {SEED}: {report.text(details=2)}"

@@ -21,6 +21,9 @@ from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S
 
 pytestmark = pytest.mark.timeout(240)
 
+SHELL = f"{PROMPT}~#"
+"""The prompt as it is shown: `manor:` alone also begins the command's own messages, which share the terminal."""
+
 
 class Terminal:
     """A pseudo terminal with `manor run` in it."""
@@ -91,13 +94,13 @@ def test_ctrl_bracket_leaves_and_the_terminal_is_as_before(terminal: Terminal) -
 
 
 def test_keys_go_to_the_guest(terminal: Terminal) -> None:
-    terminal.wait_for(PROMPT, BOOT_TIMEOUT_S)
+    terminal.wait_for(SHELL, BOOT_TIMEOUT_S)
     # Ctrl-C is the guest's: it ends the guest's program, not this one.
     terminal.send("sleep 1000\r")
     terminal.wait_for("sleep 1000", STEP_TIMEOUT_S)
     time.sleep(0.5)
     terminal.send("\x03")
-    terminal.wait_for(PROMPT, STEP_TIMEOUT_S)
+    terminal.wait_for(SHELL, STEP_TIMEOUT_S)
     terminal.send("echo $((40 + 2))\r")
     terminal.wait_for("\n42\r\n", STEP_TIMEOUT_S)
     terminal.send("exit\r")
@@ -106,7 +109,7 @@ def test_keys_go_to_the_guest(terminal: Terminal) -> None:
 
 
 def test_window_size_is_passed_on_when_it_changes(terminal: Terminal) -> None:
-    terminal.wait_for(PROMPT, BOOT_TIMEOUT_S)
+    terminal.wait_for(SHELL, BOOT_TIMEOUT_S)
     terminal.send("stty -F /dev/hvc0 size\r")
     terminal.wait_for("\n30 100\r\n", STEP_TIMEOUT_S)
     terminal.resize(81, 26)

@@ -21,8 +21,9 @@ class EngineExecutor:
         vm = self._vm
         start = state.rip & -PAGE
         wanted = {page: page not in state.read_only for page in state.memory}
-        wanted |= {start + i * PAGE: True for i in range(CODE_PAGES)}
-        vm.map_exactly(wanted)
+        code_pages = range(start, start + CODE_PAGES * PAGE, PAGE)
+        wanted |= dict.fromkeys(code_pages, True)
+        vm.map_exactly(wanted, code_pages)
         for page, data in state.memory.items():
             vm.write(page, bytes(data))
         vm.write(start, b"\xcc" * (CODE_PAGES * PAGE))

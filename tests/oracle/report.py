@@ -85,8 +85,12 @@ def judge(
     subject: Runs,
     skip: Callable[[Case, MachineState], str | None] = lambda case, expected: None,
     undefined: Callable[[Case], Undefined] = lambda case: case.undefined,
+    explain: Callable[[Case, MachineState, MachineState], str | None] = lambda case, expected, got: None,
 ) -> Report:
-    """Compare the subject with the oracle on every case."""
+    """Compare the subject with the oracle on every case.
+
+    skip: why a case is not compared. explain: why a difference is no failure. Both are counted in `skipped`.
+    """
     report = Report()
     iterator = iter(cases)
     while batch := list(islice(iterator, _BATCH)):
@@ -101,7 +105,10 @@ def judge(
             report.cases += 1
             entry.cases += 1
             differences = compare(want, got, undefined(case))
-            if differences:
+            reason = explain(case, want, got) if differences else None
+            if reason is not None:
+                report.skipped[reason] = report.skipped.get(reason, 0) + 1
+            elif differences:
                 entry.failed += 1
                 if entry.first is None:
                     entry.first, entry.differences = case, differences

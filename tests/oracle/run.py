@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from tests.oracle import generate
 from tests.oracle.cases import GROUPS
+from tests.oracle.deviations import explained
 from tests.oracle.generate import BLOCK_GROUPS, Case
 from tests.oracle.host import HostExecutor
 from tests.oracle.report import Runs, describe, judge
@@ -30,6 +31,10 @@ def _subject(name: str) -> Runs:
 
 
 def _no_exclusion(case: Case, expected: MachineState) -> str | None:
+    return None
+
+
+def _no_deviation(case: Case, host: MachineState, ours: MachineState) -> str | None:
     return None
 
 
@@ -52,15 +57,15 @@ def main() -> int:
     parser.add_argument("--subject", choices=("engine", "unicorn"), default="engine")
     arguments = parser.parse_args()
     subject = _subject(arguments.subject)
-    skip, undefined = _no_exclusion, _as_the_manual_says
+    skip, undefined, explain = _no_exclusion, _as_the_manual_says, explained
     if arguments.subject == "unicorn":
         from tests.oracle.unicorn_oracle import excluded, relaxed
 
-        skip, undefined = excluded, relaxed
+        skip, undefined, explain = excluded, relaxed, _no_deviation
     failed = 0
     for name, cases in _selected(arguments):
         started = time.monotonic()
-        report = judge(cases, HostExecutor(), subject, skip, undefined)
+        report = judge(cases, HostExecutor(), subject, skip, undefined, explain)
         print(f"{name} (seed {arguments.seed}, {time.monotonic() - started:.1f} s): {report.text(arguments.details)}")
         failed += report.failed
     return 1 if failed else 0

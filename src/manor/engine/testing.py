@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -151,16 +152,17 @@ class MicroVm:
         self.pages[page] = gpa
         return gpa
 
-    def map_exactly(self, wanted: dict[int, bool]) -> None:
-        """Map these pages (address -> writable) and no others; physical pages are reused."""
+    def map_exactly(self, wanted: dict[int, bool], executable: Container[int] | None = None) -> None:
+        """Map these pages (address -> writable) and no others; physical pages are reused.
+
+        executable: the pages that may be executed; None for all.
+        """
         for page in [page for page in self.pages if page not in wanted and page != TABLES]:
             struct.pack_into("<Q", self.memory, self._leaf(page), 0)
         for page, writable in wanted.items():
-            gpa = self.pages.get(page)
-            if gpa is None:
-                self.map(page, writable)
-            else:
-                struct.pack_into("<Q", self.memory, self._leaf(page), gpa | 5 | 2 * writable)
+            no_execute = executable is not None and page not in executable
+            entry = self.map(page) | 5 | 2 * writable | no_execute << 63
+            struct.pack_into("<Q", self.memory, self._leaf(page), entry)
         self.cpu.changed()
 
     def _leaf(self, page: int) -> int:

@@ -46,7 +46,17 @@ def describe(cpus: int) -> AcpiSpec:
 
 
 def write_tables(memory: GuestMemory, cpus: int) -> int:
-    """Write the ACPI tables into `memory`; returns the address of the RSDP."""
+    """Write the ACPI tables and the reset vector into `memory`; returns the address of the RSDP."""
     tables = build_tables(describe(cpus), layout.ACPI_TABLES, layout.ACPI_TABLES_SIZE)
     memory.write(layout.ACPI_TABLES, tables)
+    memory.write(layout.RESET_VECTOR, RESET_STUB)
     return layout.ACPI_TABLES
+
+
+RESET_STUB: Final = (
+    b"\xb0" + bytes([RESET_VALUE])  # mov al, RESET_VALUE
+    + b"\xba" + int(layout.ACPI_RESET).to_bytes(2, "little")  # mov dx, ACPI_RESET
+    + b"\xee\xf4\xeb\xfd"  # out dx, al; hlt; jmp to the hlt
+)  # fmt: skip
+"""16-bit code where a PC's firmware starts. Without an EFI, Linux on hardware-reduced ACPI reboots by
+jumping there in real mode; a machine without firmware must answer."""

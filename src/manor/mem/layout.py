@@ -23,7 +23,7 @@ tables."""
 ACPI_TABLES: Final = Gpa(0xE0000)
 """RSDP and tables. Source: ACPI 6.5, 5.2.5.1: the RSDP is searched in 0xE0000 to 0xFFFFF on 16-byte
 boundaries."""
-ACPI_TABLES_SIZE: Final = 128 * KiB
+ACPI_TABLES_SIZE: Final = 127 * KiB
 
 LOW_RAM_END: Final = Gpa(0xC000_0000)
 """RAM below 4 GiB stops here: the last GiB is for 32-bit device windows."""
@@ -63,6 +63,8 @@ COM1_SIZE: Final = 8
 ACPI_SLEEP_CONTROL: Final = Port(0x600)
 """Our choice; announced in the FADT. ACPI 6.5, 4.8.3.7."""
 ACPI_SLEEP_STATUS: Final = Port(0x601)
+RESET_VECTOR: Final = Gpa(0xFFFF0)
+"""F000:FFF0, where the processor of a PC goes after RESET. SDM volume 3, 9.1.4."""
 ACPI_RESET: Final = Port(0x602)
 """Our choice; announced in the FADT as RESET_REG. ACPI 6.5, 4.8.3.6."""
 PCI_CONFIG: Final = Port(0xCF8)

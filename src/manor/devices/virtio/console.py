@@ -179,6 +179,11 @@ class VirtioConsole(VirtioDevice):
     def _uses_multiport(self) -> bool:
         return self.has_feature(VIRTIO_CONSOLE_F_MULTIPORT)
 
+    def on_driver_ok(self) -> None:
+        # A driver without multiport looks at the size only when told that it changed.
+        if (self.columns or self.rows) and not self._uses_multiport:
+            self.change_config()
+
     def on_reset(self) -> None:
         self._control_ready = False
         self._outbox.clear()

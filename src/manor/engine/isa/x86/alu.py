@@ -292,8 +292,9 @@ def cmpxchg(c: Builder, dst: Operand, src: Operand) -> None:
     equal = c.op(f"set_eq{width}_", expected, old)
     c.flags("SUB", expected, old)
     if not dst.memory:
-        value = c.mov(old)
-        c.emit("selnz", value, new, equal)
+        # A destination that is not equal is not written: the upper half of a 32-bit one stays too.
+        value = c.mov(dst.code if width == 32 else old)
+        c.emit("selnz", value, c.zext(new, 32, c.temp()) if width == 32 else new, equal)
     if width == 32:
         # A successful compare leaves the upper half of RAX alone.
         accumulator = c.mov(old)
@@ -305,7 +306,7 @@ def cmpxchg(c: Builder, dst: Operand, src: Operand) -> None:
         c.op(f"insert{width}", RAX, old, RAX)
     if not dst.memory:
         if width == 32:
-            c.op("zext32", value, d=dst.code)
+            c.mov(value, dst.code)
         else:
             c.write(dst, value)
 
