@@ -37,7 +37,7 @@ from cython.cimports.manor.engine.cpu_native import (
     munmap,
 )
 from cython.cimports.manor.engine.env import TRACE_BLOCKS, Env
-from cython.cimports.manor.engine.host import atomic_exchange32, monotonic_ns
+from cython.cimports.manor.engine.host import atomic_exchange32, fence, monotonic_ns
 from cython.cimports.manor.engine.inspect_native import trace_block
 from cython.cimports.manor.engine.interp_native import interpret
 from cython.cimports.manor.engine.isa.x86.bits import canonical
@@ -68,7 +68,7 @@ from manor.engine import env as _env
 cython.declare(
     JUMP_MASK=uint64_t, KEY_SHIFT=cython.int, F_ONE_INSN=uint32_t, F_CODE64=uint32_t,
     X_EXCEPTION=cython.int, X_RETRY=cython.int, X_ONE_INSN=cython.int, X_HALT=cython.int, X_SHUTDOWN=cython.int,
-    X_HOST=cython.int, X_FLUSH=cython.int, S_BLOCKS=cython.int, S_INSNS=cython.int, S_UOPS=cython.int,
+    X_HOST=cython.int, X_FLUSH=cython.int, U_INIT=int32_t, U_SIPI=int32_t, U_VECTOR=int32_t, S_BLOCKS=cython.int, S_INSNS=cython.int, S_UOPS=cython.int,
     S_TRANSLATE_NS=cython.int, S_HOST_BYTES=cython.int, CODE_SIZE=uint64_t, S_DISPATCHES=cython.int, S_HALTS=cython.int, R_IF=uint64_t, R_TF=uint64_t,
 )  # fmt: skip
 JUMP_MASK = _env.JUMP_CACHE_ENTRIES - 1
@@ -82,6 +82,9 @@ X_HALT = _env.FAULT_HALT
 X_SHUTDOWN = _env.FAULT_SHUTDOWN
 X_HOST = _env.FAULT_HOST
 X_FLUSH = _env.FAULT_FLUSH
+U_INIT = _env.STARTUP_INIT
+U_SIPI = _env.STARTUP_SIPI
+U_VECTOR = _env.STARTUP_VECTOR
 S_BLOCKS = _env.STATS.index("blocks_translated")
 S_INSNS = _env.STATS.index("insns_translated")
 S_UOPS = _env.STATS.index("uops_translated")
@@ -146,13 +149,19 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     if not vm.page_code[page]:
         vm.page_code[page] = 1
         protect_code_page(vm, gpa)
-    t.out = cython.address(scratch.uops[0])
-    size = translate(vm, env, env.rip, linear, gpa, flags, t)
-    if size < 0:
-        unlock_cache(vm)
-        if env.fault == 0:
-            env.fault = X_SHUTDOWN
-        return cython.NULL
+    while True:
+        t.out = cython.address(scratch.uops[0])
+        size = translate(vm, env, env.rip, linear, gpa, flags, t)
+        if size < 0:
+            unlock_cache(vm)
+            if env.fault == 0:
+                env.fault = X_SHUTDOWN
+            return cython.NULL
+        if not size & (1 << 30) or vm.page_code[t.imm2 >> 12]:
+            break
+        # It goes on in a page that was not protected when its bytes were read: read them again.
+        vm.page_code[t.imm2 >> 12] = 1
+        protect_code_page(vm, t.imm2)
     t.count = optimize(t.out, t.count)
     interpreted: cython.bint = keep_uops(vm, flags)
     copied: cython.bint = interpreted or env.trace & TRACE_BLOCKS != 0
@@ -177,9 +186,6 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
         return cython.NULL
     if size & (1 << 30):
         block.gpa2 = t.imm2
-        if not vm.page_code[block.gpa2 >> 12]:
-            vm.page_code[block.gpa2 >> 12] = 1
-            protect_code_page(vm, block.gpa2)
     insert_block(vm, block)
     unlock_cache(vm)
     env.stats[S_BLOCKS] += 1
@@ -258,6 +264,7 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
         code = block.code
         entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, code))
         entry[0] = key
+        fence()  # whoever drops the block sees our entry, or we see that it is dropped
         if not block.valid:
             entry[0] = NO_PAGE
     left = run_code(env, code)
@@ -291,24 +298,21 @@ def run_one(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cytho
 @cython.exceptval(check=False)
 def take_events(env: cython.pointer(Env)) -> cython.int:
     """At an instruction boundary with env.interrupt set. Returns a halt reason or HALT_NONE."""
-    vector: int32_t
+    startup: int32_t
     atomic_exchange32(cython.address(env.interrupt), 0)
     if atomic_exchange32(cython.address(env.tlb_flush_pending), 0):
         tlb_flush(env, 0)
-    if atomic_exchange32(cython.address(env.init_pending), 0):
+    startup = atomic_exchange32(cython.address(env.startup_pending), 0)
+    if startup & U_INIT:
         reset_cpu(env, 1)
         env.halted = 0
         env.wait_sipi = 1
-    if env.wait_sipi:
-        vector = atomic_exchange32(cython.address(env.sipi_pending), 0)
-        if vector:
-            env.wait_sipi = 0
-            env.seg_selector[1] = (vector - 1) << 8
-            env.seg_base[1] = (vector - 1) << 12
-            env.rip = 0
-            update_block_flags(env)
-    else:
-        env.sipi_pending = 0
+    if startup & U_SIPI and env.wait_sipi:
+        env.wait_sipi = 0
+        env.seg_selector[1] = (startup & U_VECTOR) << 8
+        env.seg_base[1] = (startup & U_VECTOR) << 12
+        env.rip = 0
+        update_block_flags(env)
     if atomic_exchange32(cython.address(env.kick_pending), 0):
         return 1  # HALT_KICKED
     return 0
@@ -423,10 +427,13 @@ class EngineVm:
                 code_written(self.vm, cython.NULL, start, count)
 
     def empty_cache(self) -> None:
-        """Drop all translations. No vCPU of this VM may be inside `run`."""
-        empty_cache(self.vm)
-        if self.vm.emitter != cython.NULL:
-            reset_emitter(self.vm)
+        """Drop all translations. No vCPU of this VM may be inside `run`; devices may write memory."""
+        with cython.nogil:
+            lock_cache(self.vm)
+            empty_cache(self.vm)
+            if self.vm.emitter != cython.NULL:
+                reset_emitter(self.vm)
+            unlock_cache(self.vm)
 
 
 @cython.cclass
@@ -528,34 +535,39 @@ class Cpu:
         update_block_flags(self.env)
 
     # ------------------------------------------------------------------ events; any thread
+    # First the event, then `interrupt`: the run loop clears `interrupt` before it looks for events.
     def interrupt_pending(self, pending: bool) -> None:
-        self.env.irq_pending = 1 if pending else 0
+        atomic_exchange32(cython.address(self.env.irq_pending), 1 if pending else 0)
         if pending:
-            self.env.interrupt = 1
+            atomic_exchange32(cython.address(self.env.interrupt), 1)
 
     def nmi(self) -> None:
-        self.env.nmi_pending = 1
-        self.env.interrupt = 1
+        atomic_exchange32(cython.address(self.env.nmi_pending), 1)
+        atomic_exchange32(cython.address(self.env.interrupt), 1)
 
     def init(self) -> None:
-        self.env.init_pending = 1
-        self.env.interrupt = 1
+        """INIT. As `sipi`, not at the same time as another call of either."""
+        atomic_exchange32(cython.address(self.env.startup_pending), U_INIT)
+        atomic_exchange32(cython.address(self.env.interrupt), 1)
 
     def sipi(self, vector: int) -> None:
-        self.env.sipi_pending = (vector & 0xFF) + 1
-        self.env.interrupt = 1
+        """A start-up IPI; has no effect unless the vCPU waits for one, or has an INIT before it."""
+        # If the vCPU takes the INIT between this load and the store it resets a second time: no harm.
+        before: int32_t = self.env.startup_pending & U_INIT
+        atomic_exchange32(cython.address(self.env.startup_pending), before | U_SIPI | (vector & U_VECTOR))
+        atomic_exchange32(cython.address(self.env.interrupt), 1)
 
     def kick(self) -> None:
-        self.env.kick_pending = 1
-        self.env.interrupt = 1
+        atomic_exchange32(cython.address(self.env.kick_pending), 1)
+        atomic_exchange32(cython.address(self.env.interrupt), 1)
 
     def has_work(self) -> bool:
         """Whether `run` would do anything but report that the vCPU waits."""
         env: cython.pointer(Env) = self.env
-        if env.kick_pending or env.init_pending:
+        if env.kick_pending or env.startup_pending & U_INIT:
             return True
         if env.wait_sipi:
-            return env.sipi_pending != 0
+            return env.startup_pending != 0
         if not env.halted:
             return True
         return bool(env.nmi_pending and not env.nmi_blocked) or bool(env.irq_pending and env.rflags & R_IF)

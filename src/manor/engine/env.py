@@ -95,6 +95,12 @@ FAULT_FLUSH: Final = 7
 FAULT_HOST: Final = 6
 """A callback raised a Python exception; it is kept beside the callbacks object."""
 
+# ------------------------------------------------------------------ env.startup_pending
+STARTUP_VECTOR: Final = 0xFF
+STARTUP_SIPI: Final = 0x100
+STARTUP_INIT: Final = 0x200
+"""The INIT is older than the SIPI beside it: a newer INIT takes an unused SIPI away."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnvField:
@@ -154,8 +160,8 @@ FIELDS: Final[tuple[EnvField, ...]] = (
     # pending events, written by other threads
     _f("int32_t", "irq_pending", 0, "interrupt controller has a deliverable interrupt"),
     _f("int32_t", "nmi_pending", 0, ""),
-    _f("int32_t", "init_pending", 0, ""),
-    _f("int32_t", "sipi_pending", 0, "vector + 1 of a start-up IPI"),
+    _f("int32_t", "startup_pending", 0, "STARTUP_INIT, then STARTUP_SIPI | vector: in one cell, so that their order is kept"),
+    _f("uint32_t", "pauses", 0, "PAUSE instructions executed: every so many the host's processor is offered to others"),
     _f("int32_t", "kick_pending", 0, "leave run() with Kicked"),
     _f("int32_t", "tlb_flush_pending", 0, "another thread asks for a full TLB flush"),
     _f("uint32_t", "nmi_blocked", 0, "between NMI delivery and IRET"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from manor.accel.api import Accel, Vcpu
@@ -32,7 +32,7 @@ from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.machine.allocator import SlotAllocator
 from manor.machine.cpu_lines import VcpuLines
-from manor.machine.firmware import write_tables
+from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.pc import Backpressure, Machine, PcExits
 from manor.mem import layout
 from manor.mem.guest_memory import GuestMemory, Region
@@ -86,7 +86,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
     _plug(pci, [console, rng])
     for vcpu in vm.vcpus:
-        vcpu.set_state(booted.state if vcpu.index == 0 else CpuState(runnable=False))
+        state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
+        vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
     return Machine(
         memory=memory,
         pio=pio,

@@ -53,6 +53,11 @@ def write_tables(memory: GuestMemory, cpus: int) -> int:
     return layout.ACPI_TABLES
 
 
+IA32_MTRR_DEF_TYPE: Final = 0x2FF
+FIRMWARE_MSRS: Final = {IA32_MTRR_DEF_TYPE: 1 << 11 | 6}
+"""What firmware sets in every vCPU: MTRRs enabled, all memory write-back; without it Linux leaves the PAT unused.
+Source: SDM volume 3, 11.11.2.1."""
+
 RESET_STUB: Final = (
     b"\xb0" + bytes([RESET_VALUE])  # mov al, RESET_VALUE
     + b"\xba" + int(layout.ACPI_RESET).to_bytes(2, "little")  # mov dx, ACPI_RESET

@@ -27,14 +27,14 @@ OTHER_NAMES = {
     "fndisi": {"fdisi8087_nop"}, "fnsetpm": {"fsetpm"}, "fwait": {"wait"}, "repne movsd": {"movsd"},
     "popad": {"popal"}, "pushad": {"pushal"}, "popa": {"popaw"}, "pusha": {"pushaw"},
     "nop": {"bndstx", "bndldx", "bndmov", "bndmk", "bndcl", "bndcu", "bndcn", "cldemote", "xchg"},
-    "prefetch": {"prefetchwt1"}, "clflush": {"clflushopt"},
+    "pause": {"xchg"}, "prefetch": {"prefetchwt1"}, "clflush": {"clflushopt"},
 }  # fmt: skip
 """Ours -> capstone's: synonyms, and instructions of later processors that x86-64-v2 takes for others."""
 UNKNOWN_TO_CAPSTONE = {
     "nop": "0F 0D with a register", "prefetch": "0F 0D /2 to /7", "fcom": "undocumented alias DC D0",
     "fcomp": "undocumented alias DC D8, DE D0", "fxch": "undocumented aliases", "fstp": "undocumented aliases",
     "lfence": "ModRM.rm other than 0", "mfence": "as lfence", "sfence": "as lfence",
-    "movsxd": "without REX.W", "pinsrb": "66 with 67", "prefetchw": "in 32-bit mode",
+    "pause": "with 67", "movsxd": "without REX.W", "pinsrb": "66 with 67", "prefetchw": "in 32-bit mode",
 }  # fmt: skip
 
 

@@ -317,6 +317,8 @@ class LocalApic(Device):
     def set_tsc_offset(self, offset: int) -> None:
         """What the vCPU adds to the host-derived time-stamp counter; a pending TSC deadline moves with it."""
         with self._lock:
+            if offset == self._timer.tsc_offset:
+                return
             self._timer.tsc_offset = offset
             self._timer.rearm()
             self._expire_timer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from manor.engine.env import CC_DST, CC_SRC, CC_SRC2, RAX, RDX
 from manor.engine.isa.x86.declare import Body, declare, insn
-from manor.engine.isa.x86.template import ACCESS_UPDATE, EABASE, IMM_DISP, IMM_IMM, Builder, Imm, Operand
+from manor.engine.isa.x86.template import ACCESS_EA, ACCESS_UPDATE, EABASE, IMM_DISP, IMM_IMM, Builder, Imm, Operand
 
 
 def _register(c: Builder, value: int | Imm) -> int:
@@ -26,7 +26,7 @@ def _finish(c: Builder, dst: Operand, result: int, kind: str, cc_dst: int, cc_sr
 def _locked_old(c: Builder, operation: str, dst: Operand, operand: int) -> int:
     """Atomic read-modify-write of the memory operand; returns the old value."""
     old = c.temp()
-    c.emit(f"rmw_{operation}{dst.width}", old, c.address(), operand)
+    c.emit(f"rmw_{operation}{dst.width}", old, c.address(), operand, x=ACCESS_EA)
     return old
 
 
@@ -285,16 +285,17 @@ def cmpxchg(c: Builder, dst: Operand, src: Operand) -> None:
         # Also without LOCK the destination is always written, so one atomic form serves both.
         old = c.zext(RAX, width, c.temp())
         expected = c.mov(old)
-        c.emit(f"cmpxchg{width}", old, c.address(), new)
+        c.emit(f"cmpxchg{width}", old, c.address(), new, x=ACCESS_EA)
     else:
         old = c.zext(_register(c, c.read(dst, update=True)), width, c.temp())
         expected = c.zext(RAX, width, c.temp())
     equal = c.op(f"set_eq{width}_", expected, old)
     c.flags("SUB", expected, old)
     if not dst.memory:
-        # A destination that is not equal is not written: the upper half of a 32-bit one stays too.
+        # The register is written only if equal: at 32 bits its upper half shows the difference.
         value = c.mov(dst.code if width == 32 else old)
-        c.emit("selnz", value, c.zext(new, 32, c.temp()) if width == 32 else new, equal)
+        full = c.op("zext32", new) if width == 32 else new
+        c.emit("selnz", value, full, equal)
     if width == 32:
         # A successful compare leaves the upper half of RAX alone.
         accumulator = c.mov(old)
@@ -464,7 +465,7 @@ def _bit_operation(operation: str) -> Body:
                 displacement = c.const(0)
             if not c.locked:
                 value = c.temp()
-                c.emit(f"ld{width}", value, address, imm=displacement, x=ACCESS_UPDATE if operation else 0)
+                c.emit(f"ld{width}", value, address, imm=displacement, x=ACCESS_EA | (ACCESS_UPDATE if operation else 0))
         else:
             value = _register(c, c.read(dst, update=True))
         if c.locked:
@@ -475,7 +476,7 @@ def _bit_operation(operation: str) -> Body:
             if src.spec.kind != "G":
                 address = c.address()
             value = c.temp()
-            c.emit(f"rmw_{operation}{width}", value, address, mask)
+            c.emit(f"rmw_{operation}{width}", value, address, mask, x=ACCESS_EA)
         selected = c.op("shr64", value, index)
         c.op("and64", selected, c.const(1), selected)
         result = None
@@ -486,7 +487,7 @@ def _bit_operation(operation: str) -> Body:
                 c.op("not64", mask, d=mask)
             result = c.op(f"{operation}64", value, mask, d=mask)
             if dst.memory:
-                c.emit(f"st{width}", a=address, b=result, imm=displacement)
+                c.emit(f"st{width}", a=address, b=result, imm=displacement, x=ACCESS_EA)
         flags = c.eflags()
         c.op("and64", flags, c.const(~1), flags)
         c.set_eflags(c.op("or64", flags, selected, flags))

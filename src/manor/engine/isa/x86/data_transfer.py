@@ -236,4 +236,12 @@ for _opcode in (0x18, 0x19, 0x1A, 0x1B, 0x1C, 0x1D, 0x1E):
 declare("nop", "0F 0D Ev", _nop)
 declare("nop", "90", _nop, extra={"nop90": True})
 
+
+def _pause(c: Builder) -> None:
+    """A spin-wait: the vCPU that it waits for may need this host processor."""
+    c.call("pause")
+
+
+declare("nop", "F3 90", _pause)
+
 __all__ = ["EABASE", "IMM_DISP", "RBX", "RSP"]

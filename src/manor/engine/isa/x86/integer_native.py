@@ -439,8 +439,12 @@ def exchange_if_equal(env: EnvP, gva: uint64_t, expected: uint64_t, new: uint64_
 @cython.nogil
 @cython.exceptval(check=False)
 def h_lock_neg(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    old: uint64_t = mode_read(env, a, imm, data_mode(env))
+    old: uint64_t
     seen: uint64_t
+    probe(env, a, imm, data_mode(env), 1)  # a fault is that of a write
+    if env.fault:
+        return 0
+    old = mode_read(env, a, imm, data_mode(env))
     while not env.fault:
         seen = exchange_if_equal(env, a, old, 0 - old, imm)
         if seen == old:

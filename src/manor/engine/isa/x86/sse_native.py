@@ -127,8 +127,12 @@ def _element(p: cython.pointer[uint8_t], i: cython.int, format: cython.int) -> c
     """Element i: unsigned or signed bytes or words by bits 1:0 of imm8."""
     if format & 1:
         word: uint16_t = cython.cast(cython.pointer[uint16_t], p)[i]
-        return cython.cast(int16_t, word) if format & 2 else word
-    return cython.cast(int8_t, p[i]) if format & 2 else p[i]
+        if format & 2:
+            return cython.cast(int16_t, word)
+        return word
+    if format & 2:
+        return cython.cast(int8_t, p[i])
+    return p[i]
 
 
 @cython.cfunc

@@ -236,12 +236,12 @@ def _from_word(helper: str, ends: bool) -> Body:
 
 declare("sldt", "0F 00 /0 Ev", _store_word("sldt"))
 declare("str", "0F 00 /1 Ev", _store_word("str"))
-declare("lldt", "0F 00 /2 Ew", _from_word("lldt", True))
-declare("ltr", "0F 00 /3 Ew", _from_word("ltr", True))
+declare("lldt", "0F 00 /2 Ew", _from_word("lldt", True), extra={"cpl0": True})
+declare("ltr", "0F 00 /3 Ew", _from_word("ltr", True), extra={"cpl0": True})
 declare("verr", "0F 00 /4 Ew", _from_word("verr", False))
 declare("verw", "0F 00 /5 Ew", _from_word("verw", False))
 declare("smsw", "0F 01 /4 Ev", _store_word("smsw"))
-declare("lmsw", "0F 01 /6 Ew", _from_word("lmsw", True))
+declare("lmsw", "0F 01 /6 Ew", _from_word("lmsw", True), extra={"cpl0": True})
 
 
 def _descriptor_question(helper: str) -> Body:

@@ -95,6 +95,7 @@ HELPERS: Final[tuple[Helper, ...]] = (
     _checked("invd", ""),
     _checked("clflush", "a = address"),
     _control("hlt", "imm = length; sets rip"),
+    Helper("pause"),
     _checked("cli", ""),
     _checked("sti", ""),
     _checked("clac", ""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memset
+from cython.cimports.manor.engine.cache_native import sched_yield
 from cython.cimports.manor.engine.env import DIRECTION, FAULT_HALT, RAX, RCX, RDX, Env
 from cython.cimports.manor.engine.host import U32_MAX, monotonic_ns
 from cython.cimports.manor.engine.isa.x86.bits import (
@@ -50,6 +51,8 @@ from cython.cimports.manor.engine.isa.x86.msr_native import read_tsc
 from cython.cimports.manor.engine.softmmu_native import mem_read, raise_fault, tlb_flush
 from cython.cimports.manor.engine.vm import Vm
 
+# Waits this short are usual when all vCPUs run; a yield costs as much as some tens of them.
+PAUSES_A_YIELD = cython.declare(uint32_t, 32)
 # Memory types of the page attribute table after RESET: WB WT UC- UC, twice. SDM volume 3, 12.12.4.
 _PAT = cython.declare(uint64_t, 0x0007040600070406)
 
@@ -90,6 +93,17 @@ def help_hlt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) 
     env.rip += (imm >> 8) & 0xFF
     env.halted = 1
     env.fault = FAULT_HALT
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def help_pause(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    # A lock whose owner's thread the host has put aside would be waited for until the host's next tick.
+    env.pauses += 1
+    if env.pauses % PAUSES_A_YIELD == 0 and cython.cast(cython.pointer[Vm], env.vm).cpu_count > 1:
+        sched_yield()
     return 0
 
 
@@ -283,6 +297,7 @@ def addresses() -> dict[str, int]:
         "invd": cython.cast(uint64_t, cython.cast(cython.p_void, help_invd)),
         "clflush": cython.cast(uint64_t, cython.cast(cython.p_void, help_clflush)),
         "hlt": cython.cast(uint64_t, cython.cast(cython.p_void, help_hlt)),
+        "pause": cython.cast(uint64_t, cython.cast(cython.p_void, help_pause)),
         "cli": cython.cast(uint64_t, cython.cast(cython.p_void, help_cli)),
         "sti": cython.cast(uint64_t, cython.cast(cython.p_void, help_sti)),
         "clac": cython.cast(uint64_t, cython.cast(cython.p_void, help_clac)),

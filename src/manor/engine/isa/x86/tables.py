@@ -33,6 +33,8 @@ ENTRY_DEFAULT64, ENTRY_LOCK, ENTRY_POP_EA, ENTRY_LEA, ENTRY_X87, ENTRY_SSE, ENTR
 )
 ENTRY_RAISES_FP: Final = 1
 """In an entry's second flag word: an SSE instruction that may raise #XM (see FLAG_FPU_TRAP)."""
+ENTRY_CPL0: Final = 2
+"""There too: #GP(0) outside ring 0 before a memory operand is read."""
 HELPER_FAULTS, HELPER_PURE, HELPER_WRITES_CC = 1, 2, 4
 
 IMM_NONE, IMM_S8, IMM_U16, IMM_Z, IMM_V, IMM_ENTER, IMM_REL8, IMM_RELZ, IMM_FAR, IMM_MOFFS, IMM_TWO8 = range(11)
@@ -151,7 +153,7 @@ def serialize() -> bytes:
             | {"": 0, "x87": ENTRY_X87, "sse": ENTRY_SSE, "mmx": ENTRY_MMX}[insn.gate]
         )  # fmt: skip
         entries += struct.pack(
-            "<BBH18HI", _imm_kind(insn), flags, ENTRY_RAISES_FP if insn.extra.get("fp") else 0, *numbers, 0
+            "<BBH18HI", _imm_kind(insn), flags, (ENTRY_RAISES_FP if insn.extra.get("fp") else 0) | (ENTRY_CPL0 if insn.extra.get("cpl0") else 0), *numbers, 0
         )
     template_blob, item_blob, start = bytearray(), bytearray(), 0
     for items in templates:

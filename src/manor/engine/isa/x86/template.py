@@ -51,6 +51,8 @@ ACCESS_STACK: Final = 4
 """In `x` of a memory uop: the stack segment (#SS). The same bits as the softmmu's MODE_*."""
 ACCESS_UPDATE: Final = 8
 """In `x` of a load: of a read-modify-write, needs write access."""
+ACCESS_EA: Final = 16
+"""In `x` of a template's memory uop: its address was computed from the effective address. Not in uops."""
 PSEUDO_NAMES: Final = (
     "READ8",  # d = low or high byte register `a`
     "WRITE8",  # byte register `d` = a

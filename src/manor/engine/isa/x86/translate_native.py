@@ -55,7 +55,7 @@ cython.declare(
     U_XOR=cython.int, U_OR=cython.int, U_SHRI=cython.int, U_SUB32=cython.int, U_SUB64=cython.int, U_PARITY=cython.int,
     U_XORI=cython.int, U_SET=cython.int, U_SETI=cython.int, U_BR=cython.int, U_BRI=cython.int, U_SET_STEP=cython.int,
     H_EFLAGS=cython.int, H_RAISE=cython.int, H_INVALID=cython.int, H_UNAVAILABLE=cython.int, H_CHECK=cython.int,
-    U_ZEXT16=cython.int, A_STACK=cython.int,
+    U_ZEXT16=cython.int, A_STACK=cython.int, A_EA=cython.int,
 )  # fmt: skip
 _N = _uops.NUMBER
 U_MOV = _N["mov"]
@@ -107,6 +107,7 @@ cython.declare(
     P_BYIMM=cython.int,
 )  # fmt: skip
 A_STACK = _template.ACCESS_STACK
+A_EA = _template.ACCESS_EA
 C_REG = _template.REG
 C_RM = _template.RM
 C_OPREG = _template.OPREG
@@ -159,7 +160,7 @@ cython.declare(
     V_ZERO=cython.int, V_SEG=cython.int, V_S0=cython.int, V_S1=cython.int,
     F_CODE32=cython.int, F_CODE64=cython.int, F_STACK32=cython.int, F_FLAT=cython.int, F_FPU_OFF=cython.int,
     F_SSE_OFF=cython.int, F_ONE_INSN=cython.int, F_LIMITS=cython.int, F_FPU_TRAP=cython.int,
-    E_RAISES_FP=cython.int, H_FP_BEGIN=cython.int, H_FP_CHECK=cython.int,
+    E_RAISES_FP=cython.int, E_CPL0=cython.int, F_PROTECTED=cython.int, H_FP_BEGIN=cython.int, H_FP_CHECK=cython.int,
 )  # fmt: skip
 E_DEFAULT64 = _tables.ENTRY_DEFAULT64
 E_LOCK = _tables.ENTRY_LOCK
@@ -201,6 +202,8 @@ F_ONE_INSN = _env.FLAG_ONE_INSN
 F_LIMITS = _env.FLAG_LIMITS
 F_FPU_TRAP = _env.FLAG_FPU_TRAP
 E_RAISES_FP = _tables.ENTRY_RAISES_FP
+E_CPL0 = _tables.ENTRY_CPL0
+F_PROTECTED = _env.FLAG_PROTECTED
 H_FP_BEGIN = _helpers.HELPER_NUMBER["sse_trap_begin"]
 H_FP_CHECK = _helpers.HELPER_NUMBER["sse_trap_check"]
 
@@ -262,7 +265,7 @@ def emit_helper(t: cython.pointer(Translator), number: cython.int, d: cython.int
 @cython.exceptval(check=False)
 def emit_stop(t: cython.pointer(Translator), number: cython.int, imm: int64_t) -> cython.void:
     """A helper that raises, and the end of the block."""
-    emit_helper(t, number, V_S0, 0, 0, imm)
+    emit_helper(t, number, V_S0, V_ZERO, V_ZERO, imm)
     emit(t, U_EXIT, 0, 0, 0, 0)
     t.ended = 1
 
@@ -850,8 +853,8 @@ def expand(t: cython.pointer(Translator), template: cython.pointer(Template)) ->
             immediate(t, item),
         )  # fmt: skip
         variant = 0
-        t.out[t.count - 1].x = item.x
-        if item.a == C_EABASE and t.data_segment == 2:
+        t.out[t.count - 1].x = item.x & ~A_EA
+        if (item.a == C_EABASE or item.x & A_EA) and t.data_segment == 2:
             t.out[t.count - 1].x |= A_STACK
         if is_terminal(op):
             t.ended = 1
@@ -937,6 +940,9 @@ def translate_insn(t: cython.pointer(Translator)) -> cython.int:
     number = entry.templates[(t.mode64 * 3 + t.opsize) * 3 + form]
     if number == 0:
         emit_stop(t, H_INVALID, 0)
+        return 0
+    if entry.pad & E_CPL0 and t.flags & 3 and t.flags & F_PROTECTED:
+        emit_stop(t, H_RAISE, 13)  # before the operand is read
         return 0
     if entry.flags & (E_X87 | E_MMX) and t.flags & F_FPU_OFF:
         emit_stop(t, H_UNAVAILABLE, 0 if entry.flags & E_X87 else 2)
