@@ -47,7 +47,7 @@ NOTES: Final = (
 
 def options() -> list[tuple[str, str]]:
     """(option with its value, help) in the order of the declaration."""
-    context = click.Context(run, info_name="manor run")
+    context = click.Context(run, info_name="manor run", help_option_names=["-h", "--help"])
     records = [parameter.get_help_record(context) for parameter in run.get_params(context)]
     return [record for record in records if record is not None]
 

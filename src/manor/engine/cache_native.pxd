@@ -7,6 +7,11 @@ from manor.engine.host cimport atomic_cas64, atomic_store64, U64_MAX
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
 
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *addr, size_t length, int advice)
+    enum:
+        MADV_DONTNEED
+
 cdef struct CodeCache:
     Block **hash
     Block *blocks

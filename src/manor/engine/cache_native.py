@@ -11,7 +11,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.manor.engine.cache_native import CodeCache, sched_yield
+from cython.cimports.manor.engine.cache_native import MADV_DONTNEED, CodeCache, madvise, sched_yield
 from cython.cimports.manor.engine.env import Env
 from cython.cimports.manor.engine.host import U64_MAX, atomic_cas64, atomic_store64
 from cython.cimports.manor.engine.vm import Block, Vm, unlink_fn
@@ -98,6 +98,24 @@ def destroy_cache(vm: cython.pointer(Vm)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def give_back(memory: cython.p_void, size: uint64_t) -> cython.void:
+    """Zero memory from calloc; the host gets its whole pages back."""
+    mask: uint64_t = 0xFFF
+    start: uint64_t = cython.cast(uint64_t, memory)
+    end: uint64_t = start + size
+    first: uint64_t = (start + mask) & ~mask
+    last: uint64_t = end & ~mask
+    if first >= last:
+        memset(memory, 0, size)
+        return
+    memset(memory, 0, first - start)
+    madvise(cython.cast(cython.p_void, first), last - first, MADV_DONTNEED)
+    memset(cython.cast(cython.p_void, last), 0, end - last)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def empty_cache(vm: cython.pointer(Vm)) -> cython.void:
     """Drop every block. Every vCPU must be stopped; their jump caches are cleared too."""
     cache: cython.pointer(CodeCache) = cython.cast(cython.pointer(CodeCache), vm.cache)
@@ -110,11 +128,13 @@ def empty_cache(vm: cython.pointer(Vm)) -> cython.void:
         if cache.blocks[block].gpa2 != U64_MAX:
             vm.page_blocks[cache.blocks[block].gpa2 >> 12] = cython.NULL
             vm.page_code[cache.blocks[block].gpa2 >> 12] = 0
-    memset(cache.blocks, 0, cache.block_count * cython.sizeof(Block))
+    give_back(cache.blocks, cache.block_count * cython.sizeof(Block))
+    give_back(cache.arena, cache.arena_used)
     cache.block_count = 0
     cache.arena_used = 0
     for index in range(vm.cpu_count):
         memset(cython.address(vm.cpus[index].jump_cache[0]), 255, (JUMP_MASK + 1) * 16)
+        vm.cpus[index].jump_used_count = 0
     vm.cpus[0].stats[S_FLUSHES] += 1
 
 
@@ -210,7 +230,11 @@ def drop_block(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> cython.v
 @cython.exceptval(check=False)
 def drop_page_range(vm: cython.pointer(Vm), page: uint64_t, gpa: uint64_t, size: uint32_t,
                     env: cython.pointer(Env)) -> cython.void:  # fmt: skip
-    """Drop the blocks of one page that overlap a written range; clear the page's mark if none is left."""
+    """Drop the blocks of one page that overlap a written range.
+
+    A page without blocks keeps its mark for a while: code that is written in turn with being run must not
+    pay for the search through all TLBs (`protect_code_page`) each time.
+    """
     where: cython.pointer(cython.pointer(Block)) = cython.address(vm.page_blocks[page])
     block: cython.pointer(Block)
     while where[0] != cython.NULL:
@@ -226,8 +250,8 @@ def drop_page_range(vm: cython.pointer(Vm), page: uint64_t, gpa: uint64_t, size:
             where = cython.address(block.page_next)
         else:
             where = cython.address(block.page2_next)
-    if vm.page_blocks[page] == cython.NULL:
-        vm.page_code[page] = 0
+    if vm.page_blocks[page] == cython.NULL and vm.page_code[page]:
+        vm.page_code[page] -= 1
 
 
 @cython.cfunc

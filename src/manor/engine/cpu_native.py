@@ -49,6 +49,8 @@ from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave
 from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
 from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
 from cython.cimports.manor.engine.lower.emit_native import (
+    THUNK_HEAD_SIZE,
+    code_used,
     create_emitter,
     destroy_emitter,
     emit_block,
@@ -59,9 +61,9 @@ from cython.cimports.manor.engine.lower.emit_native import (
     unlink_block,
 )
 from cython.cimports.manor.engine.lower.passes_native import optimize
-from cython.cimports.manor.engine.softmmu_native import fetch_gpa, protect_code_page, tlb_flush
+from cython.cimports.manor.engine.softmmu_native import fetch_gpa, note_jump, protect_code_page, tlb_flush
 from cython.cimports.manor.engine.uop.uop import Uop
-from cython.cimports.manor.engine.vm import Block, Vm
+from cython.cimports.manor.engine.vm import PAGE_CODE, Block, Vm
 
 from manor.engine import env as _env
 
@@ -146,8 +148,9 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
         return cython.NULL
     started = monotonic_ns()
     # Protect before reading: a store that comes later finds the page marked and waits for the lock.
-    if not vm.page_code[page]:
-        vm.page_code[page] = 1
+    fresh: cython.bint = vm.page_code[page] == 0
+    vm.page_code[page] = PAGE_CODE
+    if fresh:
         protect_code_page(vm, gpa)
     while True:
         t.out = cython.address(scratch.uops[0])
@@ -160,7 +163,7 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
         if not size & (1 << 30) or vm.page_code[t.imm2 >> 12]:
             break
         # It goes on in a page that was not protected when its bytes were read: read them again.
-        vm.page_code[t.imm2 >> 12] = 1
+        vm.page_code[t.imm2 >> 12] = PAGE_CODE
         protect_code_page(vm, t.imm2)
     t.count = optimize(t.out, t.count)
     interpreted: cython.bint = keep_uops(vm, flags)
@@ -186,6 +189,7 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
         return cython.NULL
     if size & (1 << 30):
         block.gpa2 = t.imm2
+        vm.page_code[block.gpa2 >> 12] = PAGE_CODE
     insert_block(vm, block)
     unlock_cache(vm)
     env.stats[S_BLOCKS] += 1
@@ -244,6 +248,15 @@ def link_exit(env: cython.pointer(Env), scratch: cython.pointer(Scratch), left: 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+@cython.inline
+def can_skip_head(env: cython.pointer(Env)) -> cython.bint:
+    """Whether an interrupt shadow needs no more than a block that does not look for interrupts first."""
+    return cython.cast(cython.pointer(Vm), env.vm).emitter != cython.NULL and not env.dr[7] & 0xFF
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.void:
     """Run from env.rip until generated code leaves, or one block by the interpreter."""
     key: uint64_t = env.rip ^ (cython.cast(uint64_t, env.block_flags) << KEY_SHIFT)
@@ -264,9 +277,13 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
         code = block.code
         entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, code))
         entry[0] = key
+        note_jump(env, env.rip & JUMP_MASK, linear_rip(env), block.gpa2 != NO_PAGE)
         fence()  # whoever drops the block sees our entry, or we see that it is dropped
         if not block.valid:
             entry[0] = NO_PAGE
+    if env.shadow:
+        env.shadow = 0
+        code += env.thunks[cython.cast(cython.int, THUNK_HEAD_SIZE)]
     left = run_code(env, code)
     if left and env.fault == 0:
         link_exit(env, scratch, left)
@@ -339,7 +356,7 @@ def run_loop(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
         if env.fault == 0:
             if env.halted:
                 return 2  # HALT_HALTED
-            if env.shadow or needs_single_step(env):
+            if needs_single_step(env) or (env.shadow and not can_skip_head(env)):
                 run_one(env, scratch)
             else:
                 env.stats[S_DISPATCHES] += 1
@@ -425,6 +442,10 @@ class EngineVm:
         with cython.nogil:
             if count:
                 code_written(self.vm, cython.NULL, start, count)
+
+    def code_used(self) -> int:
+        """Bytes of host code, those of dropped blocks included. Any thread."""
+        return code_used(self.vm) if self.vm.emitter != cython.NULL else 0
 
     def empty_cache(self) -> None:
         """Drop all translations. No vCPU of this VM may be inside `run`; devices may write memory."""

@@ -75,7 +75,7 @@ TLB_CODE: Final = 0x200
 """In tag_write only: the page holds translated code, stores take the slow path."""
 TLB_WATCH: Final = 0x100
 """A data breakpoint of the guest lies in the page."""
-JUMP_CACHE_BITS: Final = 12
+JUMP_CACHE_BITS: Final = 13
 JUMP_CACHE_ENTRIES: Final = 1 << JUMP_CACHE_BITS
 JUMP_KEY_SHIFT: Final = 46
 """Entries of {key: rip ^ (block flags << JUMP_KEY_SHIFT), code: host code or Block pointer}, index by rip bits."""
@@ -160,8 +160,8 @@ FIELDS: Final[tuple[EnvField, ...]] = (
     # pending events, written by other threads
     _f("int32_t", "irq_pending", 0, "interrupt controller has a deliverable interrupt"),
     _f("int32_t", "nmi_pending", 0, ""),
-    _f("int32_t", "startup_pending", 0, "STARTUP_INIT, then STARTUP_SIPI | vector: in one cell, so that their order is kept"),
-    _f("uint32_t", "pauses", 0, "PAUSE instructions executed: every so many the host's processor is offered to others"),
+    _f("int32_t", "startup_pending", 0, "STARTUP_*: INIT and SIPI in one cell, so that their order is kept"),
+    _f("uint32_t", "pauses", 0, "PAUSE instructions executed; the host's processor is offered to others now and then"),
     _f("int32_t", "kick_pending", 0, "leave run() with Kicked"),
     _f("int32_t", "tlb_flush_pending", 0, "another thread asks for a full TLB flush"),
     _f("uint32_t", "nmi_blocked", 0, "between NMI delivery and IRET"),
@@ -208,6 +208,9 @@ FIELDS: Final[tuple[EnvField, ...]] = (
     _f("uint64_t", "large_pages", 4, "filter over the 2 MiB regions and 1 GiB regions mapped by large pages"),
     _f("uint32_t", "tlb_used_count", 0, "entries of tlb_used; above its size: the list overflowed"),
     _f("uint16_t", "tlb_used", 1024, "slots of data TLB entries that a CR3 write removes"),
+    _f("uint32_t", "jump_used_count", 0, "entries of jump_used; above its size: the list overflowed"),
+    _f("uint16_t", "jump_used", 1024, "jump cache entries that a CR3 write removes"),
+    _f("uint64_t", "jump_pages", 64, "filter over the pages whose code may be in the jump cache"),
     # exec TLB, jump cache, data TLBs come last: generated code reaches them with 32-bit displacements
     _f("uint64_t", "exec_tlb", 256 * 2, "tag (page GVA | user bit), gpa of the page"),
     _f("uint64_t", "jump_cache", JUMP_CACHE_ENTRIES * 2, ""),

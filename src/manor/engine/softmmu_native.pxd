@@ -13,6 +13,8 @@ cdef enum:
 cdef void raise_fault(Env *env, uint32_t vector, uint32_t error) noexcept nogil
 cdef void tlb_flush(Env *env, int keep_global) noexcept nogil
 cdef void tlb_flush_page(Env *env, uint64_t gva) noexcept nogil
+cdef void clear_jump_cache(Env *env) noexcept nogil
+cdef void note_jump(Env *env, uint32_t slot, uint64_t linear, bint two_pages) noexcept nogil
 cdef void protect_code_page(Vm *vm, uint64_t gpa) noexcept nogil
 cdef uint64_t fetch_gpa(Env *env, uint64_t gva) noexcept nogil
 cdef uint64_t load_slow(Env *env, uint64_t gva, uint32_t size, uint32_t mode, uint64_t pc) noexcept nogil

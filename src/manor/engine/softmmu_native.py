@@ -49,7 +49,7 @@ from cython.cimports.manor.engine.host import (
     guest_load,
     guest_store,
 )
-from cython.cimports.manor.engine.isa.x86.bits import EFER_LMA, VEC_AC, VEC_GP, VEC_PF, VEC_SS, canonical
+from cython.cimports.manor.engine.isa.x86.bits import EFER_LMA, SEG_CS, VEC_AC, VEC_GP, VEC_PF, VEC_SS, canonical
 from cython.cimports.manor.engine.vm import Vm
 from cython.cimports.manor.engine.walk_native import (
     ACCESS_FETCH,
@@ -60,8 +60,12 @@ from cython.cimports.manor.engine.walk_native import (
     walk,
 )
 
+from manor.engine import env as _env
+
 # Vectors that push an error code: 8, 10 to 14, 17, 21.
 _WITH_ERROR = cython.declare(uint32_t, 0x00227D00)
+# Bits of a page's number that a key of the jump cache shows.
+_KEY_PAGES = cython.declare(uint64_t, (1 << (_env.JUMP_KEY_SHIFT - 12)) - 1)
 
 
 @cython.cfunc
@@ -122,7 +126,72 @@ def tlb_flush(env: cython.pointer[Env], keep_global: cython.int) -> cython.void:
     for i in range(EXEC_ENTRIES):
         if not (keep_global and env.exec_tlb[2 * i + 1] & PAGE_GLOBAL):
             env.exec_tlb[2 * i] = U64_MAX
+    if keep_global and env.jump_used_count <= 1024:
+        for i in range(env.jump_used_count):
+            env.jump_cache[2 * env.jump_used[i]] = U64_MAX
+        env.jump_used_count = 0
+    else:
+        clear_jump_cache(env)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def clear_jump_cache(env: cython.pointer[Env]) -> cython.void:
+    """Find every block again through the dispatcher."""
     memset(env.jump_cache, 0xFF, JUMP_CACHE_ENTRIES * 16)
+    memset(env.jump_pages, 0, 512)
+    env.jump_used_count = 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _is_global_code(env: cython.pointer[Env], linear: uint64_t) -> cython.bint:
+    """Whether the page is known as a global one in the exec TLB."""
+    i: uint32_t = cython.cast(uint32_t, (linear >> 12) & (EXEC_ENTRIES - 1))
+    return (env.exec_tlb[2 * i] ^ linear) >> 12 == 0 and (env.exec_tlb[2 * i + 1] & PAGE_GLOBAL) != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def note_jump(env: cython.pointer[Env], slot: uint32_t, linear: uint64_t, two_pages: cython.bint) -> cython.void:
+    """A block at `linear` was entered in slot `slot` of the jump cache: remember what removes it from there."""
+    one: uint64_t = 1
+    page: uint64_t = (linear >> 12) & 4095
+    env.jump_pages[page >> 6] |= one << (page & 63)
+    if two_pages:
+        page = (page + 1) & 4095
+        env.jump_pages[page >> 6] |= one << (page & 63)
+    if _is_global_code(env, linear) and not (two_pages and not _is_global_code(env, linear + 0x1000)):
+        return
+    if env.jump_used_count < 1024:
+        env.jump_used[env.jump_used_count] = slot
+    if env.jump_used_count <= 1024:
+        env.jump_used_count += 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _drop_jumps(env: cython.pointer[Env], page: uint64_t) -> cython.void:
+    """Remove the blocks that lie in a page from the jump cache: those that begin there or in the page before."""
+    one: uint64_t = 1
+    i: uint32_t
+    distance: uint64_t
+    number: uint64_t = page >> 12
+    if not (env.jump_pages[(number >> 6) & 63] >> (number & 63)) & one:
+        return
+    if env.seg_base[SEG_CS]:
+        clear_jump_cache(env)  # keys are offsets in CS then
+        return
+    for i in range(JUMP_CACHE_ENTRIES):
+        # above JUMP_KEY_SHIFT the key is mixed with flags
+        distance = (number - (env.jump_cache[2 * i] >> 12)) & _KEY_PAGES
+        if distance <= 1:
+            env.jump_cache[2 * i] = U64_MAX
+    # the bits of the filter stay: other pages may share them
 
 
 @cython.cfunc
@@ -167,10 +236,12 @@ def tlb_flush_page(env: cython.pointer[Env], gva: uint64_t) -> cython.void:
         gva &= U32_MAX
     page: uint64_t = gva & ~0xFFF
     region: uint64_t = gva >> 21
+    large: cython.bint = False
     if _maybe_large(env, (gva >> 30) * 2 + 1):
         tlb_flush(env, 0)
         return
     if _maybe_large(env, region * 2) or (not env.efer & EFER_LMA and _maybe_large(env, (region ^ 1) * 2)):
+        large = True
         # A 2 MiB page occupies half of a TLB; a 4 MiB page all of it. Compare in units of 4 MiB.
         for i in range(MMU_MODES * TLB_ENTRIES):
             entry = _slot(env, i)
@@ -188,7 +259,10 @@ def tlb_flush_page(env: cython.pointer[Env], gva: uint64_t) -> cython.void:
     i = (gva >> 12) & (EXEC_ENTRIES - 1)
     if env.exec_tlb[2 * i] & ~0xFFF == page:
         env.exec_tlb[2 * i] = U64_MAX
-    memset(env.jump_cache, 0xFF, JUMP_CACHE_ENTRIES * 16)
+    if large:
+        clear_jump_cache(env)
+    else:
+        _drop_jumps(env, page)
 
 
 @cython.cfunc
@@ -425,6 +499,8 @@ def _after_store(
     """Another vCPU may have translated the old bytes between our invalidation and our store."""
     vm: cython.pointer[Vm] = cython.cast(cython.pointer[Vm], env.vm)
     gpa: uint64_t = (entry[3] & ~0xFFF) | (gva & 0xFFF)
+    if vm.cpu_count == 1:
+        return
     fence()
     if gpa < vm.ram_top and atomic_load8(vm.page_code + (gpa >> 12)):
         code_written(vm, env, gpa, size)

@@ -5,6 +5,7 @@ from manor.engine.env cimport Env
 cdef enum VmConstant:
     VM_MAX_CPUS = 256
     VM_MAX_REGIONS = 8
+    PAGE_CODE = 16         # mark of a page with code; a store to one without blocks takes 1 away
 
 cdef struct RamRegion:
     uint64_t start
@@ -15,17 +16,17 @@ cdef struct RamRegion:
 cdef struct Block:
     uint64_t pc            # guest virtual address of the first instruction
     uint64_t gpa           # its guest physical address
-    uint64_t gpa2          # guest physical page of the second page, or -1
     uint32_t flags         # FLAG_* of the key
+    int32_t valid          # 0 after invalidation; memory stays until the cache is flushed
+    Block *hash_next       # up to here: what a search reads, in one cache line
+    uint8_t *code          # host code, or NULL
+    uint64_t gpa2          # guest physical page of the second page, or -1
     uint32_t size          # guest bytes
     uint32_t insn_count
     uint32_t uop_count
     void *uops             # Uop[uop_count]; kept by the interpreter, dropped by the stencil back end
-    uint8_t *code          # host code, or NULL
     uint32_t code_size
     uint64_t exit_pc[2]    # where the terminal's exits lead
-    int32_t valid          # 0 after invalidation; memory stays until the cache is flushed
-    Block *hash_next
     Block *page_next       # list of the blocks that begin in the page of gpa
     Block *page2_next      # the same for gpa2
     Block *link[2]         # successors that the terminal is linked to
@@ -40,7 +41,7 @@ cdef struct Vm:
     int32_t ram_count
     int32_t cpu_count
     Env *cpus[VM_MAX_CPUS]
-    uint8_t *page_code     # one byte a guest page below ram_top: 1 = holds translated code
+    uint8_t *page_code     # one byte a guest page below ram_top: not 0 = holds translated code, or did (see PAGE_CODE)
     uint64_t ram_top       # bytes; page_code covers [0, ram_top)
     void *cache            # CodeCache, owned by cache_native
     void *emitter          # Emitter: the stencil back end's code arena, owned by lower/emit_native

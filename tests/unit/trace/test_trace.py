@@ -54,15 +54,23 @@ def test_text_and_json_lines() -> None:
     text, lines = io.StringIO(), io.StringIO()
     sink.enable("probe_*", sink.TextSink(text, clock))
     sink.enable("probe_*", sink.JsonSink(lines, clock))
-    probe_open(255, 'a "b"\n')
+    probe_open(255, 'a "b"')
     probe_data(b"\x01\xff", True)
     assert text.getvalue().splitlines() == [
-        '2.000000005 probe_open offset=0xff name="a \\"b\\"\\n"',
+        '2.000000005 probe_open offset=0xff name="a \\"b\\""',
         "2.000000005 probe_data data=01ff ok=true",
     ]
     first, second = map(json.loads, lines.getvalue().splitlines())
-    assert first == {"time_ns": 2 * SECOND + 5, "event": "probe_open", "offset": 255, "name": 'a "b"\n'}
+    assert first == {"time_ns": 2 * SECOND + 5, "event": "probe_open", "offset": 255, "name": 'a "b"'}
     assert second["data"] == "01ff"
+
+
+def test_text_of_several_lines_stands_below_its_event() -> None:
+    """Indented, so that no text of the guest's looks like an event."""
+    text = io.StringIO()
+    sink.enable("probe_*", sink.TextSink(text, FakeClock()))
+    probe_open(1, "0.0 probe_data\nb")
+    assert text.getvalue() == "0.000000000 probe_open offset=0x1\n    0.0 probe_data\n    b\n"
 
 
 def test_guest_errors_are_rate_limited() -> None:

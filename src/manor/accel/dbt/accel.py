@@ -20,6 +20,12 @@ from manor.spec.cpu_state import CpuState
 HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
 """Halt reasons of engine.cpu_native.Cpu.run."""
 
+IDLE_WATCH_NS: Final = 2_000_000_000
+IDLE_SHARE: Final = 20
+"""A process that took less than one part in so many of IDLE_WATCH_NS is idle."""
+IDLE_CODE: Final = 16 << 20
+"""Bytes of host code that an idle guest may keep; what is hot among them is translated again in milliseconds."""
+
 TRACE_BITS: Final = {
     "syscall_enter": env.TRACE_SYSCALLS,
     "interrupt_deliver": env.TRACE_INTERRUPTS,
@@ -59,6 +65,7 @@ class DbtVcpu:
                     return Fault("the engine stopped without saying why")
                 raise error
             if reason == HALT_HALTED:
+                self._vm.shrink_if_idle()
                 return Halt()
             if reason == HALT_WAIT_SIPI:
                 return WaitForSipi()
@@ -144,7 +151,8 @@ class DbtVm:
 
     def __init__(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> None:
         self.memory = memory
-        self._started_ns = time.monotonic_ns()
+        self._started_ns = self._watched_since_ns = time.monotonic_ns()
+        self._worked_ns = time.process_time_ns()
         callbacks = [Callbacks(handler, index) for index in range(cpus)]
         regions = [
             (region.start, region.size, memory.host_address(region), region.kind == "rom") for region in memory.regions
@@ -153,6 +161,18 @@ class DbtVm:
         self.gate = Gate(self._kick_all)
         self.vcpus: Sequence[DbtVcpu] = tuple(DbtVcpu(self, index, c) for index, c in enumerate(callbacks))
         memory.on_write = self.engine.code_written
+
+    def shrink_if_idle(self) -> None:
+        """Drop the translations of a guest that became idle: those of its boot are most of them. Thread: a vCPU's,
+        outside `gate`."""
+        now = time.monotonic_ns()
+        if now - self._watched_since_ns < IDLE_WATCH_NS:
+            return
+        worked = time.process_time_ns() - self._worked_ns
+        idle = worked * IDLE_SHARE < now - self._watched_since_ns
+        self._watched_since_ns, self._worked_ns = now, self._worked_ns + worked
+        if idle and self.engine.code_used() > IDLE_CODE:
+            self.gate.run_alone(self.engine.empty_cache)
 
     def _kick_all(self) -> None:
         for vcpu in self.vcpus:

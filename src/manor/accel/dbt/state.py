@@ -113,6 +113,7 @@ def set_state(cpu: EngineCpu, state: CpuState) -> None:
     # CPL is the DPL of SS. Source: SDM volume 3, 5.5.
     f.set("cpl", (state.ss.attributes >> 5) & 3 if state.cr0 & _PROTECTED else 0, code="I")
     f.set("wait_sipi", 0 if state.runnable else 1, code="I")
+    f.set("halted", 0, code="I")
     for msr, value in state.msrs.items():
         if msr not in DIRECT_MSRS:
             raise ValueError(f"MSR {msr:#x} is not part of the engine's state")

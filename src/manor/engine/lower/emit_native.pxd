@@ -16,7 +16,7 @@ cdef enum EmitConstant:
     IN_MEMORY = -1       # in Emitter.place
     IS_CONSTANT = -2
     NO_FALL = 255
-    SPECIAL_COUNT = 14
+    SPECIAL_COUNT = 15
     META_ALIGNED = 0x1000000
 
 cdef enum FormNumber:
@@ -74,6 +74,10 @@ cdef enum SpecialNumber:
     SPECIAL_CONST_U32 = 11
     SPECIAL_CONST_S32 = 12
     SPECIAL_CONST_64 = 13
+    SPECIAL_DISPATCH = 14
+
+cdef enum EnvThunk:
+    THUNK_HEAD_SIZE = 15  # not an address: what a block that is entered in an interrupt shadow skips
 
 cdef enum LastRead:
     LAST_A = 1
@@ -117,6 +121,7 @@ cdef struct Emitter:
     uint8_t *code_base   # executable
     uint64_t size
     uint64_t used
+    uint64_t trimmed     # bytes of the writable view that were given back
     uint64_t first       # bytes at the start that are never dropped: enter, thunk
     uint8_t *enter       # executable address
     uint8_t *thunk
@@ -167,11 +172,15 @@ cdef extern from *:
     void put32 "manor_put32"(void *, uint32_t) noexcept nogil
     void put16 "manor_put16"(void *, uint16_t) noexcept nogil
     void patch32 "manor_patch32"(void *, int32_t) noexcept nogil
+    int madvise(void *, size_t, int) noexcept nogil
+    const int MADV_DONTNEED
+    const int MADV_REMOVE
     int memfd_create(const char *, unsigned int) nogil
 
 cdef int create_emitter(Vm *vm, uint64_t size) noexcept nogil
 cdef void destroy_emitter(Vm *vm) noexcept nogil
 cdef void reset_emitter(Vm *vm) noexcept nogil
+cdef uint64_t code_used(Vm *vm) noexcept nogil
 cdef void prepare_env(Vm *vm, Env *env) noexcept nogil
 cdef int emit_block(Vm *vm, Block *block, Uop *uops, int count) noexcept nogil
 cdef uint64_t run_code(Env *env, uint8_t *code) noexcept nogil

@@ -61,6 +61,8 @@ from cython.cimports.manor.engine.lower.emit_native import (
     IS_CONSTANT,
     LAST_A,
     LAST_B,
+    MADV_DONTNEED,
+    MADV_REMOVE,
     META_ALIGNED,
     PATCH_ABS8,
     PATCH_ABS16,
@@ -72,22 +74,24 @@ from cython.cimports.manor.engine.lower.emit_native import (
     SPECIAL_CONST_U32,
     SPECIAL_CONST_ZERO,
     SPECIAL_COUNT,
+    SPECIAL_DISPATCH,
     SPECIAL_ENTER,
     SPECIAL_EXIT_STUB,
     SPECIAL_HEAD,
-    SPECIAL_LEAVE,
     SPECIAL_LOAD_SLOT,
     SPECIAL_MOVE,
     SPECIAL_STORE_CONST32,
     SPECIAL_STORE_CONST64,
     SPECIAL_STORE_SLOT,
     SPECIAL_THUNK,
+    THUNK_HEAD_SIZE,
     ColdPath,
     Emitter,
     Relocation,
     Stencil,
     StencilHeader,
     enter_fn,
+    madvise,
     memfd_create,
     patch32,
     put16,
@@ -149,7 +153,7 @@ cython.declare(
     TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
     FLAG_SHIFT=cython.int, SCRATCH=cython.int, NO_STENCIL=uint32_t, SLOW_PATHS=object,
     MEMORY_KINDS=uint64_t, jump_indirect_op=cython.int, ACCESS_UPDATE=cython.int,
-    S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
+    S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t, TRIM_SIZE=uint64_t,
 )  # fmt: skip
 ops = op_table()
 helpers = helper_table()
@@ -172,6 +176,7 @@ SLOW_PATHS = ("load_slow", "store_slow", "rmw_slow", "cmpxchg_slow", "loadx_slow
 S32_MIN = -(1 << 31)
 S32_MAX = (1 << 31) - 1
 U32_LIMIT = 1 << 32
+TRIM_SIZE = 1 << 20
 
 
 # ---------------------------------------------------------------- stencils
@@ -315,10 +320,34 @@ def destroy_emitter(vm: cython.pointer(Vm)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def trim_emitter(e: cython.pointer(Emitter)) -> cython.void:
+    """Unmap the writable view of finished code: both views count as resident, and only links write there again."""
+    end: uint64_t = e.used & ~cython.cast(uint64_t, 0xFFFF)
+    madvise(e.base + e.trimmed, end - e.trimmed, MADV_DONTNEED)
+    e.trimmed = end
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def code_used(vm: cython.pointer(Vm)) -> uint64_t:
+    """Bytes of host code."""
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    return e.used - e.first
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def reset_emitter(vm: cython.pointer(Vm)) -> cython.void:
     """Drop all code. Every vCPU must be stopped, and every block forgotten by the caller."""
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    start: uint64_t = (e.first + 4095) & ~cython.cast(uint64_t, 4095)
+    if e.used > start:
+        # the host gets the memory back
+        madvise(e.base + start, e.used - start, MADV_REMOVE)
     e.used = e.first
+    e.trimmed = 0
 
 
 @cython.cfunc
@@ -331,6 +360,21 @@ def prepare_env(vm: cython.pointer(Vm), env: cython.pointer(Env)) -> cython.void
     env.thunks[0] = cython.cast(uint64_t, e.thunk)
     for index in range(SLOW_COUNT):
         env.thunks[1 + index] = SLOW[index]
+    env.thunks[cython.cast(cython.int, THUNK_HEAD_SIZE)] = head_check_size()
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def head_check_size() -> cython.int:
+    """Bytes at the start of each block that look for interrupts: through the displacement of the jump to COLD."""
+    s: cython.pointer(Stencil) = stencils + special_stencil(SPECIAL_HEAD)
+    r: cython.pointer(Relocation) = relocations + s.relocation
+    index: cython.int
+    for index in range(s.relocations):
+        if r[index].hole == HOLE_COLD:
+            return r[index].offset + 4
+    return 0
 
 
 @cython.cfunc
@@ -1179,7 +1223,7 @@ def emit_uop(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.in
         put(e, first(u.op, FORM_RI) + slot)
     elif kind != KIND_NOP:
         write_back(e, ~TEMPORARIES_MASK)
-        put(e, special_stencil(SPECIAL_LEAVE))
+        put(e, special_stencil(SPECIAL_DISPATCH))
     if info.flags & OP_D_IS_VREG and last & DEAD_D and is_temporary(u.d):
         forget(e, u.d)
 
@@ -1312,6 +1356,8 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
         set_jump(cold_start + c.next_patch, c.back)
     block.code_size = cython.cast(uint32_t, e.out - start)
     e.used = e.out - e.base
+    if e.used - e.trimmed > TRIM_SIZE:
+        trim_emitter(e)
     block.code = executable_address(e, start)
     return EMIT_OK
 

@@ -108,6 +108,8 @@ class Special(IntEnum):
     CONST_U32 = 11
     CONST_S32 = 12
     CONST_64 = 13
+    DISPATCH = 14
+    """Go on at env.rip: through the jump cache if nothing else is to be done first, else leave."""
 
 
 SPECIAL_ARITY: Final[dict[Special, int]] = {
@@ -116,6 +118,8 @@ SPECIAL_ARITY: Final[dict[Special, int]] = {
 }  # fmt: skip
 
 THUNK_CALL, THUNK_LOAD, THUNK_STORE, THUNK_RMW, THUNK_CMPXCHG, THUNK_LOADX, THUNK_STOREX = range(7)
+THUNK_HEAD_SIZE: Final = 15
+"""Cell of env.thunks that holds no address: how far into a block its look for interrupts reaches."""
 """Cells of env.thunks: the calling thunk, then the addresses of the slow paths."""
 SLOW_PATHS: Final = ("load_slow", "store_slow", "rmw_slow", "cmpxchg_slow", "loadx_slow", "storex_slow")
 """Names in that order. Each is uint64_t f(Env *, uint64_t gva, uint64_t value, uint64_t meta).

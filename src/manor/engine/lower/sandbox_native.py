@@ -126,7 +126,7 @@ class Sandbox:
         self.env.jump_cache[slot + 1] = cython.cast(uint64_t, b.code)
 
     # -------------------------------------------------------------- blocks
-    def block(self, uops, pc: uint64_t = 0x1000, flags: cython.uint = 0, exits=(0x2000, 0x3000),
+    def block(self, uops, pc: uint64_t = 0x1000, flags: cython.uint = 0, exits=(0x1200, 0x1300),
               optimized: cython.bint = False, insns: cython.uint = 0) -> int:  # fmt: skip
         """Emit a block; returns its number. RuntimeError with the emitter's result if it refuses."""
         count: cython.int = len(uops)

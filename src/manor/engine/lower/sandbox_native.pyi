@@ -16,7 +16,7 @@ class Sandbox:
         uops: Sequence[tuple[Any, ...]],
         pc: int = 0x1000,
         flags: int = 0,
-        exits: tuple[int, int] = (0x2000, 0x3000),
+        exits: tuple[int, int] = (0x1200, 0x1300),
         optimized: bool = False,
         insns: int = 0,
     ) -> int: ...

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from llvmlite import binding, ir
 
-from manor.engine.env import JUMP_CACHE_ENTRIES, OFFSETS, TLB_BITS, TLB_ENTRY_SIZE
+from manor.engine.env import JUMP_CACHE_ENTRIES, JUMP_KEY_SHIFT, OFFSETS, TLB_BITS, TLB_ENTRY_SIZE
 from manor.engine.lower.elf_object import Function, read_functions
 from manor.engine.lower.forms import (
     MUST_ALIGN,
@@ -23,6 +23,7 @@ from manor.engine.lower.forms import (
     SPECIAL_ARITY,
     THUNK_CALL,
     THUNK_CMPXCHG,
+    THUNK_HEAD_SIZE,
     THUNK_LOAD,
     THUNK_LOADX,
     THUNK_RMW,
@@ -43,6 +44,9 @@ THUNK_CONVENTION: Final = "preserve_mostcc"
 HOST_CPU: Final = "x86-64-v2"
 STENCILS_PER_MODULE: Final = 500
 PAGE_MASK: Final = -4096
+RFLAGS_TF: Final = 0x100
+DR7_ENABLED: Final = 0xFF
+"""Local and global enable bits of the four breakpoints. Source: SDM volume 3, 17.2.4."""
 
 _STENCIL_TYPE: Final = ir.FunctionType(ir.VoidType(), [PTR] + [I64] * SLOTS)
 _THUNK_TYPE: Final = ir.FunctionType(I64, [PTR, I64, I64, I64, PTR])
@@ -432,6 +436,42 @@ def _jump_indirect(s: StencilBuilder, a: int) -> None:
     s.go(_Callee(s.load(s.at(entry, 8), PTR), _STENCIL_TYPE))
 
 
+def _dispatch(s: StencilBuilder) -> None:
+    """Where the run loop would go on, without leaving: only if it had nothing to do before the next block."""
+    b = s.builder
+    reasons = b.or_(s.load(s.field("irq_pending"), I32), s.load(s.field("nmi_pending"), I32))
+    reasons = b.or_(reasons, b.and_(s.load(s.field("rflags"), I32), ir.Constant(I32, RFLAGS_TF)))
+    reasons = b.or_(reasons, b.and_(s.load(s.field("dr", 8 * 7), I32), ir.Constant(I32, DR7_ENABLED)))
+    quiet, leave = s.split(b.icmp_unsigned("==", reasons, ir.Constant(I32, 0)))
+    s.use(quiet)
+    b = s.builder
+    rip = s.load(s.field("rip"))
+    index = b.and_(b.shl(rip, s.const(4)), s.const((JUMP_CACHE_ENTRIES - 1) << 4))
+    entry = s.at(s.at(s.env, index), OFFSETS["jump_cache"])
+    flags = b.shl(b.zext(s.load(s.field("block_flags"), I32), I64), s.const(JUMP_KEY_SHIFT))
+    hit = _likely(s, b.icmp_unsigned("==", s.load(entry), b.xor(rip, flags)), leave)
+    s.use(hit)
+    b = s.builder
+    canonical = b.icmp_unsigned("==", b.ashr(b.shl(rip, s.const(16)), s.const(16)), rip)
+    go = _likely(s, canonical, leave)
+    s.use(leave)
+    s.builder.ret_void()
+    s.use(go)
+    # in an interrupt shadow the next block is entered behind its look for interrupts
+    b = s.builder
+    shadow = b.icmp_unsigned("!=", s.load(s.field("shadow"), I32), ir.Constant(I32, 0))
+    skipped = b.and_(b.sext(shadow, I64), s.load(s.field("thunks", 8 * THUNK_HEAD_SIZE)))
+    b.store(ir.Constant(I32, 0), s.field("shadow"))
+    s.go(_Callee(s.at(s.load(s.at(entry, 8), PTR), skipped), _STENCIL_TYPE))
+
+
+def _likely(s: StencilBuilder, condition: ir.Value, otherwise: ir.IRBuilder) -> ir.IRBuilder:
+    """Builder of the block for true, the likely one; false goes to the block of `otherwise`."""
+    yes = s.function.append_basic_block()
+    s.builder.cbranch(condition, yes, otherwise.block).set_weights([100000, 1])
+    return ir.IRBuilder(yes)
+
+
 def _special(s: StencilBuilder, special: Special, *slots: int) -> None:
     b = s.builder
     match special:
@@ -445,6 +485,9 @@ def _special(s: StencilBuilder, special: Special, *slots: int) -> None:
             return
         case Special.LEAVE:
             b.ret_void()
+            return
+        case Special.DISPATCH:
+            _dispatch(s)
             return
         case Special.LOAD_SLOT:
             s.slots[slots[0]] = s.load(s.cell("A"))

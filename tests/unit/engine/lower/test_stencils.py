@@ -128,7 +128,7 @@ def test_branch(box: Box, rng: random.Random, op: Op) -> None:
             taken = evaluate(op, a=regs[a], b=regs[b], imm=imm)
             left, exit_slot, rip = box.run(number)
             assert (left, exit_slot) == (number, 0 if taken else 1)
-            assert rip == (0x2000 if taken else 0x3000)
+            assert rip == (0x1200 if taken else 0x1300)
             assert [box.read("regs", v) for v in range(16)] == regs[:16]
 
 
@@ -340,11 +340,11 @@ def test_fault_leaves_with_exact_state(box: Box, rng: random.Random, memory: Mem
         ("movi", 2, 0, 0, 1 << 40, 0, 1), ("ld64", 1, 3, 0, 0, 0, 2), ("add64i", 4, 4, 0, 1, 0, 3),
         ("jump", 0, 0, 0, 0, 0, 3),
     ]  # fmt: skip
-    left, _, rip = box.run(box.block(uops, pc=0x5000))
+    left, _, rip = box.run(box.block(uops, pc=0x1500))
     box.slow_fault = 0
     box.write("fault", 0)
     assert left is None
-    assert rip == 0x5002
+    assert rip == 0x1502
     assert box.read("insn_count") == 102
     assert box.read("regs", 1) == regs[1] + 5 & WORD
     assert [box.read("regs", v) for v in (2, 3, 4, 16, 17)] == [1 << 40, 0x99000, regs[4], 77, regs[1] + 5 & WORD]

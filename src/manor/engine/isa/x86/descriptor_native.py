@@ -64,6 +64,7 @@ from cython.cimports.manor.engine.isa.x86.bits import (
 )
 from cython.cimports.manor.engine.softmmu_native import (
     MODE_STACK,
+    clear_jump_cache,
     mode_read,
     mode_write,
     raise_fault,
@@ -264,6 +265,8 @@ def set_segment(
 ) -> cython.void:
     """Load a segment register with its hidden part, unchecked."""
     env.seg_selector[seg] = selector & 0xFFFF
+    if seg == SEG_CS and env.seg_base[SEG_CS] != base:
+        clear_jump_cache(env)  # its keys are offsets in CS
     env.seg_base[seg] = base
     env.seg_limit[seg] = limit
     env.seg_attributes[seg] = attributes
