@@ -61,7 +61,13 @@ from cython.cimports.manor.engine.lower.emit_native import (
     unlink_block,
 )
 from cython.cimports.manor.engine.lower.passes_native import optimize
-from cython.cimports.manor.engine.softmmu_native import fetch_gpa, note_jump, protect_code_page, tlb_flush
+from cython.cimports.manor.engine.softmmu_native import (
+    fetch_gpa,
+    note_jump,
+    protect_code_page,
+    raise_fault,
+    tlb_flush,
+)
 from cython.cimports.manor.engine.uop.uop import Uop
 from cython.cimports.manor.engine.vm import PAGE_CODE, Block, Vm
 
@@ -217,7 +223,11 @@ def keep_uops(vm: cython.pointer(Vm), flags: uint32_t) -> cython.bint:
 def next_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), extra: uint32_t) -> cython.pointer(Block):
     """The block at env.rip, translated if need be. extra: flags on top of the mode's."""
     linear: uint64_t = linear_rip(env)
-    gpa: uint64_t = fetch_gpa(env, linear)
+    gpa: uint64_t
+    if not env.block_flags & F_CODE64 and env.rip > env.seg_limit[1]:
+        raise_fault(env, 13, 0)
+        return cython.NULL
+    gpa = fetch_gpa(env, linear)
     if env.fault:
         return cython.NULL
     return translate_block(env, scratch, linear, gpa, env.block_flags | extra)

@@ -55,5 +55,6 @@ def test_signatures_have_the_names_of_the_source(stub: Path) -> None:
         return found
 
     real = signatures(source)
+    # Read-only fields are properties in the stub and declared in the .pxd file.
     for name, parameters in signatures(stub).items():
-        assert real[name] == parameters, name
+        assert real.get(name, ["self"]) == parameters, name

@@ -11,12 +11,15 @@ cdef enum EmitResult:
 
 cdef enum EmitConstant:
     SLOT_COUNT = 8
-    FORM_COUNT = 9
+    FORM_COUNT = 11
+    XSLOT_COUNT = 6
+    XMM_REGISTERS = 20
+    XMM_SCRATCH_FIRST = 16
     EMIT_MAX_UOPS = 1024
     IN_MEMORY = -1       # in Emitter.place
     IS_CONSTANT = -2
     NO_FALL = 255
-    SPECIAL_COUNT = 15
+    SPECIAL_COUNT = 19
     META_ALIGNED = 0x1000000
 
 cdef enum FormNumber:
@@ -29,6 +32,18 @@ cdef enum FormNumber:
     FORM_RI_WIDE = 6
     FORM_MEMORY_WIDE = 7
     FORM_RM = 8
+    FORM_X = 9
+    FORM_X_COLD = 10
+
+cdef enum ShapeNumber:
+    SHAPE_NONE = 0
+    SHAPE_DB = 1
+    SHAPE_DA = 2
+    SHAPE_DR = 3
+    SHAPE_RA = 4
+    SHAPE_AB = 5
+    SHAPE_AR = 6
+    SHAPE_D = 7
 
 cdef enum HoleNumber:
     HOLE_IMM = 0
@@ -75,6 +90,10 @@ cdef enum SpecialNumber:
     SPECIAL_CONST_S32 = 12
     SPECIAL_CONST_64 = 13
     SPECIAL_DISPATCH = 14
+    SPECIAL_THUNK_ALL = 15
+    SPECIAL_LOAD_X = 16
+    SPECIAL_STORE_X = 17
+    SPECIAL_MOVE_X = 18
 
 cdef enum EnvThunk:
     THUNK_HEAD_SIZE = 15  # not an address: what a block that is entered in an interrupt shadow skips
@@ -125,6 +144,7 @@ cdef struct Emitter:
     uint64_t first       # bytes at the start that are never dropped: enter, thunk
     uint8_t *enter       # executable address
     uint8_t *thunk
+    uint8_t *thunk_all
     # state of the block being emitted
     Block *block
     uint8_t *out
@@ -140,6 +160,11 @@ cdef struct Emitter:
     uint32_t stamp[8]
     uint32_t clock
     uint32_t pinned      # slots in use by the current uop
+    int8_t xplace[32]    # xmm slot of each xmm register, or IN_MEMORY
+    int8_t xholder[8]    # xmm register that each xmm slot holds, or -1
+    uint32_t xdirty      # xmm registers whose cell is out of date
+    uint32_t xstamp[8]
+    uint32_t xpinned
     # what the copier writes into holes
     int64_t imm
     int64_t value

@@ -37,6 +37,8 @@ from cython.cimports.manor.engine.lower.emit_native import (
     FORM_RM,
     FORM_RR,
     FORM_RR_COLD,
+    FORM_X,
+    FORM_X_COLD,
     HOLE_A,
     HOLE_B,
     HOLE_CALLEE,
@@ -68,6 +70,13 @@ from cython.cimports.manor.engine.lower.emit_native import (
     PATCH_ABS16,
     PATCH_ABS32,
     PATCH_ABS64,
+    SHAPE_AB,
+    SHAPE_AR,
+    SHAPE_D,
+    SHAPE_DA,
+    SHAPE_DB,
+    SHAPE_DR,
+    SHAPE_RA,
     SLOT_COUNT,
     SPECIAL_CONST_64,
     SPECIAL_CONST_S32,
@@ -79,12 +88,18 @@ from cython.cimports.manor.engine.lower.emit_native import (
     SPECIAL_EXIT_STUB,
     SPECIAL_HEAD,
     SPECIAL_LOAD_SLOT,
+    SPECIAL_LOAD_X,
     SPECIAL_MOVE,
     SPECIAL_STORE_CONST32,
     SPECIAL_STORE_CONST64,
     SPECIAL_STORE_SLOT,
+    SPECIAL_STORE_X,
     SPECIAL_THUNK,
+    SPECIAL_THUNK_ALL,
     THUNK_HEAD_SIZE,
+    XMM_REGISTERS,
+    XMM_SCRATCH_FIRST,
+    XSLOT_COUNT,
     ColdPath,
     Emitter,
     Relocation,
@@ -241,7 +256,8 @@ def numbers() -> dict:
         "SLOTS": SLOT_COUNT, "FORMS": FORM_COUNT, "RM": FORM_RM, "MEMORY_WIDE": FORM_MEMORY_WIDE, "VALUE": HOLE_VALUE,
         "SHIFT": HOLE_SHIFT, "COUNT": HOLE_COUNT, "ABS8": PATCH_ABS8, "CONST_64": SPECIAL_CONST_64,
         "SPECIALS": SPECIAL_COUNT, "Stencil": cython.sizeof(Stencil), "Relocation": cython.sizeof(Relocation),
-        "Header": cython.sizeof(StencilHeader), "META_ALIGNED": META_ALIGNED, "SLOW_PATHS": SLOW_PATHS,
+        "XSLOTS": XSLOT_COUNT, "X_COLD": FORM_X_COLD, "XMM": XMM_REGISTERS, "XMM_SCRATCH": XMM_SCRATCH_FIRST,
+        "SHAPE_D": SHAPE_D, "Header": cython.sizeof(StencilHeader), "META_ALIGNED": META_ALIGNED, "SLOW_PATHS": SLOW_PATHS,
     }  # fmt: skip
 
 
@@ -294,6 +310,9 @@ def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
     align_block(e)
     e.thunk = executable_address(e, e.out)
     put(e, special_stencil(SPECIAL_THUNK))
+    align_block(e)
+    e.thunk_all = executable_address(e, e.out)
+    put(e, special_stencil(SPECIAL_THUNK_ALL))
     align_block(e)
     e.first = e.out - e.base
     e.used = e.first
@@ -358,6 +377,7 @@ def prepare_env(vm: cython.pointer(Vm), env: cython.pointer(Env)) -> cython.void
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
     index: cython.int
     env.thunks[0] = cython.cast(uint64_t, e.thunk)
+    env.thunks[7] = cython.cast(uint64_t, e.thunk_all)
     for index in range(SLOW_COUNT):
         env.thunks[1 + index] = SLOW[index]
     env.thunks[cython.cast(cython.int, THUNK_HEAD_SIZE)] = head_check_size()
@@ -744,6 +764,145 @@ def xmm_cell(index: cython.int) -> cython.int:
     return XMM + 16 * index if index < XMM_CELLS else FPR + 16 * (index - XMM_CELLS)
 
 
+# ---------------------------------------------------------------- xmm slots
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_store(e: cython.pointer(Emitter), x: cython.int) -> cython.void:
+    """Bring the cell of a dirty xmm register up to date."""
+    e.d = xmm_cell(x)
+    put(e, special_stencil(SPECIAL_STORE_X) + e.xplace[x])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_write_back(e: cython.pointer(Emitter), mask: uint32_t) -> cython.void:
+    """Store the dirty xmm registers of `mask`; they stay where they are."""
+    rest: uint64_t = e.xdirty & mask
+    e.xdirty &= ~mask
+    while rest:
+        x_store(e, ctz64(rest))
+        rest &= rest - 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_forget(e: cython.pointer(Emitter), x: cython.int) -> cython.void:
+    """The register's value is in its cell, or nobody wants it."""
+    if e.xplace[x] >= 0:
+        e.xholder[e.xplace[x]] = -1
+        e.xplace[x] = IN_MEMORY
+    e.xdirty &= ~(cython.cast(uint32_t, 1) << x)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_forget_scratch(e: cython.pointer(Emitter)) -> cython.void:
+    """Scratch registers die at the end of each guest instruction."""
+    x: cython.int
+    for x in range(XMM_SCRATCH_FIRST, XMM_REGISTERS):
+        x_forget(e, x)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_forget_all(e: cython.pointer(Emitter)) -> cython.void:
+    slot: cython.int
+    for slot in range(XSLOT_COUNT):
+        if e.xholder[slot] >= 0:
+            x_forget(e, e.xholder[slot])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_pin(e: cython.pointer(Emitter), slot: cython.int) -> cython.int:
+    e.xpinned |= 1 << slot
+    e.clock += 1
+    e.xstamp[slot] = e.clock
+    return slot
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_take(e: cython.pointer(Emitter)) -> cython.int:
+    """A free xmm slot, pinned; the least recently used one is emptied if all hold something."""
+    slot: cython.int
+    best: cython.int = -1
+    for slot in range(XSLOT_COUNT):
+        if not (e.xpinned >> slot) & 1:
+            if e.xholder[slot] < 0:
+                best = slot
+                break
+            if best < 0 or e.xstamp[slot] < e.xstamp[best]:
+                best = slot
+    if e.xholder[best] >= 0:
+        x_write_back(e, cython.cast(uint32_t, 1) << e.xholder[best])
+        x_forget(e, e.xholder[best])
+    return x_pin(e, best)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_use(e: cython.pointer(Emitter), x: cython.int) -> cython.int:
+    """The slot that holds the xmm register, pinned; loads it if needed."""
+    slot: cython.int = e.xplace[x]
+    if slot >= 0:
+        return x_pin(e, slot)
+    slot = x_take(e)
+    e.a = xmm_cell(x)
+    put(e, special_stencil(SPECIAL_LOAD_X) + slot)
+    e.xplace[x] = slot
+    e.xholder[slot] = x
+    return slot
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_target(e: cython.pointer(Emitter), x: cython.int, keeps: cython.bint) -> cython.int:
+    """The slot for the new value of an xmm register. keeps: with its old value."""
+    if keeps or e.xplace[x] >= 0:
+        return x_use(e, x)
+    return x_take(e)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_assign(e: cython.pointer(Emitter), x: cython.int, slot: cython.int) -> cython.void:
+    """The register's new value is in `slot`, which was got by `x_target`."""
+    e.xplace[x] = slot
+    e.xholder[slot] = x
+    e.xdirty |= cython.cast(uint32_t, 1) << x
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x_sync(e: cython.pointer(Emitter), x: cython.int) -> cython.int:
+    """Make the cell of a vector operand hold its value; returns its offset in env."""
+    if x < XMM_REGISTERS:
+        x_write_back(e, cython.cast(uint32_t, 1) << x)
+    return xmm_cell(x)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_back_all(e: cython.pointer(Emitter)) -> cython.void:
+    """The end of the block: every register of the guest into its cell."""
+    x_forget_scratch(e)
+    x_write_back(e, ~cython.cast(uint32_t, 0))
+    write_back(e, ~TEMPORARIES_MASK)
+
+
 # ---------------------------------------------------------------- cold paths
 @cython.cfunc
 @cython.nogil
@@ -759,6 +918,10 @@ def put_cold(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
     c.start = cython.cast(uint32_t, e.out - e.cold_base)
     while rest:
         store(e, ctz64(rest))
+        rest &= rest - 1
+    rest = e.xdirty
+    while rest:
+        x_store(e, ctz64(rest))
         rest &= rest - 1
     e.d = d
     e.imm = imm
@@ -947,13 +1110,12 @@ def emit_binary(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython
 @cython.nogil
 @cython.exceptval(check=False)
 def emit_update(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
-    """d = f(d, a, b): a from memory."""
-    cell: cython.int = sync(e, u.a)
+    """d = f(d, a, b)."""
+    slot_a: cython.int = use(e, u.a)
     slot_b: cython.int = use(e, u.b)
     slot_d: cython.int = use(e, u.d)
     slot_d = target_of(e, slot_d, u.d, True, u.d)
-    e.a = cell
-    put(e, first(u.op, FORM_RR) + slot_d * SLOT_COUNT + slot_b)
+    put(e, first(u.op, FORM_RR) + (slot_d * SLOT_COUNT + slot_a) * SLOT_COUNT + slot_b)
     assign(e, u.d, slot_d)
     if last & LAST_A and u.a != u.d and is_temporary(u.a):
         forget(e, u.a)
@@ -1051,13 +1213,23 @@ def forget_operands(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cy
 def emit_vector_memory(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
                        last: cython.int) -> cython.void:  # fmt: skip
     base: cython.int = memory_operand(e, u)
+    imm: int64_t = e.imm
+    store: cython.bint = info.kind == KIND_VECTOR_STORE
+    slot: cython.int = 0
+    in_slots: cython.bint = (u.b if store else u.d) < XMM_REGISTERS
+    if in_slots:
+        slot = x_use(e, u.b) if store else x_target(e, u.d, False)
+        slot = slot * SLOT_COUNT + base
+    e.imm = imm
     e.d = xmm_cell(u.d)
     e.b = xmm_cell(u.b)
     e.meta |= 16
     if info.flags & OP_MUST_ALIGN:
         e.meta |= META_ALIGNED
-    put_cold(e, first(u.op, FORM_RI_COLD) + base)
-    put_hot(e, first(u.op, FORM_RI) + base)
+    put_cold(e, first(u.op, FORM_X_COLD) + slot if in_slots else first(u.op, FORM_RI_COLD) + base)
+    put_hot(e, first(u.op, FORM_X) + slot if in_slots else first(u.op, FORM_RI) + base)
+    if in_slots and not store:
+        x_assign(e, u.d, slot // SLOT_COUNT)
     if last & LAST_A and is_temporary(u.a):
         forget(e, u.a)
 
@@ -1086,8 +1258,14 @@ def emit_locked(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython
 @cython.exceptval(check=False)
 def emit_vector(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
                 last: cython.int) -> cython.void:  # fmt: skip
-    a: cython.int = sync(e, u.a) if info.flags & OP_A_IS_VREG else xmm_cell(u.a)
-    b: cython.int = sync(e, u.b) if info.flags & OP_B_IS_VREG else xmm_cell(u.b)
+    a: cython.int
+    b: cython.int
+    if info.rmw and emit_vector_slots(e, u, info, last):
+        return
+    a = sync(e, u.a) if info.flags & OP_A_IS_VREG else x_sync(e, u.a)
+    b = sync(e, u.b) if info.flags & OP_B_IS_VREG else x_sync(e, u.b)
+    if not info.flags & OP_D_IS_VREG:
+        x_sync(e, u.d)
     e.a = a
     e.b = b
     e.d = REGS + 8 * u.d if info.flags & OP_D_IS_VREG else xmm_cell(u.d)
@@ -1096,6 +1274,69 @@ def emit_vector(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython
     forget_operands(e, u, last)
     if info.flags & OP_D_IS_VREG:
         forget(e, u.d)
+    elif u.d < XMM_REGISTERS:
+        x_forget(e, u.d)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_vector_slots(e: cython.pointer(Emitter), u: cython.pointer(Uop), info: cython.pointer(OpInfo),
+                      last: cython.int) -> cython.bint:  # fmt: skip
+    """A vector uop whose xmm operands are in slots; 0 if it has to be done in env."""
+    shape: cython.int = info.rmw
+    keeps: cython.bint = info.modulus
+    number: uint32_t = first(u.op, FORM_X)
+    x: cython.int
+    y: cython.int
+    e.imm = u.imm
+    if shape == SHAPE_RA:
+        if u.a >= XMM_REGISTERS:
+            return 0
+        x = x_use(e, u.a)
+        y = take(e)
+        e.imm = u.imm
+        put(e, number + y * XSLOT_COUNT + x)
+        assign(e, u.d, y)
+        return 1
+    if shape == SHAPE_AB or shape == SHAPE_AR:
+        if u.a >= XMM_REGISTERS or (shape == SHAPE_AB and u.b >= XMM_REGISTERS):
+            return 0
+        x = x_use(e, u.a)
+        y = x_use(e, u.b) if shape == SHAPE_AB else use(e, u.b)
+        e.d = REGS + 8 * u.d
+        put(e, number + x * (XSLOT_COUNT if shape == SHAPE_AB else SLOT_COUNT) + y)
+        forget_operands(e, u, last)
+        forget(e, u.d)
+        return 1
+    if u.d >= XMM_REGISTERS:
+        return 0
+    if shape == SHAPE_DB:
+        if u.d != u.a or u.b >= XMM_REGISTERS:
+            return 0
+        y = x_use(e, u.b)
+        x = x_use(e, u.d)
+        number += x * XSLOT_COUNT + y
+    elif shape == SHAPE_DA:
+        if u.a >= XMM_REGISTERS:
+            return 0
+        y = x_use(e, u.a)
+        x = x_target(e, u.d, keeps)
+        number += x * XSLOT_COUNT + y
+    elif shape == SHAPE_DR:
+        y = use(e, u.a)
+        x = x_target(e, u.d, keeps)
+        number += x * SLOT_COUNT + y
+    else:
+        if keeps and u.d != u.a:
+            return 0
+        x = x_target(e, u.d, keeps)
+        number += x
+    e.imm = u.imm
+    put(e, number)
+    x_assign(e, u.d, x)
+    forget_operands(e, u, last)
+    return 1
 
 
 @cython.cfunc
@@ -1109,6 +1350,8 @@ def emit_helper(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython
     b: cython.int = sync(e, u.b)
     slot: cython.int
     write_back(e, h.reads | h.writes)
+    x_write_back(e, ~cython.cast(uint32_t, 0))
+    x_forget_all(e)
     if h.faults:
         write_back(e, ~TEMPORARIES_MASK)
     slot = -1
@@ -1161,7 +1404,7 @@ def emit_branch(e: cython.pointer(Emitter), u: cython.pointer(Uop)) -> cython.vo
         info = ops + info.imm_op
     slot_a = use(e, u.a)
     if info.kind == KIND_BRANCH_IMM and (info.bits < 64 or fits(imm)):
-        write_back(e, ~TEMPORARIES_MASK)
+        write_back_all(e)
         e.imm = imm
         put_branch(e, first(info.stencils, FORM_RI) + slot_a)
     else:
@@ -1171,7 +1414,7 @@ def emit_branch(e: cython.pointer(Emitter), u: cython.pointer(Uop)) -> cython.vo
             info -= 1
         else:
             slot_b = use(e, u.b)
-        write_back(e, ~TEMPORARIES_MASK)
+        write_back_all(e)
         if info.flags & OP_SWAP_OPERANDS:
             slot_a, slot_b = slot_b, slot_a
         put_branch(e, first(info.stencils, FORM_RR) + slot_a * SLOT_COUNT + slot_b)
@@ -1215,14 +1458,14 @@ def emit_uop(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.in
     elif kind in (KIND_BRANCH, KIND_BRANCH_IMM):
         emit_branch(e, u)
     elif kind == KIND_JUMP:
-        write_back(e, ~TEMPORARIES_MASK)
+        write_back_all(e)
         put_exit_jump(e, 0)
     elif kind == KIND_JUMP_INDIRECT:
         slot = use(e, u.a)
-        write_back(e, ~TEMPORARIES_MASK)
+        write_back_all(e)
         put(e, first(u.op, FORM_RI) + slot)
     elif kind != KIND_NOP:
-        write_back(e, ~TEMPORARIES_MASK)
+        write_back_all(e)
         put(e, special_stencil(SPECIAL_DISPATCH))
     if info.flags & OP_D_IS_VREG and last & DEAD_D and is_temporary(u.d):
         forget(e, u.d)
@@ -1313,6 +1556,11 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
         e.holders[index] = 0
         e.stamp[index] = 0
     memset(e.place, IN_MEMORY, 64)
+    memset(e.xplace, IN_MEMORY, 32)
+    memset(e.xholder, -1, 8)
+    memset(e.xstamp, 0, 32)
+    e.xdirty = 0
+    e.xpinned = 0
     e.place[ZERO_VREG] = IS_CONSTANT
     e.constant[ZERO_VREG] = 0
     find_last_reads(e, uops, count)
@@ -1322,6 +1570,9 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
     for index in range(count):
         u = uops + index
         e.pinned = 0
+        e.xpinned = 0
+        if index and u.insn != uops[index - 1].insn:
+            x_forget_scratch(e)
         e.pc = u.pc
         e.meta = mode_meta
         e.tag_offset = 0

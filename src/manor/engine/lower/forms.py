@@ -8,6 +8,7 @@ No import of LLVM here: this module is used at run time too.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,16 +16,19 @@ from typing import Final
 
 from manor.engine.uop.ops import TERMINALS, Kind, Op
 from manor.engine.uop.table import NUMBER, OPS
+from manor.engine.uop.vector_ops import VectorOp
 
 SLOTS: Final = 8
 """Host registers that hold virtual registers; stencils of two operands exist SLOTS squared times."""
+XSLOTS: Final = 6
+"""Host vector registers that hold xmm registers of the guest (as many as the calling convention passes)."""
 
 
 class Form(IntEnum):
     """Which operands of a stencil are in slots. The first slot named varies slowest."""
 
     RR = 0
-    """BINARY: d is a, b. UNARY, LOAD: d, a. STORE: b, a. BRANCH: a, b. UPDATE: d, b (a in memory)."""
+    """BINARY: d is a, b. UNARY, LOAD: d, a. STORE: b, a. BRANCH: a, b. UPDATE: d, a, b."""
     RI = 1
     """BINARY_IMM: d is a. STORE: a, the value is an immediate. BRANCH_IMM, JUMP_INDIRECT: a. VECTOR_LOAD,
     VECTOR_STORE: a. UNARY: d is a. HELPER: d."""
@@ -39,9 +43,64 @@ class Form(IntEnum):
     MEMORY_WIDE = 7
     RM = 8
     """Rare BINARY: d is a, b in memory."""
+    X = 9
+    """Frequent VECTOR operations, VECTOR_LOAD (d, a), VECTOR_STORE (b, a): xmm operands in xmm slots; see `Shape`."""
+    X_COLD = 10
 
 
 FORMS: Final = len(Form)
+
+
+class Shape(IntEnum):
+    """Operands of the X form of a VECTOR operation, the first varies slowest."""
+
+    NONE = 0
+    """There is no X form."""
+    DB = 1
+    """d is a; b."""
+    DA = 2
+    """d, a."""
+    DR = 3
+    """d; a is a virtual register in a slot."""
+    RA = 4
+    """d is a virtual register in a slot; a."""
+    AB = 5
+    """a, b; the result goes to d's cell."""
+    AR = 6
+    """a; b is a virtual register in a slot; the result goes to d's cell."""
+    D = 7
+    """d (is a, if there is an a)."""
+
+
+SHAPE_ARITY: Final[dict[Shape, tuple[int, ...]]] = {
+    Shape.DB: (XSLOTS, XSLOTS), Shape.DA: (XSLOTS, XSLOTS), Shape.DR: (XSLOTS, SLOTS), Shape.RA: (SLOTS, XSLOTS),
+    Shape.AB: (XSLOTS, XSLOTS), Shape.AR: (XSLOTS, SLOTS), Shape.D: (XSLOTS,),
+}  # fmt: skip
+_IN_SLOTS: Final = re.compile(
+    r"(add|sub|mul|div|min|max|sqrt)s[sd](_m)?|(add|sub|mul|div)p[sd]|cvtsi\d+_s[sd]|cvtt?s[sd]_si\d+"
+    r"|cvt(ss2sd|sd2ss)(_m)?|u?comis[sd](_m)?|cmpsd_[0-7](_m)?|pand|por|pxor|pandn|p(add|sub|cmpeq)[bwdq]|pcmpgt[bwd]"
+    r"|p(min|max)ub|pmovmskb|movmskp[sd]|punpck[lh]\w+|ps(ll|rl)[dq]i|psradi|pmuludq|pmulld|pmaddwd|cvtdq2p[sd]"
+    r"|pshufd_(0|68|78|80|85|170|177|229|238|245|255)|xmove(32|64)?|xzero|xset64|xget(32|64)_0|xget64_1|xput64_[01]"
+)
+"""The operations that have an X form: what compiled programs consist of."""
+
+
+def shape(op: Op) -> Shape:
+    """Shape of the X form of a VECTOR operation."""
+    if not isinstance(op, VectorOp) or not _IN_SLOTS.fullmatch(op.name):
+        return Shape.NONE
+    shapes = {
+        ("x", "x", ""): Shape.DA, ("x", "r", ""): Shape.DR, ("r", "x", ""): Shape.RA, ("r", "x", "x"): Shape.AB,
+        ("r", "x", "r"): Shape.AR, ("x", "", ""): Shape.D,
+    }  # fmt: skip
+    if op.tie == "a":
+        return Shape.DB if op.b else Shape.D
+    return shapes[op.d, op.a, op.b]
+
+
+def keeps_old(op: VectorOp) -> bool:
+    """Whether an X form needs the old value of its xmm destination."""
+    return op.d == "x" and (bool(op.tie) or op.d_bits < 128 or op.name.startswith("xput"))
 
 
 class Hole(IntEnum):
@@ -110,14 +169,20 @@ class Special(IntEnum):
     CONST_64 = 13
     DISPATCH = 14
     """Go on at env.rip: through the jump cache if nothing else is to be done first, else leave."""
+    THUNK_ALL = 15
+    """A thunk that keeps the vector registers too."""
+    LOAD_X = 16
+    STORE_X = 17
+    MOVE_X = 18
 
 
-SPECIAL_ARITY: Final[dict[Special, int]] = {
+SPECIAL_ARITY: Final[dict[Special, int | tuple[int, ...]]] = {
+    Special.LOAD_X: (XSLOTS,), Special.STORE_X: (XSLOTS,), Special.MOVE_X: (XSLOTS, XSLOTS),
     Special.LOAD_SLOT: 1, Special.STORE_SLOT: 1, Special.MOVE: 2, Special.CONST_ZERO: 1,
     Special.CONST_U32: 1, Special.CONST_S32: 1, Special.CONST_64: 1,
 }  # fmt: skip
 
-THUNK_CALL, THUNK_LOAD, THUNK_STORE, THUNK_RMW, THUNK_CMPXCHG, THUNK_LOADX, THUNK_STOREX = range(7)
+THUNK_CALL, THUNK_LOAD, THUNK_STORE, THUNK_RMW, THUNK_CMPXCHG, THUNK_LOADX, THUNK_STOREX, THUNK_CALL_ALL = range(8)
 THUNK_HEAD_SIZE: Final = 15
 """Cell of env.thunks that holds no address: how far into a block its look for interrupts reaches."""
 """Cells of env.thunks: the calling thunk, then the addresses of the slow paths."""
@@ -152,6 +217,8 @@ A_IS_VREG: Final = 128
 B_IS_VREG: Final = 256
 MUST_ALIGN: Final = 8192
 """16-byte access to a multiple of 16."""
+CLEAN32: Final = 16384
+"""The result's upper half is zero."""
 READS_D: Final = 512
 D_IS_XMM: Final = 1024
 A_IS_XMM: Final = 2048
@@ -164,7 +231,8 @@ class OpInfo:
 
     stencils: number of the op whose stencils it uses. imm_op: its immediate form or -1.
     bits: memory access width; for ops with an immediate 64 if the immediate must fit 32 bits signed.
-    modulus: of a shift amount. zero_shift: the op that replaces a shift by zero.
+    modulus: of a shift amount. zero_shift: the op that replaces a shift by zero. rmw: of an atomic operation;
+    of a VECTOR the Shape, modulus then says whether it needs the old value of its xmm destination.
     """
 
     kind: int
@@ -191,6 +259,12 @@ _COMMUTATIVE: Final = ("add", "and", "or", "xor", "mul", "set_eq", "set_ne")
 _FULL_UNARY: Final = ("zext8", "zext16", "zext32", "sext8", "sext16", "sext32", "extract8h")
 _RARE_BINARY: Final = ("rol", "ror", "mulh", "insert8h")
 _SHIFTS: Final = ("shl", "shr", "sar", "rol", "ror")
+
+
+_CLEAN32: Final = re.compile(
+    r"(add|sub|and|or|xor|mul|shl|shr|sar|rol|ror|not|neg|bswap|ctpop|cttz|ctlz)32i?|zext\d+|ld(8|16|32)|ld\d+s32"
+    r"|sext\d+to32|extract8h|parity8|set_\w+|ro[lr](8|16)i?|ct\w+(16|64)"
+)
 
 
 def operation_bits(op: Op) -> int:
@@ -239,10 +313,14 @@ def describe(op: Op) -> OpInfo:
             relation, extra = _BRANCH_IMM[relation]
             flags |= extra
             stencils = NUMBER[prefix + relation + rest]
+    if op.d == "r" and _CLEAN32.fullmatch(name):
+        flags |= CLEAN32
     if op.kind is Kind.UNARY and name not in _FULL_UNARY:
         flags |= IN_PLACE
     if op.kind is Kind.RMW:
         rmw = RMW_OPERATIONS[name.removeprefix("rmw_").rstrip("0123456789")]
+    if isinstance(op, VectorOp):
+        rmw, modulus = shape(op), int(keeps_old(op))
     return OpInfo(KIND_NUMBER[op.kind], flags, bits, stencils, imm_op, modulus, zero_shift, rmw)
 
 
@@ -251,15 +329,17 @@ def op_infos() -> tuple[OpInfo, ...]:
     return tuple(describe(op) for op in OPS)
 
 
-def forms_of(op: Op) -> tuple[tuple[Form, int], ...]:
-    """Forms to generate for `op`, each with its arity (number of slots that vary)."""
+def forms_of(op: Op) -> tuple[tuple[Form, int | tuple[int, ...]], ...]:
+    """Forms to generate for `op`, each with its arity: number of slots that vary, or how many of each there are."""
     if describe(op).stencils != NUMBER[op.name]:
         return ()
     match op.kind:
         case Kind.BINARY if op.name.startswith(_RARE_BINARY) or op.name.endswith(("8_", "16_")):
             return ((Form.RM, 1),)
-        case Kind.BINARY | Kind.BRANCH | Kind.UPDATE:
+        case Kind.BINARY | Kind.BRANCH:
             return ((Form.RR, 2),)
+        case Kind.UPDATE:
+            return ((Form.RR, 3),)
         case Kind.BINARY_IMM | Kind.BRANCH_IMM | Kind.JUMP_INDIRECT:
             return ((Form.RI, 1),)
         case Kind.UNARY:
@@ -271,7 +351,9 @@ def forms_of(op: Op) -> tuple[tuple[Form, int], ...]:
         case Kind.RMW | Kind.CMPXCHG:
             return ((Form.MEMORY, 0), (Form.MEMORY_COLD, 0))
         case Kind.VECTOR_LOAD | Kind.VECTOR_STORE:
-            return ((Form.RI, 1), (Form.RI_COLD, 1))
+            return ((Form.RI, 1), (Form.RI_COLD, 1), (Form.X, (XSLOTS, SLOTS)), (Form.X_COLD, (XSLOTS, SLOTS)))
+        case Kind.VECTOR if shape(op):
+            return ((Form.MEMORY, 0), (Form.X, SHAPE_ARITY[shape(op)]))
         case Kind.VECTOR:
             return ((Form.MEMORY, 0),)
         case Kind.HELPER:

@@ -142,6 +142,67 @@ def emit_vector(op: VectorOp, builder: Any, d: Any, a: Any, b: Any, imm: Any) ->
     return value if value.type == I64 else builder.zext(value, I64)
 
 
+def emit_in_slots(op: VectorOp, builder: Any, d: Any, a: Any, b: Any, imm: Any) -> Any:
+    """Like `emit_vector`, with the values themselves: <2 x i64> for "x" operands, i64 for "r". Returns the result.
+
+    d: the old value, which the host's instruction changes in part if the operation does.
+    """
+    arguments: list[Any] = []
+    constraints: list[str] = []
+    names = {"d": "$0"}
+
+    def argument(letter: str, value: Any, constraint: str) -> None:
+        arguments.append(value)
+        names.setdefault(letter, f"${len(arguments)}")
+        constraints.append(constraint)
+
+    def integer(value: Any, bits: int) -> Any:
+        return value if bits >= 64 else builder.trunc(value, ir.IntType(bits))
+
+    text = op.host or _host_move(op)
+    kept = op.d == "x" and (op.tie or op.d_bits < 128 or op.name.startswith("xput"))
+    if op.d == "x":
+        result, output = X128, "=x"
+    elif op.flags:
+        result, output = I64, "={ax}"
+    else:
+        bits = int(op.name[4:].split("_")[0]) if op.name.startswith("xget") else op.d_bits
+        result, output = ir.IntType(bits), "=r"
+    if kept:
+        argument("d", a if op.tie == "a" else d, "0")
+    for letter, kind, value, bits in (("a", op.a, a, op.a_bits), ("b", op.b, b, op.b_bits)):
+        if not kind or op.tie == letter:
+            continue
+        if kind == "x":
+            argument(letter, value, "x")
+        elif op.name.endswith("_m"):
+            type = ir.FunctionType(X128, [ir.IntType(bits)])
+            move = "movq $1, $0" if bits == 64 else "movd $1, $0"
+            argument(letter, builder.asm(type, move, "=x,r", [integer(value, bits)], side_effect=False), "x")
+        else:
+            argument(letter, integer(value, bits), "r")
+    if op.uses_imm:
+        type = ir.FunctionType(X128, [I64])
+        argument("imm", builder.asm(type, "movq $1, $0", "=x,r", [imm], side_effect=False), "x")
+    text = text.format(**names)
+    if op.flags:
+        text += f"; lahf; movzbl %ah, %eax; andl $${op.flags}, %eax"
+        constraints.append("~{flags}")
+    type = ir.FunctionType(result, [v.type for v in arguments])
+    value = builder.asm(type, text, ",".join([output, *constraints]), arguments, side_effect=True)
+    return value if value.type in (X128, I64) else builder.zext(value, I64)
+
+
+def _host_move(op: VectorOp) -> str:
+    """Host instruction of the uops that are mere moves where operands are in registers."""
+    moves = {
+        "xmove": "movaps {a}, {d}", "xmove32": "movss {a}, {d}", "xmove64": "movsd {a}, {d}", "xzero": "pxor {d}, {d}",
+        "xset64": "movq {a}, {d}", "xget32_0": "movd {a}, {d}", "xget64_0": "movq {a}, {d}",
+        "xget64_1": "pextrq $$1, {a}, {d}", "xput64_0": "pinsrq $$0, {a}, {d}", "xput64_1": "pinsrq $$1, {a}, {d}",
+    }  # fmt: skip
+    return moves[op.name]
+
+
 def imm_is_used(op: VectorOp) -> bool:
     """Whether the uop takes the immediate (else a stencil needs no hole for it)."""
     return op.uses_imm

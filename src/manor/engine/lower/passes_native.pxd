@@ -39,6 +39,7 @@ cdef enum OpFlag:
     OP_A_IS_XMM = 2048
     OP_B_IS_XMM = 4096
     OP_MUST_ALIGN = 8192
+    OP_CLEAN32 = 16384
 
 cdef enum PassConstant:
     MAX_OPS = 2048

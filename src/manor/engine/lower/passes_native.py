@@ -33,6 +33,7 @@ from cython.cimports.manor.engine.lower.passes_native import (
     ONE,
     OP_A_IS_VREG,
     OP_B_IS_VREG,
+    OP_CLEAN32,
     OP_COMMUTATIVE,
     OP_D_IS_VREG,
     OP_MUST_ALIGN,
@@ -46,9 +47,11 @@ from cython.cimports.manor.engine.uop.uop import Uop
 
 from manor.engine import env as _env
 from manor.engine.lower import layout as _layout
+from manor.engine.uop.table import NUMBER as _NUMBER
 
 cython.declare(
     ops=OpInfo[2048], helpers=HelperInfo[1024], op_count=cython.int, helper_count=cython.int, ADD64=cython.int,
+    ZEXT32=cython.int, AND64I=cython.int, ADD64I=cython.int, MOV=cython.int, PXOR=cython.int, XZERO=cython.int,
     TEMPORARY_MASK=uint64_t, ARCHITECTURAL_MASK=uint64_t,
 )  # fmt: skip
 
@@ -108,6 +111,12 @@ def numbers() -> dict:
     }  # fmt: skip
 
 
+ZEXT32 = _NUMBER["zext32"]
+AND64I = _NUMBER["and64i"]
+ADD64I = _NUMBER["add64i"]
+MOV = _NUMBER["mov"]
+PXOR = _NUMBER["pxor"]
+XZERO = _NUMBER["xzero"]
 TEMPORARY_MASK = _temporaries()
 ARCHITECTURAL_MASK = _mask(None)
 
@@ -138,10 +147,11 @@ def add64_op() -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def propagate_copies(uops: cython.pointer(Uop), count: cython.int) -> cython.void:
-    """Let readers of a copy read what it was copied from."""
+    """Let readers of a copy read what it was copied from; operations that change nothing become copies."""
     source: uint8_t[64]
     copies: uint64_t = 0  # registers that are copies
     origins: uint64_t = 0  # registers that some copy was made of
+    clean: uint64_t = 0  # registers whose upper half is zero
     killed: uint64_t
     rest: uint64_t
     index: cython.int
@@ -164,12 +174,28 @@ def propagate_copies(uops: cython.pointer(Uop), count: cython.int) -> cython.voi
             u.a = source[u.a]
         if info.flags & OP_B_IS_VREG and (copies >> u.b) & 1:
             u.b = source[u.b]
+        if (
+            (u.op == ZEXT32 and (clean >> u.a) & 1)
+            or (u.op == AND64I and u.imm == -1)
+            or (u.op == ADD64I and u.imm == 0)
+        ):
+            u.op = MOV
+            info = cython.address(ops[MOV])
+        elif u.op == PXOR and u.a == u.b and u.a == u.d:
+            u.op = XZERO
+            continue
         if info.kind == KIND_MOVE and u.d == u.a:
             u.op = 0
             continue
         killed = ONE << u.d if info.flags & OP_D_IS_VREG else 0
         if info.kind == KIND_HELPER:
             killed |= helpers[u.x].writes
+        if info.flags & OP_CLEAN32 or (info.kind == KIND_MOVE and (clean >> u.a) & 1):
+            clean |= killed
+        elif info.kind == KIND_MOVE_IMM and cython.cast(uint64_t, u.imm) >> 32 == 0:
+            clean |= killed
+        else:
+            clean &= ~killed
         copies &= ~killed
         if origins & killed:
             rest = copies

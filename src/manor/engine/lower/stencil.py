@@ -7,6 +7,7 @@ copied one after the other. Holes are addresses of external symbols that never g
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from manor.engine.lower.forms import (
     SLOTS,
     SPECIAL_ARITY,
     THUNK_CALL,
+    THUNK_CALL_ALL,
     THUNK_CMPXCHG,
     THUNK_HEAD_SIZE,
     THUNK_LOAD,
@@ -29,10 +31,13 @@ from manor.engine.lower.forms import (
     THUNK_RMW,
     THUNK_STORE,
     THUNK_STOREX,
+    XSLOTS,
     Form,
+    Shape,
     Special,
     describe,
     forms_of,
+    shape,
 )
 from manor.engine.lower.llvm_context import I8, I32, I64, PTR, Immediate, LlvmContext
 from manor.engine.uop.ops import Kind, Op
@@ -41,6 +46,7 @@ from manor.engine.uop.vector_ops import VectorOp
 
 CONVENTION: Final = "ghccc"
 THUNK_CONVENTION: Final = "preserve_mostcc"
+THUNK_ALL_CONVENTION: Final = "preserve_allcc"
 HOST_CPU: Final = "x86-64-v2"
 STENCILS_PER_MODULE: Final = 500
 PAGE_MASK: Final = -4096
@@ -48,7 +54,9 @@ RFLAGS_TF: Final = 0x100
 DR7_ENABLED: Final = 0xFF
 """Local and global enable bits of the four breakpoints. Source: SDM volume 3, 17.2.4."""
 
-_STENCIL_TYPE: Final = ir.FunctionType(ir.VoidType(), [PTR] + [I64] * SLOTS)
+_X128: Final = ir.VectorType(I64, 2)
+_STENCIL_TYPE: Final = ir.FunctionType(ir.VoidType(), [PTR] + [I64] * (SLOTS + 1) + [_X128] * XSLOTS)
+"""env, slots, instructions executed since the run loop was left, xmm slots."""
 _THUNK_TYPE: Final = ir.FunctionType(I64, [PTR, I64, I64, I64, PTR])
 _HELPER_TYPE: Final = ir.FunctionType(I64, [PTR, I64, I64, I64])
 
@@ -137,7 +145,9 @@ class StencilBuilder:
             function.attributes.add(attribute)
         self.function = function
         self.env = function.args[0]
-        self.slots: list[ir.Value] = list(function.args[1:])
+        self.slots: list[ir.Value] = list(function.args[1 : 1 + SLOTS])
+        self.counter: ir.Value = function.args[1 + SLOTS]
+        self.xslots: list[ir.Value] = list(function.args[2 + SLOTS :])
         self.use(ir.IRBuilder(function.append_basic_block()))
 
     def use(self, builder: ir.IRBuilder) -> None:
@@ -187,7 +197,14 @@ class StencilBuilder:
     def go(self, target: str | _Callee) -> None:
         """Leave to another stencil, keeping env and the slots."""
         callee = self.module.target(target) if isinstance(target, str) else target
-        self.builder.call(callee, [self.env, *self.slots], cconv=CONVENTION, tail="musttail")
+        arguments = [self.env, *self.slots, self.counter, *self.xslots]
+        self.builder.call(callee, arguments, cconv=CONVENTION, tail="musttail")
+        self.builder.ret_void()
+
+    def leave(self) -> None:
+        """Return to the run loop."""
+        total = self.field("insn_count")
+        self.builder.store(self.builder.add(self.load(total), self.counter), total)
         self.builder.ret_void()
 
     def next(self) -> None:
@@ -208,12 +225,17 @@ class StencilBuilder:
         self.go(otherwise)
         self.use(yes)
 
-    def call_native(self, callee: ir.Value, a: ir.Value, b: ir.Value, imm: ir.Value) -> ir.Value:
-        """Call a C function through the thunk, which keeps all slots."""
-        thunk = self.load(self.field("thunks", 8 * THUNK_CALL), PTR)
-        return self.builder.call(
-            _Callee(thunk, _THUNK_TYPE), [self.env, a, b, imm, callee], cconv=THUNK_CONVENTION
+    def call_native(
+        self, callee: ir.Value, a: ir.Value, b: ir.Value, imm: ir.Value, keep_vectors: bool = False
+    ) -> ir.Value:
+        """Call a C function through the thunk, which keeps all slots; the xmm slots only if keep_vectors."""
+        cell, convention = (
+            (THUNK_CALL_ALL, THUNK_ALL_CONVENTION) if keep_vectors else (THUNK_CALL, THUNK_CONVENTION)
         )
+        thunk = self.load(self.field("thunks", 8 * cell), PTR)
+        if not keep_vectors:
+            self.xslots = [ir.Constant(_X128, ir.Undefined)] * XSLOTS
+        return self.builder.call(_Callee(thunk, _THUNK_TYPE), [self.env, a, b, imm, callee], cconv=convention)
 
     def set_rip(self) -> None:
         self.store_halves(self.field("rip"), "PC_LOW", "PC_HIGH")
@@ -223,9 +245,10 @@ class StencilBuilder:
         clear = self.builder.icmp_unsigned("==", self.load(self.field("fault"), I32), ir.Constant(I32, 0))
         yes, no = self.split(clear)
         self.use(no)
-        counter = self.field("insn_count")
-        self.builder.store(self.builder.sub(self.load(counter), self.hole("COUNT")), counter)
-        self.builder.ret_void()
+        counter = self.counter
+        self.counter = self.builder.sub(counter, self.hole("COUNT"))
+        self.leave()
+        self.counter = counter
         self.use(yes)
 
     # -------------------------------------------------------------- memory
@@ -255,7 +278,7 @@ class StencilBuilder:
         """Call a slow path at the current instruction, and leave if it faults."""
         self.set_rip()
         callee = self.load(self.field("thunks", 8 * thunk), PTR)
-        result = self.call_native(callee, address, self.const(0) if value is None else value, self.hole("META"))
+        result = self.call_native(callee, address, self.const(0) if value is None else value, self.hole("META"), True)
         self.leave_if_fault()
         return result
 
@@ -290,9 +313,9 @@ def _binary(s: StencilBuilder, op: Op, d: int, b: Any) -> None:
     s.next()
 
 
-def _update(s: StencilBuilder, op: Op, d: int, b: int) -> None:
+def _update(s: StencilBuilder, op: Op, d: int, a: int, b: int) -> None:
     assert op.body is not None
-    s.slots[d] = op.body(s.context, s.slots[d], s.settle(s.load(s.cell("A"))), s.slots[b])
+    s.slots[d] = op.body(s.context, s.slots[d], s.slots[a], s.slots[b])
     s.next()
 
 
@@ -390,6 +413,58 @@ def _vector_memory_cold(s: StencilBuilder, op: Op, a: int) -> None:
     s.next()
 
 
+def _vector_memory_slots(s: StencilBuilder, op: Op, x: int, a: int) -> None:
+    """Like `_vector_memory`, with an xmm slot: 16 bytes in one access, which the pointer's lack of alignment allows."""
+    store = op.kind is Kind.VECTOR_STORE
+    aligned = bool(describe(op).flags & MUST_ALIGN)
+    pointer = s.look_up(s.address(a), 16, TAG_WRITE if store else TAG_READ, aligned)
+    if store:
+        s.builder.store(s.xslots[x], pointer, align=1)
+    else:
+        s.xslots[x] = s.load(pointer, _X128, align=1)
+    s.next()
+
+
+def _vector_memory_slots_cold(s: StencilBuilder, op: Op, x: int, a: int) -> None:
+    """The slow path works on the cell: dirty slots have been stored before."""
+    store = op.kind is Kind.VECTOR_STORE
+    s.slow_path(THUNK_STOREX if store else THUNK_LOADX, s.address(a), s.hole("B" if store else "D"))
+    if not store:
+        s.xslots[x] = s.load(s.cell("D"), _X128, align=8)
+    s.next()
+
+
+def _vector_slots(s: StencilBuilder, op: Op, slots: tuple[int, ...]) -> None:
+    from manor.engine.lower.llvm_vector import emit_in_slots
+
+    assert isinstance(op, VectorOp)
+    d = a = b = None
+    match shape(op):
+        case Shape.DB:
+            d = a = s.xslots[slots[0]]
+            b = s.xslots[slots[1]]
+        case Shape.DA:
+            d, a = s.xslots[slots[0]], s.xslots[slots[1]]
+        case Shape.DR:
+            d, a = s.xslots[slots[0]], s.slots[slots[1]]
+        case Shape.RA:
+            a = s.xslots[slots[1]]
+        case Shape.AB:
+            a, b = s.xslots[slots[0]], s.xslots[slots[1]]
+        case Shape.AR:
+            a, b = s.xslots[slots[0]], s.slots[slots[1]]
+        case _:
+            d = a = s.xslots[slots[0]]
+    result = emit_in_slots(op, s.builder, d, a, b, s.hole("IMM"))
+    if op.d == "x":
+        s.xslots[slots[0]] = result
+    elif shape(op) is Shape.RA:
+        s.slots[slots[0]] = result
+    else:
+        s.builder.store(result, s.cell("D"))
+    s.next()
+
+
 def _vector(s: StencilBuilder, op: Op) -> None:
     from manor.engine.lower.llvm_vector import emit_vector
 
@@ -431,7 +506,7 @@ def _jump_indirect(s: StencilBuilder, a: int) -> None:
     branch.set_weights([100000, 1])
     s.use(miss)
     s.builder.store(rip, s.field("rip"))
-    s.builder.ret_void()
+    s.leave()
     s.use(ir.IRBuilder(fast))
     s.go(_Callee(s.load(s.at(entry, 8), PTR), _STENCIL_TYPE))
 
@@ -455,7 +530,7 @@ def _dispatch(s: StencilBuilder) -> None:
     canonical = b.icmp_unsigned("==", b.ashr(b.shl(rip, s.const(16)), s.const(16)), rip)
     go = _likely(s, canonical, leave)
     s.use(leave)
-    s.builder.ret_void()
+    s.leave()
     s.use(go)
     # in an interrupt shadow the next block is entered behind its look for interrupts
     b = s.builder
@@ -477,18 +552,23 @@ def _special(s: StencilBuilder, special: Special, *slots: int) -> None:
     match special:
         case Special.HEAD:
             s.guard(b.icmp_unsigned("==", s.load(s.field("interrupt"), I32), ir.Constant(I32, 0)), "COLD")
-            counter = s.field("insn_count")
-            s.builder.store(s.builder.add(s.load(counter), s.hole("COUNT")), counter)
+            s.counter = s.builder.add(s.counter, s.hole("COUNT"))
         case Special.EXIT_STUB:
             s.store_halves(s.field("block_exit"), "LOW", "HIGH")
-            b.ret_void()
+            s.leave()
             return
         case Special.LEAVE:
-            b.ret_void()
+            s.leave()
             return
         case Special.DISPATCH:
             _dispatch(s)
             return
+        case Special.LOAD_X:
+            s.xslots[slots[0]] = s.load(s.cell("A"), _X128, align=8)
+        case Special.STORE_X:
+            b.store(s.xslots[slots[0]], s.cell("D"), align=8)
+        case Special.MOVE_X:
+            s.xslots[slots[0]] = s.xslots[slots[1]]
         case Special.LOAD_SLOT:
             s.slots[slots[0]] = s.load(s.cell("A"))
         case Special.STORE_SLOT:
@@ -519,15 +599,17 @@ def build_enter(module: StencilModule) -> None:
     function.attributes.add("nounwind")
     builder = ir.IRBuilder(function.append_basic_block())
     env, code = function.args
-    builder.call(_Callee(code, _STENCIL_TYPE), [env] + [ir.Constant(I64, 0)] * SLOTS, cconv=CONVENTION)
+    integers = [ir.Constant(I64, 0)] * (SLOTS + 1)
+    vectors = [ir.Constant(_X128, ir.Undefined)] * XSLOTS
+    builder.call(_Callee(code, _STENCIL_TYPE), [env, *integers, *vectors], cconv=CONVENTION)
     builder.ret_void()
 
 
-def build_thunk(module: StencilModule) -> None:
+def build_thunk(module: StencilModule, name: str = Special.THUNK.name, convention: str = THUNK_CONVENTION) -> None:
     """uint64_t thunk(env, a, b, imm, callee): calls a C function and keeps nearly all registers."""
-    function = ir.Function(module.module, _THUNK_TYPE, Special.THUNK.name)
+    function = ir.Function(module.module, _THUNK_TYPE, name)
     function.linkage = "dso_local"
-    function.calling_convention = THUNK_CONVENTION
+    function.calling_convention = convention
     function.attributes.add("nounwind")
     builder = ir.IRBuilder(function.append_basic_block())
     *arguments, callee = function.args
@@ -545,17 +627,20 @@ class Job:
     hot: bool = True
 
 
-def _slot_combinations(arity: int) -> Iterator[tuple[int, ...]]:
-    if arity == 0:
-        yield ()
-    elif arity == 1:
-        yield from ((k,) for k in range(SLOTS))
-    else:
-        yield from ((k, j) for k in range(SLOTS) for j in range(SLOTS))
+def _slot_combinations(arity: int | tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """All choices of slots; the first varies slowest."""
+    counts = (SLOTS,) * arity if isinstance(arity, int) else arity
+    yield from itertools.product(*map(range, counts))
 
 
 def _build_op(s: StencilBuilder, op: Op, form: Form, slots: tuple[int, ...], imm: Any) -> None:
     cold = form in (Form.RR_COLD, Form.RI_COLD, Form.MEMORY_COLD)
+    if form in (Form.X, Form.X_COLD):
+        if op.kind is Kind.VECTOR:
+            _vector_slots(s, op, slots)
+        else:
+            (_vector_memory_slots if form is Form.X else _vector_memory_slots_cold)(s, op, *slots)
+        return
     match op.kind:
         case Kind.UNARY:
             _unary(s, op, slots[0], slots[-1])
@@ -617,7 +702,7 @@ def _op_job(op: Op, form: Form, slots: tuple[int, ...]) -> Job:
         _build_op(s, op, form, slots, s.immediate())
 
     # A helper call has its fault exit inline, after the jump to NEXT.
-    hot = form not in (Form.RR_COLD, Form.RI_COLD, Form.MEMORY_COLD) and op.kind is not Kind.HELPER
+    hot = form not in (Form.RR_COLD, Form.RI_COLD, Form.MEMORY_COLD, Form.X_COLD) and op.kind is not Kind.HELPER
     return Job(name, build, hot=hot)
 
 
@@ -626,6 +711,8 @@ def _special_job(special: Special, slots: tuple[int, ...]) -> Job:
         return Job(special.name, build_enter, hot=False)
     if special is Special.THUNK:
         return Job(special.name, build_thunk, hot=False)
+    if special is Special.THUNK_ALL:
+        return Job(special.name, lambda module: build_thunk(module, special.name, THUNK_ALL_CONVENTION), hot=False)
     name = stencil_name(special.name, "SPECIAL", slots)
     return Job(name, lambda module: _special(StencilBuilder(module, name), special, *slots))
 

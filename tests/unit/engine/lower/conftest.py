@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from manor.engine import lower
+from manor.engine import load, lower
 from manor.engine.env import OFFSETS
 from manor.engine.lower import emit_native, passes_native, sandbox_native
 from manor.engine.lower.forms import SLOW_PATHS
@@ -81,8 +82,9 @@ class Box(sandbox_native.Sandbox):
         self.world.fault = value
 
 
-@pytest.fixture(scope="session")
-def world() -> _World:
+@pytest.fixture(scope="module")
+def world() -> Iterator[_World]:
+    """Python slow paths and helpers in place of the engine's, which are put back afterwards."""
     if not STENCILS.exists():
         pytest.skip("the stencils are not built")
     w = _World()
@@ -90,10 +92,12 @@ def world() -> _World:
     emit_native.load_stencils(STENCILS)
     emit_native.set_slow_paths({name: w.slow_path(name) for name in SLOW_PATHS})
     passes_native.set_helpers(HELPERS, {h.name: w.helper(h.name) for h in HELPERS})
-    return w
+    yield w
+    load.load.cache_clear()
+    load.load()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_box(world: _World) -> Box:
     box = Box()
     box.world = world

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from manor.engine.env import XMM_COUNT, XMM_SCRATCH
 from manor.engine.lower import emit_native, forms, passes_native
 from manor.engine.lower.blob import HEADER, OP_INFO, RELOCATION, STENCIL, is_current, pack_ops
-from manor.engine.lower.forms import Form, Hole, Patch, Special
+from manor.engine.lower.forms import Form, Hole, Patch, Shape, Special
 from manor.engine.uop.ops import Kind
 from manor.engine.uop.table import NUMBER, OPS
 
@@ -17,7 +18,8 @@ def test_emitter() -> None:
         "VALUE": Hole.VALUE, "SHIFT": Hole.SHIFT, "COUNT": Hole.COUNT, "ABS8": Patch.ABS8,
         "CONST_64": Special.CONST_64, "SPECIALS": len(Special), "Stencil": STENCIL.size,
         "Relocation": RELOCATION.size, "Header": HEADER.size,
-        "META_ALIGNED": forms.META_ALIGNED, "SLOW_PATHS": forms.SLOW_PATHS,
+        "META_ALIGNED": forms.META_ALIGNED, "SLOW_PATHS": forms.SLOW_PATHS, "XSLOTS": forms.XSLOTS,
+        "X_COLD": Form.X_COLD, "XMM": XMM_COUNT, "XMM_SCRATCH": XMM_SCRATCH, "SHAPE_D": Shape.D,
     }  # fmt: skip
 
 

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from manor.engine.env import CC_DST, CC_SRC, CC_SRC2, RAX, RDX
 from manor.engine.isa.x86.declare import Body, declare, insn
-from manor.engine.isa.x86.template import ACCESS_EA, ACCESS_UPDATE, EABASE, IMM_DISP, IMM_IMM, Builder, Imm, Operand
+from manor.engine.isa.x86.template import (
+    ACCESS_EA,
+    ACCESS_UPDATE,
+    ACCESS_WRITES,
+    EABASE,
+    IMM_COUNT32,
+    IMM_COUNT64,
+    IMM_DISP,
+    IMM_IMM,
+    Builder,
+    Imm,
+    Operand,
+)
 
 
 def _register(c: Builder, value: int | Imm) -> int:
@@ -162,7 +176,7 @@ def not_(c: Builder, dst: Operand) -> None:
 @insn("F6 /3 Eb", "F7 /3 Ev", lock=True)
 def neg(c: Builder, dst: Operand) -> None:
     if c.locked:
-        old = c.call("lock_neg", a=c.address(), imm=dst.width // 8)
+        old = c.call("lock_neg", a=c.address(size=dst.width // 8, write=True), imm=dst.width // 8)
         c.flags("SUB", c.movi(0), old)
         return
     old = _register(c, c.read(dst, update=True))
@@ -315,7 +329,7 @@ def cmpxchg(c: Builder, dst: Operand, src: Operand) -> None:
 @insn("0F C7 /1 Ms", lock=True)
 def cmpxchg8b(c: Builder, dst: Operand) -> None:
     bits = 16 if c.opsize == 64 else 8
-    zero = c.call(f"cmpxchg{bits}b", a=c.address())
+    zero = c.call(f"cmpxchg{bits}b", a=c.address(size=bits, write=True))
     flags = c.op("and64", c.eflags(), c.const(~0x40))
     c.set_eflags(c.op("or64", flags, c.op("shl64", zero, c.const(6))))
 
@@ -325,9 +339,9 @@ def _count(c: Builder, src: Operand, width: int) -> int | Imm:
     """The masked shift count."""
     value = c.read(src)
     mask = 63 if width == 64 else 31
-    if isinstance(value, Imm) and src.spec.kind == "1":
-        return value
-    return c.op("and64", c.movi(value) if isinstance(value, Imm) else value, c.const(mask))
+    if isinstance(value, Imm):
+        return value if src.spec.kind == "1" else Imm(IMM_COUNT64 if width == 64 else IMM_COUNT32)
+    return c.op("and64", value, c.const(mask))
 
 
 def _shift(operation: str, kind: str) -> Body:
@@ -340,12 +354,14 @@ def _shift(operation: str, kind: str) -> Body:
             value = c.zext(value, width)
         count = _count(c, src, width)
         result = c.at(operation, value, count)
-        one_less = c.const(0) if isinstance(count, Imm) else c.op("sub64", count, c.const(1))
-        before = value if isinstance(count, Imm) else c.at(operation, value, one_less)
+        by_one = isinstance(count, Imm) and src.spec.kind == "1"
+        one_less = Imm(count.code, -1) if isinstance(count, Imm) else c.op("sub64", count, c.const(1))
+        before = value if by_one else c.at(operation, value, one_less)
         if dst.memory:
             c.write(dst, result)
         if isinstance(count, Imm):
-            c.flags(kind, result, before)
+            with nullcontext() if by_one else c.unless_zero(63 if width == 64 else 31):
+                c.flags(kind, result, before)
         else:
             known = c.movi(_cc(kind, width))
             c.emit("selnz", CC_SRC, before, count)
@@ -462,10 +478,12 @@ def _bit_operation(operation: str) -> Body:
                 shift = {16: 1, 32: 2, 64: 3}[width]
                 words = c.op(f"addsl{shift}", EABASE, words, words)
                 address = c.op("add64", words, Imm(IMM_DISP), words)
+                c.emit("BIT_ADDRESS", a=address, x=width // 8 | (ACCESS_WRITES if operation else 0))
                 displacement = c.const(0)
             if not c.locked:
                 value = c.temp()
-                c.emit(f"ld{width}", value, address, imm=displacement, x=ACCESS_EA | (ACCESS_UPDATE if operation else 0))
+                access = ACCESS_EA | (ACCESS_UPDATE if operation else 0)
+                c.emit(f"ld{width}", value, address, imm=displacement, x=access)
         else:
             value = _register(c, c.read(dst, update=True))
         if c.locked:

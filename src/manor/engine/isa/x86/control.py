@@ -18,12 +18,13 @@ from manor.engine.isa.x86.template import (
 
 @insn("EB Jb", "E9 Jz", default64=True)
 def jmp(c: Builder, target: Operand) -> None:
+    c.check_target(Imm(IMM_TARGET))
     c.jump(Imm(IMM_TARGET))
 
 
 @insn("E8 Jz", default64=True)
 def call(c: Builder, target: Operand) -> None:
-    c.push(c.movi(Imm(IMM_NEXT)), c.opsize)
+    c.push(c.movi(Imm(IMM_NEXT)), c.opsize, target=Imm(IMM_TARGET))
     c.jump(Imm(IMM_TARGET))
 
 
@@ -35,24 +36,30 @@ def _target(c: Builder, operand: Operand) -> int:
 
 @insn("FF /4 Ev", default64=True, name="jmp")
 def jmp_indirect(c: Builder, target: Operand) -> None:
-    c.jump_indirect(_target(c, target))
+    destination = _target(c, target)
+    c.check_target(destination)
+    c.jump_indirect(destination)
 
 
 @insn("FF /2 Ev", default64=True, name="call")
 def call_indirect(c: Builder, target: Operand) -> None:
     destination = _target(c, target)
-    c.push(c.movi(Imm(IMM_NEXT)), c.opsize)
+    c.push(c.movi(Imm(IMM_NEXT)), c.opsize, target=destination)
     c.jump_indirect(destination)
 
 
 @insn("C3", default64=True)
 def ret(c: Builder) -> None:
-    c.jump_indirect(c.pop(c.opsize))
+    target = c.peek(c.opsize)
+    c.check_target(target)
+    c.drop(c.opsize // 8)
+    c.jump_indirect(target)
 
 
 @insn("C2 Iw", default64=True, name="ret")
 def ret_immediate(c: Builder, size: Operand) -> None:
     target = c.peek(c.opsize)
+    c.check_target(target)
     c.drop(Imm(IMM_IMM, constant=c.opsize // 8))
     c.jump_indirect(target)
 
@@ -117,6 +124,7 @@ def _loop(condition: int | None) -> Body:
         taken = c.op("set_ne64_", count, c.const(0))
         if condition is not None:
             taken = c.op("and64", taken, c.condition(condition))
+        c.check_target(Imm(IMM_TARGET), taken)
         c.call("set_counter", a=count, imm=mask)
         c.branch_if("br_ne64", taken, c.const(0))
 
@@ -129,4 +137,6 @@ for _opcode, _name, _condition in ((0xE0, "loopne", 5), (0xE1, "loope", 4), (0xE
 
 @insn("E3 Jb", default64=True)
 def jrcxz(c: Builder, target: Operand) -> None:
-    c.branch_if("br_eq64", c.op("and64", RCX, Imm(IMM_ADDRESS_MASK)), c.const(0), Imm(IMM_TARGET))
+    taken = c.op("set_eq64_", c.op("and64", RCX, Imm(IMM_ADDRESS_MASK)), c.const(0))
+    c.check_target(Imm(IMM_TARGET), taken)
+    c.branch_if("br_ne64", taken, c.const(0), Imm(IMM_TARGET))

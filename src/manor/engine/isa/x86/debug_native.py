@@ -159,6 +159,7 @@ def help_write_dr(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint6
     env.dr[number] = a
     if (old | env.dr[7]) & 0xFF:
         tlb_flush(env, 0)  # TLB entries carry which pages are watched
+        env.interrupt = 1  # and the run loop asks whether to go on instruction by instruction
     return 0
 
 

@@ -30,6 +30,8 @@ cdef void set_real_segment(Env *env, uint32_t seg, uint32_t selector) noexcept n
 cdef void set_v86_segment(Env *env, uint32_t seg, uint32_t selector) noexcept nogil
 cdef int load_data_segment(Env *env, uint32_t seg, uint32_t selector, uint32_t cpl, uint32_t vector, uint32_t ext) noexcept nogil
 cdef int load_ldt(Env *env, uint32_t selector, uint32_t vector) noexcept nogil
+cdef int check_access(Env *env, uint32_t seg, uint64_t offset, uint32_t size, int write) noexcept nogil
+cdef uint64_t elements_within(Env *env, uint32_t seg, uint64_t offset, uint64_t size, int down, uint64_t mask) noexcept nogil
 cdef int limit_ok(uint32_t limit, uint32_t attributes, uint64_t offset, uint32_t size) noexcept nogil
 
 cdef void current_stack(Env *env, Stack *s, uint32_t size) noexcept nogil

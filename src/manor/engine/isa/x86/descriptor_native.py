@@ -57,6 +57,7 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     SEG_ES,
     SEG_LDT,
     SEG_SS,
+    VEC_GP,
     VEC_NP,
     VEC_SS,
     VEC_TS,
@@ -400,6 +401,53 @@ def limit_ok(limit: uint32_t, attributes: uint32_t, offset: uint64_t, size: uint
     if attributes & (ATTR_S | ATTR_CODE | ATTR_EXPAND_DOWN) == ATTR_S | ATTR_EXPAND_DOWN:
         return 1 if offset > limit and last <= (U32_MAX if attributes & ATTR_BIG else 0xFFFF) else 0
     return 1 if last <= limit else 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def check_access(
+    env: cython.pointer[Env], seg: uint32_t, offset: uint64_t, size: uint32_t, write: cython.int
+) -> cython.int:
+    """Limit and type of a data access outside 64-bit mode; 0 after raising #GP(0) or #SS(0)."""
+    attributes: uint32_t = env.seg_attributes[seg]
+    bad: cython.bint = False
+    if protected_mode(env):
+        if not attributes & ATTR_PRESENT:
+            bad = True  # null
+        elif write:
+            bad = (attributes & ATTR_CODE) != 0 or not attributes & ATTR_WRITABLE
+        else:
+            bad = (attributes & ATTR_CODE) != 0 and not attributes & ATTR_WRITABLE
+        attributes |= ATTR_S
+    else:
+        attributes = ATTR_S | ATTR_WRITABLE
+    if bad or not limit_ok(env.seg_limit[seg], attributes, offset & U32_MAX, size):
+        raise_fault(env, VEC_SS if seg == SEG_SS else VEC_GP, 0)
+        return 0
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def elements_within(
+    env: cython.pointer[Env], seg: uint32_t, offset: uint64_t, size: uint64_t, down: cython.int, mask: uint64_t
+) -> uint64_t:
+    """How many elements from `offset` on, outside 64-bit mode, need no check and no wrap-around at `mask`.
+
+    0 also where the segment is not plain (not writable, expand-down): then check each element.
+    """
+    last: uint64_t = mask
+    plain: uint32_t = ATTR_PRESENT | ATTR_WRITABLE
+    if protected_mode(env):
+        if env.seg_attributes[seg] & (plain | ATTR_CODE | ATTR_EXPAND_DOWN) != plain:
+            return 0
+    if env.seg_limit[seg] < last:
+        last = env.seg_limit[seg]
+    if offset + size - 1 > last:
+        return 0
+    return offset // size + 1 if down else (last - offset + 1) // size
 
 
 # ------------------------------------------------------------------ stacks

@@ -20,6 +20,7 @@ from cython.cimports.libc.string import memcpy, memmove, memset
 from cython.cimports.manor.engine.cache_native import sched_yield
 from cython.cimports.manor.engine.env import Env
 from cython.cimports.manor.engine.host import atomic_cas64, atomic_store64
+from cython.cimports.manor.engine.isa.x86.descriptor_native import check_access, elements_within
 from cython.cimports.manor.engine.isa.x86.exception_native import raise_exception
 from cython.cimports.manor.engine.isa.x86.flags_native import (
     compute_eflags,
@@ -51,6 +52,7 @@ from manor.engine import env as _env
 EnvP = cython.typedef(cython.pointer(Env))
 cython.declare(V_OP=cython.int, V_DST=cython.int, V_SRC=cython.int, V_DF=cython.int, V_COUNT=cython.int,
                V_SEG=cython.int, F_MMU=cython.int, F_CODE64=cython.int, F_STACK32=cython.int,
+               F_LIMITS=cython.int,
                TLB_MASK=uint64_t, TLB_WORDS=cython.int, EXC_DE=cython.int, EXC_GP=cython.int)  # fmt: skip
 V_OP = _env.CC_OP
 V_DST = _env.CC_DST
@@ -61,6 +63,7 @@ V_SEG = _env.SEG_BASE
 F_MMU = _env.FLAG_MMU_SHIFT
 F_CODE64 = _env.FLAG_CODE64
 F_STACK32 = _env.FLAG_STACK32
+F_LIMITS = _env.FLAG_LIMITS
 TLB_MASK = _env.TLB_ENTRIES - 1
 TLB_WORDS = _env.TLB_ENTRIES * 4
 EXC_DE = 0
@@ -548,6 +551,34 @@ def stack_address(env: EnvP, pointer: uint64_t) -> uint64_t:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def stack_allowed(env: EnvP, pointer: uint64_t, size: uint64_t, write: cython.int) -> cython.int:
+    """Limit and type of the stack segment, where limits are in force; 0 after raising #SS(0)."""
+    if env.block_flags & F_CODE64 or not env.block_flags & F_LIMITS:
+        return 1
+    return check_access(env, 2, pointer & (MASK32 if env.block_flags & F_STACK32 else 0xFFFF), size, write)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def stack_read(env: EnvP, pointer: uint64_t, size: uint64_t) -> uint64_t:
+    """Read at a stack pointer value. Check env.fault."""
+    if not stack_allowed(env, pointer, size, 0):
+        return 0
+    return mode_read(env, stack_address(env, pointer), size, data_mode(env) | 4)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def stack_write(env: EnvP, pointer: uint64_t, value: uint64_t, size: uint64_t) -> cython.void:
+    if stack_allowed(env, pointer, size, 1):
+        mode_write(env, stack_address(env, pointer), value, size, data_mode(env) | 4)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def set_stack_pointer(env: EnvP, value: uint64_t) -> cython.void:
     write_reg(env, RSP, value, 8 if env.block_flags & F_CODE64 else (4 if env.block_flags & F_STACK32 else 2))
 
@@ -557,7 +588,7 @@ def set_stack_pointer(env: EnvP, value: uint64_t) -> cython.void:
 @cython.exceptval(check=False)
 def h_leave(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     frame: uint64_t = env.regs[RBP]
-    value: uint64_t = mode_read(env, stack_address(env, frame), imm, data_mode(env) | 4)
+    value: uint64_t = stack_read(env, frame, imm)
     if env.fault:
         return 0
     set_stack_pointer(env, frame + imm)
@@ -577,25 +608,27 @@ def h_enter(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     outer: uint64_t = env.regs[RBP]
     value: uint64_t
     index: cython.int
-    mode_write(env, stack_address(env, pointer), env.regs[RBP], size, data_mode(env) | 4)
+    stack_write(env, pointer, env.regs[RBP], size)
     if env.fault:
         return 0
     if level:
         for index in range(1, level):
             outer -= size
-            value = mode_read(env, stack_address(env, outer), size, data_mode(env) | 4)
+            value = stack_read(env, outer, size)
             if env.fault:
                 return 0
             pointer -= size
-            mode_write(env, stack_address(env, pointer), value, size, data_mode(env) | 4)
+            stack_write(env, pointer, value, size)
             if env.fault:
                 return 0
         pointer -= size
-        mode_write(env, stack_address(env, pointer), frame, size, data_mode(env) | 4)
+        stack_write(env, pointer, frame, size)
         if env.fault:
             return 0
     pointer -= a
     # The final stack pointer must be writable: a page fault comes before anything changes.
+    if not stack_allowed(env, pointer, 1, 1):
+        return 0
     probe(env, stack_address(env, pointer), 1, data_mode(env) | 4, 1)
     if env.fault:
         return 0
@@ -612,7 +645,7 @@ def h_pusha(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     pointer: uint64_t = env.regs[RSP]
     for index in range(8):
         pointer -= imm
-        mode_write(env, stack_address(env, pointer), env.regs[index], imm, data_mode(env) | 4)
+        stack_write(env, pointer, env.regs[index], imm)
         if env.fault:
             return 0
     set_stack_pointer(env, pointer)
@@ -627,7 +660,7 @@ def h_popa(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     index: cython.int
     pointer: uint64_t = env.regs[RSP]
     for index in range(8):
-        values[index] = mode_read(env, stack_address(env, pointer + index * imm), imm, data_mode(env) | 4)
+        values[index] = stack_read(env, pointer + index * imm, imm)
         if env.fault:
             return 0
     for index in range(8):
@@ -641,8 +674,8 @@ def h_popa(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
 @cython.nogil
 @cython.exceptval(check=False)
 def h_xlat(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    value: uint64_t = mode_read(
-        env, string_address(env, env.regs[RBX] + (env.regs[RAX] & 0xFF), imm, (imm >> 32) & 7), 1, data_mode(env)
+    value: uint64_t = string_read(
+        env, env.regs[RBX] + (env.regs[RAX] & 0xFF), (imm & ~cython.cast(uint64_t, 0xFF)) | 1, (imm >> 32) & 7
     )
     if not env.fault:
         write_reg(env, RAX, value, 1)
@@ -663,6 +696,70 @@ def string_address(env: EnvP, offset: uint64_t, imm: uint64_t, segment: cython.i
     if env.block_flags & F_CODE64:
         return offset + env.regs[V_SEG + segment] if segment >= 4 else offset
     return (offset + env.regs[V_SEG + segment]) & MASK32
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def string_allowed(env: EnvP, offset: uint64_t, imm: uint64_t, segment: cython.int, write: cython.int) -> cython.int:
+    """Limit and type of a string operand's segment outside 64-bit mode; 0 after raising."""
+    if env.block_flags & F_CODE64 or not (env.block_flags & F_LIMITS or segment >= 4):
+        return 1
+    return check_access(env, segment, offset & string_mask(imm), imm & 0xFF, write)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def string_mask(imm: uint64_t) -> uint64_t:
+    """The bits of an offset at the address size."""
+    return 0xFFFF if (imm >> 16) & 0xFF == 2 else MASK32
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def string_room(env: EnvP, offset: uint64_t, imm: uint64_t, segment: cython.int, count: uint64_t) -> uint64_t:
+    """Elements, at most `count`, that can be done without a limit check and without wrap-around."""
+    room: uint64_t
+    mask: uint64_t
+    if env.one_insn:
+        return 0  # element by element: traps and breakpoints come between
+    if env.block_flags & F_CODE64:
+        if (imm >> 16) & 0xFF != 4:
+            return count
+        mask = MASK32
+        offset &= mask
+        if cython.cast(int64_t, env.regs[V_DF]) < 0:
+            room = offset // (imm & 0xFF) + 1
+        else:
+            room = (mask - offset + 1) // (imm & 0xFF)
+    else:
+        mask = string_mask(imm)
+        offset &= mask
+        room = elements_within(
+            env, segment, offset, imm & 0xFF, cython.cast(int64_t, env.regs[V_DF]) < 0, mask
+        )
+    return room if room < count else count
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def string_read(env: EnvP, offset: uint64_t, imm: uint64_t, segment: cython.int) -> uint64_t:
+    """Read one element. Check env.fault."""
+    if not string_allowed(env, offset, imm, segment, 0):
+        return 0
+    return mode_read(env, string_address(env, offset, imm, segment), imm & 0xFF, data_mode(env))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def string_write(env: EnvP, value: uint64_t, imm: uint64_t) -> cython.void:
+    """Write one element at ES:RDI."""
+    if string_allowed(env, env.regs[RDI], imm, 0, 1):
+        mode_write(env, string_address(env, env.regs[RDI], imm, 0), value, imm & 0xFF, data_mode(env))
 
 
 @cython.cfunc
@@ -713,7 +810,7 @@ def run_length(env: EnvP, gva: uint64_t, size: uint64_t, count: uint64_t) -> uin
 @cython.nogil
 @cython.exceptval(check=False)
 def stos_once(env: EnvP, imm: uint64_t) -> cython.void:
-    mode_write(env, string_address(env, env.regs[RDI], imm, 0), env.regs[RAX], imm & 0xFF, data_mode(env))
+    string_write(env, env.regs[RAX], imm)
     if not env.fault:
         advance(env, RDI, imm, 1)
 
@@ -722,12 +819,10 @@ def stos_once(env: EnvP, imm: uint64_t) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def movs_once(env: EnvP, imm: uint64_t) -> cython.void:
-    value: uint64_t = mode_read(
-        env, string_address(env, env.regs[RSI], imm, (imm >> 32) & 7), imm & 0xFF, data_mode(env)
-    )
+    value: uint64_t = string_read(env, env.regs[RSI], imm, (imm >> 32) & 7)
     if env.fault:
         return
-    mode_write(env, string_address(env, env.regs[RDI], imm, 0), value, imm & 0xFF, data_mode(env))
+    string_write(env, value, imm)
     if not env.fault:
         advance(env, RSI, imm, 1)
         advance(env, RDI, imm, 1)
@@ -737,9 +832,7 @@ def movs_once(env: EnvP, imm: uint64_t) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def lods_once(env: EnvP, imm: uint64_t) -> cython.void:
-    value: uint64_t = mode_read(
-        env, string_address(env, env.regs[RSI], imm, (imm >> 32) & 7), imm & 0xFF, data_mode(env)
-    )
+    value: uint64_t = string_read(env, env.regs[RSI], imm, (imm >> 32) & 7)
     if not env.fault:
         write_reg(env, RAX, value, imm & 0xFF)
         advance(env, RSI, imm, 1)
@@ -761,7 +854,7 @@ def set_compare(env: EnvP, left: uint64_t, right: uint64_t, size: cython.int) ->
 def scas_once(env: EnvP, imm: uint64_t) -> cython.int:
     """Returns whether the elements were equal."""
     size: cython.int = imm & 0xFF
-    value: uint64_t = mode_read(env, string_address(env, env.regs[RDI], imm, 0), size, data_mode(env))
+    value: uint64_t = string_read(env, env.regs[RDI], imm, 0)
     if env.fault:
         return 0
     set_compare(env, env.regs[RAX], value, size)
@@ -774,11 +867,11 @@ def scas_once(env: EnvP, imm: uint64_t) -> cython.int:
 @cython.exceptval(check=False)
 def cmps_once(env: EnvP, imm: uint64_t) -> cython.int:
     size: cython.int = imm & 0xFF
-    left: uint64_t = mode_read(env, string_address(env, env.regs[RSI], imm, (imm >> 32) & 7), size, data_mode(env))
+    left: uint64_t = string_read(env, env.regs[RSI], imm, (imm >> 32) & 7)
     right: uint64_t
     if env.fault:
         return 0
-    right = mode_read(env, string_address(env, env.regs[RDI], imm, 0), size, data_mode(env))
+    right = string_read(env, env.regs[RDI], imm, 0)
     if env.fault:
         return 0
     set_compare(env, left, right, size)
@@ -847,11 +940,19 @@ def finish(env: EnvP, imm: uint64_t) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def stop_between(env: EnvP) -> cython.int:
+    """Whether a repeated instruction pauses after this element: an interrupt, or a trap (SDM volume 3, 18.3)."""
+    return env.interrupt or (env.one_insn and (env.rflags & 0x100 or env.exc_dr6))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def stos_run(env: EnvP, imm: uint64_t, count: uint64_t) -> uint64_t:
     """Fill elements within one page directly; returns how many were done (0: take the slow way)."""
     size: uint64_t = imm & 0xFF
     gva: uint64_t = string_address(env, env.regs[RDI], imm, 0)
-    done: uint64_t = run_length(env, gva, size, count)
+    done: uint64_t = run_length(env, gva, size, string_room(env, env.regs[RDI], imm, 0, count))
     target: cython.pointer(uint8_t) = direct(env, gva, 1)
     value: uint64_t = env.regs[RAX]
     index: uint64_t
@@ -879,6 +980,8 @@ def movs_run(env: EnvP, imm: uint64_t, count: uint64_t) -> uint64_t:
     source_gva: uint64_t = string_address(env, env.regs[RSI], imm, (imm >> 32) & 7)
     target_gva: uint64_t = string_address(env, env.regs[RDI], imm, 0)
     done: uint64_t = run_length(env, source_gva, size, run_length(env, target_gva, size, count))
+    done = string_room(env, env.regs[RSI], imm, (imm >> 32) & 7, done)
+    done = string_room(env, env.regs[RDI], imm, 0, done)
     source: cython.pointer(uint8_t) = direct(env, source_gva, 0)
     target: cython.pointer(uint8_t) = direct(env, target_gva, 1)
     distance: int64_t
@@ -919,7 +1022,7 @@ def h_rep_stos(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
             done = 1
         count_down(env, imm, done)
         count -= done
-        if env.interrupt and count:
+        if count and stop_between(env):
             return 0
     finish(env, imm)
     return 0
@@ -940,7 +1043,7 @@ def h_rep_movs(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
             done = 1
         count_down(env, imm, done)
         count -= done
-        if env.interrupt and count:
+        if count and stop_between(env):
             return 0
     finish(env, imm)
     return 0
@@ -957,7 +1060,7 @@ def h_rep_lods(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
             return 0
         count_down(env, imm, 1)
         count -= 1
-        if env.interrupt and count:
+        if count and stop_between(env):
             return 0
     finish(env, imm)
     return 0
@@ -986,7 +1089,7 @@ def repeat_compare(env: EnvP, imm: uint64_t, compare: cython.int) -> cython.void
         count -= 1
         if equal != wanted:
             break
-        if env.interrupt and count:
+        if count and stop_between(env):
             return
     finish(env, imm)
 

@@ -132,7 +132,7 @@ def _string(env: cython.pointer[Env], imm: uint64_t, output: cython.bint) -> cyt
     if not _allowed(env, port, size):
         return
     while not repeat or env.regs[RCX] & mask:
-        gva = _operand(env, number, seg, size, address_size, 0 if output else 0x100)
+        gva = _operand(env, number, seg, size, address_size, 0 if output else 0x10000)
         if env.fault:
             return
         if output:
@@ -156,9 +156,11 @@ def _string(env: cython.pointer[Env], imm: uint64_t, output: cython.bint) -> cyt
         if not repeat:
             break
         _add(env, RCX, minus_one, address_size)
-        if env.interrupt and env.regs[RCX] & mask:
+        if (env.interrupt or (env.one_insn and (env.rflags & 0x100 or env.exc_dr6))) and env.regs[RCX] & mask:
             return
     env.rip += (imm >> 8) & 0xFF
+    if not env.block_flags & FLAG_CODE64:
+        env.rip &= U32_MAX
 
 
 @cython.cfunc

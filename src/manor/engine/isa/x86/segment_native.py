@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.manor.engine.env import SEG_BASE, Env
+from cython.cimports.manor.engine.env import FAULT_ONE_INSN, SEG_BASE, Env
 from cython.cimports.manor.engine.host import U32_MAX, U64_MAX
 from cython.cimports.manor.engine.isa.x86.bits import (
     ATTR_CODE,
@@ -22,6 +22,7 @@ from cython.cimports.manor.engine.isa.x86.bits import (
     CR4_FSGSBASE,
     EFER_LMA,
     RF_ZF,
+    SEG_CS,
     SEG_FS,
     SEG_GS,
     SEG_LDT,
@@ -38,7 +39,7 @@ from cython.cimports.manor.engine.isa.x86.descriptor_native import (
     descriptor_address,
     descriptor_attributes,
     descriptor_limit,
-    limit_ok,
+    check_access,
     load_data_segment,
     load_ldt,
     protected_mode,
@@ -83,22 +84,29 @@ def help_read_segment(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: u
 @cython.exceptval(check=False)
 def help_segment_check(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     seg: uint32_t = cython.cast(uint32_t, imm & 7)
-    attributes: uint32_t = env.seg_attributes[seg]
-    size: uint32_t = cython.cast(uint32_t, b & 0xFF)
-    write: uint64_t = b & 0x100
-    bad: cython.bint = False
-    if protected_mode(env):
-        if not attributes & ATTR_PRESENT:
-            bad = True  # null
-        elif write:
-            bad = (attributes & ATTR_CODE) != 0 or not attributes & ATTR_WRITABLE
-        else:
-            bad = (attributes & ATTR_CODE) != 0 and not attributes & ATTR_WRITABLE
-        attributes |= ATTR_S
-    else:
-        attributes = ATTR_S | ATTR_WRITABLE
-    if bad or not limit_ok(env.seg_limit[seg], attributes, a & U32_MAX, size):
-        raise_fault(env, VEC_SS if seg == SEG_SS else VEC_GP, 0)
+    check_access(env, seg, a, cython.cast(uint32_t, b & 0xFFFF), 1 if b & 0x10000 else 0)
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def help_code_limit(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    """At the head of a block: part of it may lie beyond the limit of CS. Then find the instruction that does."""
+    if imm > env.seg_limit[SEG_CS]:
+        if env.one_insn:
+            raise_fault(env, VEC_GP, 0)
+        elif env.fault == 0:
+            env.fault = FAULT_ONE_INSN
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def help_target_check(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    if (imm or b) and (a & U32_MAX) > env.seg_limit[SEG_CS]:
+        raise_fault(env, VEC_GP, 0)
     return 0
 
 
@@ -475,6 +483,8 @@ def addresses() -> dict[str, int]:
     return {
         "load_segment": cython.cast(uint64_t, cython.cast(cython.p_void, help_load_segment)),
         "read_segment": cython.cast(uint64_t, cython.cast(cython.p_void, help_read_segment)),
+        "code_limit": cython.cast(uint64_t, cython.cast(cython.p_void, help_code_limit)),
+        "target_check": cython.cast(uint64_t, cython.cast(cython.p_void, help_target_check)),
         "segment_check": cython.cast(uint64_t, cython.cast(cython.p_void, help_segment_check)),
         "lgdt": cython.cast(uint64_t, cython.cast(cython.p_void, help_lgdt)),
         "lidt": cython.cast(uint64_t, cython.cast(cython.p_void, help_lidt)),

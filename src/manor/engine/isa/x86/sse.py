@@ -553,7 +553,8 @@ def stmxcsr(c: Builder, dst: Operand) -> None:
 
 def _area(name: str, restores: bool) -> Body:
     def body(c: Builder, area: Operand) -> None:
-        c.call(name, c.address(), imm=int(c.opsize == 64))
+        size = 576 if name.startswith("x") else 512
+        c.call(name, c.address(size=size, write=not restores), imm=int(c.opsize == 64))
         if restores:
             c.exit_next()
 

@@ -9,8 +9,20 @@ Source: SDM volume 2, by mnemonic; 4.1 (imm8 of the string instructions).
 import cython
 from cython.cimports.libc.stdint import int8_t, int16_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, RAX, RCX, RDI, RDX, SEG_BASE, XMM_SCRATCH, Env
+from cython.cimports.manor.engine.env import (
+    FLAG_CODE64,
+    FLAG_LIMITS,
+    FLAG_MMU_SHIFT,
+    RAX,
+    RCX,
+    RDI,
+    RDX,
+    SEG_BASE,
+    XMM_SCRATCH,
+    Env,
+)
 from cython.cimports.manor.engine.host import U32_MAX, fence
+from cython.cimports.manor.engine.isa.x86.descriptor_native import check_access
 from cython.cimports.manor.engine.isa.x86.sse_native import crc_8, crc_16, crc_32, crc_64
 from cython.cimports.manor.engine.softmmu_native import mem_write, probe
 from cython.cimports.manor.engine.vector_interp import v_haddpd, v_haddps, v_mulpd, v_mulps
@@ -308,7 +320,12 @@ def _masked_store(
         offset &= U32_MAX
     elif address_size == 2:
         offset &= 0xFFFF
-    address: uint64_t = offset + env.regs[SEG_BASE + ((imm >> 32) & 7)]
+    seg: uint32_t = cython.cast(uint32_t, (imm >> 32) & 7)
+    address: uint64_t = offset + env.regs[SEG_BASE + seg]
+    if not env.block_flags & FLAG_CODE64:
+        address &= U32_MAX
+        if (env.block_flags & FLAG_LIMITS or seg >= 4) and not check_access(env, seg, offset, size, 1):
+            return 0
     for i in range(size):
         if mask[i] & 0x80:
             break

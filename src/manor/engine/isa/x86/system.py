@@ -84,7 +84,7 @@ def int_n(c: Builder, vector: Operand) -> None:
 
 @insn("62 Gv,Ms", mode="legacy")
 def bound(c: Builder, index: Operand, bounds: Operand) -> None:
-    c.call("bound", a=c.value(index), b=c.address(), imm=c.opsize // 8)
+    c.call("bound", a=c.value(index), b=c.address(size=c.opsize // 4), imm=c.opsize // 8)
 
 
 @insn("0F 0B", name="ud2")
@@ -131,14 +131,15 @@ def _mov_from_segment(seg: int) -> Body:
 
 def _push_segment(seg: int) -> Body:
     def body(c: Builder) -> None:
-        c.push(c.call("read_segment", imm=seg), c.opsize)
+        # With 32 bits, recent processors move 16 and leave the upper half of the cell alone (SDM, PUSH).
+        c.push(c.call("read_segment", imm=seg), c.opsize, stored=16 if c.opsize == 32 else 0)
 
     return body
 
 
 def _pop_segment(seg: int) -> Body:
     def body(c: Builder) -> None:
-        _load_segment(c, c.peek(c.opsize), seg)
+        _load_segment(c, c.peek(16 if c.opsize == 32 else c.opsize), seg)
         c.drop(c.opsize // 8)
         _after_segment(c, seg)
 
@@ -199,7 +200,7 @@ declare("wrgsbase", "F3 0F AE /3 Ry", _write_base("wrgsbase"), mode="64")
 # ---------------------------------------------------------------------- descriptor tables
 def _table(helper: str, load: bool) -> Body:
     def body(c: Builder, operand: Operand) -> None:
-        c.call(helper, a=c.address(), imm=8 if c.mode64 else c.opsize // 8)
+        c.call(helper, a=c.address(size=10 if c.mode64 else 6, write=not load), imm=8 if c.mode64 else c.opsize // 8)
         if load:
             c.exit_next()
 
@@ -271,7 +272,7 @@ def invlpg(c: Builder, operand: Operand) -> None:
 
 @insn("NP 0F AE /7 Mb")
 def clflush(c: Builder, operand: Operand) -> None:
-    c.call("clflush", a=c.address())
+    c.call("clflush", a=c.address(size=1))
 
 
 # ---------------------------------------------------------------------- control and debug registers

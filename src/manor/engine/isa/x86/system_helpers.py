@@ -41,7 +41,9 @@ HELPERS: Final[tuple[Helper, ...]] = (
     # segment_native
     _checked("load_segment", "a = selector, imm = segment", writes=_BASES),
     Helper("read_segment", doc="imm = segment; returns the selector"),
-    _checked("segment_check", "a = offset, b = size | write << 8, imm = segment"),
+    _checked("segment_check", "a = offset, b = size | write << 16, imm = segment"),
+    _checked("code_limit", "imm = offset of the block's last byte"),
+    _checked("target_check", "a = target, taken if imm or b"),
     _checked("lgdt", "a = address, imm = size"),
     _checked("lidt", "a = address, imm = size"),
     _checked("sgdt", "a = address"),

@@ -22,7 +22,7 @@ from manor.engine.env import CC_OP
 from manor.engine.isa.x86.catalog import instructions
 from manor.engine.isa.x86.declare import Insn
 from manor.engine.isa.x86.helper_catalog import HELPERS
-from manor.engine.isa.x86.template import EABASE, Item, Variant, build, variants
+from manor.engine.isa.x86.template import ACCESS_WRITES, EABASE, Item, P, Variant, build, variants
 from manor.engine.uop.table import OPS
 
 DISPATCH_SIZE: Final = 2 * 4 * 256 * 4 * 8 * 2
@@ -117,18 +117,22 @@ class _Dispatch:
                 table[rm] = number + 1
 
 
-def _memory_use(items: tuple[Item, ...]) -> tuple[int, int]:
-    """Bytes a template accesses at its effective address, and whether it writes there."""
+def _memory_use(items: tuple[Item, ...]) -> int:
+    """Bytes a template accesses at its effective address, with ACCESS_WRITES if it writes there."""
     size = write = 0
     for item in items:
-        if item.op < len(OPS):
+        if item.op == P["BIT_ADDRESS"]:
+            return 0  # a bit string: only the body knows where it reaches
+        if item.op == P["ACCESS"]:
+            size, write = item.x & ~ACCESS_WRITES, item.x & ACCESS_WRITES
+        elif item.op < len(OPS):
             op = OPS[item.op]
             if item.a == EABASE and op.kind.name in ("LOAD", "STORE", "VECTOR_LOAD", "VECTOR_STORE"):
                 size = max(size, op.bits // 8 + max(0, item.constant))
-                write |= op.kind.name.endswith("STORE")
+                write |= ACCESS_WRITES * op.kind.name.endswith("STORE")
             elif op.kind.name in ("RMW", "CMPXCHG"):
-                size, write = max(size, op.bits // 8), 1
-    return min(size, 255), write
+                size, write = max(size, op.bits // 8), ACCESS_WRITES
+    return size | write
 
 
 def _mask(vregs: tuple[int, ...] | None) -> int:
@@ -152,13 +156,11 @@ def serialize() -> bytes:
             | (ENTRY_POP_EA if insn.extra.get("pop_ea") else 0) | (ENTRY_LEA if insn.name == "lea" else 0)
             | {"": 0, "x87": ENTRY_X87, "sse": ENTRY_SSE, "mmx": ENTRY_MMX}[insn.gate]
         )  # fmt: skip
-        entries += struct.pack(
-            "<BBH18HI", _imm_kind(insn), flags, (ENTRY_RAISES_FP if insn.extra.get("fp") else 0) | (ENTRY_CPL0 if insn.extra.get("cpl0") else 0), *numbers, 0
-        )
+        more = (ENTRY_RAISES_FP if insn.extra.get("fp") else 0) | (ENTRY_CPL0 if insn.extra.get("cpl0") else 0)
+        entries += struct.pack("<BBH18HI", _imm_kind(insn), flags, more, *numbers, 0)
     template_blob, item_blob, start = bytearray(), bytearray(), 0
     for items in templates:
-        size, write = _memory_use(items)
-        template_blob += struct.pack("<IHBB", start, len(items), size, write)
+        template_blob += struct.pack("<IHH", start, len(items), _memory_use(items))
         start += len(items)
         for i in items:
             item_blob += struct.pack(

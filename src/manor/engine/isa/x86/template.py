@@ -7,10 +7,12 @@ filling in registers, displacements and immediates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from manor.engine.env import CC_DST, CC_OP, CC_SRC, CC_SRC2, EA, RAX, RCX, RDX, RSP, SEG_BASE, T0, TEMPORARIES
+from manor.engine.env import CC_DST, CC_OP, CC_SRC, CC_SRC2, EA, RAX, RCX, RDX, RSP, SEG_BASE, T0, TEMPORARIES, ZERO
 from manor.engine.isa.x86.declare import Insn, OperandSpec
 from manor.engine.isa.x86.flags import cc
 from manor.engine.isa.x86.helper_catalog import HELPER_NUMBER
@@ -44,6 +46,9 @@ IMM_FLAGS: Final = 15
 """Block flags."""
 IMM_IMM_ZX32: Final = 16
 """The immediate, zero-extended from 32 bits."""
+IMM_COUNT32: Final = 30
+"""The immediate modulo 32: a shift count."""
+IMM_COUNT64: Final = 31
 
 # pseudo-uops, expanded by the translator
 PSEUDO: Final = 0xF000
@@ -53,6 +58,8 @@ ACCESS_UPDATE: Final = 8
 """In `x` of a load: of a read-modify-write, needs write access."""
 ACCESS_EA: Final = 16
 """In `x` of a template's memory uop: its address was computed from the effective address. Not in uops."""
+ACCESS_WRITES: Final = 1 << 15
+"""In `x` of SEGMENT_CHECK and its kind: the access writes; the low bits are its size in bytes."""
 PSEUDO_NAMES: Final = (
     "READ8",  # d = low or high byte register `a`
     "WRITE8",  # byte register `d` = a
@@ -64,7 +71,12 @@ PSEUDO_NAMES: Final = (
     "EFLAGS",  # d = the six arithmetic flags at their places
     "EXITPC",  # exit x of the block is imm
     "SET_SP",  # stack pointer = a, at the width of the stack
-    "SEGMENT_CHECK",  # reserved
+    "SEGMENT_CHECK",  # offset a, imm = segment, x = ACCESS_*: limit and type, where limits are in force
+    "BIT_ADDRESS",  # register a, a linear address in the data segment: wrap at the address size, check as above
+    "ACCESS",  # x = what a helper does at the effective address: bytes, ACCESS_WRITES
+    "TARGET_CHECK",  # a near jump to imm, taken if d (ZERO: always) is not zero: #GP beyond the limit of CS
+    "TARGET_CHECK_VALUE",  # the same, always, to the offset in a
+    "UNLESS_ZERO",  # the next imm items only if immediate & x is not zero
     "BYIMM",  # the next uop's number grows by min(immediate & x, imm): one uop for each immediate byte
 )
 P: Final = {name: PSEUDO + index for index, name in enumerate(PSEUDO_NAMES)}
@@ -241,8 +253,13 @@ class Builder:
             value = self.movi(value)
         self.emit(f"st{width}", a=EABASE, b=value, imm=Imm(IMM_DISP, offset))
 
-    def address(self, d: int | None = None) -> int:
-        """The effective address in a register (linear: segment base included)."""
+    def address(self, d: int | None = None, size: int = 0, write: bool = False) -> int:
+        """The effective address in a register (linear: segment base included).
+
+        size, write: what a helper will do there, for the segment's limit and type.
+        """
+        if size:
+            self.emit("ACCESS", x=size | (ACCESS_WRITES if write else 0))
         return self.op("add64", EABASE, Imm(IMM_DISP), d)
 
     def write(self, operand: Operand, value: int | Imm) -> None:
@@ -282,6 +299,14 @@ class Builder:
             if value is not None and value != cell:
                 self.mov(value, cell)
         self.emit("CC", CC_OP, imm=cc(kind, self.width if width is None else width))
+
+    @contextmanager
+    def unless_zero(self, mask: int) -> Iterator[None]:
+        """What is emitted inside is left out where immediate & mask is zero."""
+        place = len(self.items)
+        yield
+        count = len(self.items) - place
+        self.items.insert(place, Item(P["UNLESS_ZERO"], mask, 0, 0, 0, IMM_CONST, 0, count))
 
     def eflags(self) -> int:
         """The six arithmetic flags, materialised."""
@@ -331,6 +356,15 @@ class Builder:
         else:
             self.emit(op, a=a, b=b)
 
+    def check_target(self, target: int | Imm, taken: int = ZERO) -> None:
+        """Near transfers: #GP(0) if the target lies beyond the limit of CS, before anything changes."""
+        if self.mode64:
+            return
+        if isinstance(target, Imm):
+            self.emit("TARGET_CHECK", taken, imm=target)
+        else:
+            self.emit("TARGET_CHECK_VALUE", a=target)
+
     def jump_indirect(self, value: int) -> None:
         self.emit("jump_indirect", a=value)
 
@@ -344,9 +378,13 @@ class Builder:
         self.exit()
 
     # -------------------------------------------------------------- stack
-    def push(self, value: int | Imm, width: int) -> None:
-        """Push at a width in bits; precise: the stack pointer moves after the store."""
+    def push(self, value: int | Imm, width: int, stored: int = 0, target: int | Imm | None = None) -> None:
+        """Push at a width in bits; precise: the stack pointer moves after the store.
+
+        stored: store only so many bits, in legacy modes. target: of a near call, checked after the store.
+        """
         size = width // 8
+        stored = stored or width
         if isinstance(value, Imm):
             value = self.movi(value)
         if self.mode64:
@@ -354,8 +392,11 @@ class Builder:
             self.op("add64", RSP, self.const(-size), RSP)
             return
         pointer = self.op("and64", self.op("sub32", RSP, self.const(size)), Imm(IMM_STACK_MASK))
+        self.emit("SEGMENT_CHECK", a=pointer, imm=2, x=stored // 8 | ACCESS_WRITES)
         address = self.op("add32", pointer, SEG_BASE + 2)
-        self.emit(f"st{width}", a=address, b=value, x=ACCESS_STACK)
+        self.emit(f"st{stored}", a=address, b=value, x=ACCESS_STACK)
+        if target is not None:
+            self.check_target(target)
         self.emit("SET_SP", a=pointer)
 
     def peek(self, width: int, offset: int = 0, d: int | None = None) -> int:
@@ -365,6 +406,7 @@ class Builder:
             self.emit(f"ld{width}", d, RSP, imm=offset, x=ACCESS_STACK)
             return d
         pointer = self.op("and64", self.op("add32", RSP, self.const(offset)), Imm(IMM_STACK_MASK))
+        self.emit("SEGMENT_CHECK", a=pointer, imm=2, x=width // 8)
         self.emit(f"ld{width}", d, self.op("add32", pointer, SEG_BASE + 2), x=ACCESS_STACK)
         return d
 

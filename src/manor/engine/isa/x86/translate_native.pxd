@@ -19,8 +19,7 @@ cdef packed struct Entry:
 cdef packed struct Template:
     uint32_t start
     uint16_t count
-    uint8_t size
-    uint8_t write
+    uint16_t access        # bytes at the effective address; bit 15: written
 
 cdef packed struct Item:
     uint16_t op

@@ -23,7 +23,7 @@ from cython.cimports.libc.stdint import (
 from cython.cimports.libc.string import memcpy
 from cython.cimports.manor.engine.env import Env
 from cython.cimports.manor.engine.isa.x86.translate_native import Entry, HelperInfo, Item, Template, Translator
-from cython.cimports.manor.engine.softmmu_native import fetch_gpa
+from cython.cimports.manor.engine.softmmu_native import fetch_gpa, raise_fault
 from cython.cimports.manor.engine.uop.uop import Uop
 from cython.cimports.manor.engine.vm import Vm
 from cython.cimports.manor.engine.walk_native import ram_pointer
@@ -55,7 +55,8 @@ cython.declare(
     U_XOR=cython.int, U_OR=cython.int, U_SHRI=cython.int, U_SUB32=cython.int, U_SUB64=cython.int, U_PARITY=cython.int,
     U_XORI=cython.int, U_SET=cython.int, U_SETI=cython.int, U_BR=cython.int, U_BRI=cython.int, U_SET_STEP=cython.int,
     H_EFLAGS=cython.int, H_RAISE=cython.int, H_INVALID=cython.int, H_UNAVAILABLE=cython.int, H_CHECK=cython.int,
-    U_ZEXT16=cython.int, A_STACK=cython.int, A_EA=cython.int,
+    U_ZEXT16=cython.int, A_STACK=cython.int, A_EA=cython.int, A_WRITES=cython.int, H_CODE_LIMIT=cython.int,
+    H_TARGET=cython.int,
 )  # fmt: skip
 _N = _uops.NUMBER
 U_MOV = _N["mov"]
@@ -92,6 +93,8 @@ H_EFLAGS = _helpers.HELPER_NUMBER["eflags"]
 H_RAISE = _helpers.HELPER_NUMBER["raise"]
 H_INVALID = _helpers.HELPER_NUMBER["invalid_opcode"]
 H_UNAVAILABLE = _helpers.HELPER_NUMBER["unavailable"]
+H_CODE_LIMIT = _helpers.HELPER_NUMBER["code_limit"]
+H_TARGET = _helpers.HELPER_NUMBER["target_check"]
 H_CHECK = _helpers.HELPER_NUMBER["segment_check"]
 
 # template codes (see template.py)
@@ -104,10 +107,13 @@ cython.declare(
     I_FLAGS=cython.int, I_IMM_ZX32=cython.int,
     P_READ8=cython.int, P_WRITE8=cython.int, P_CC=cython.int, P_CC_UNKNOWN=cython.int, P_SETCOND=cython.int,
     P_BRCOND=cython.int, P_CARRY=cython.int, P_EFLAGS=cython.int, P_EXITPC=cython.int, P_SET_SP=cython.int,
-    P_BYIMM=cython.int,
+    P_UNLESS_ZERO=cython.int, I_COUNT32=cython.int, I_COUNT64=cython.int,
+    P_BYIMM=cython.int, P_SEGMENT_CHECK=cython.int, P_BIT_ADDRESS=cython.int, P_TARGET_CHECK=cython.int,
+    P_TARGET_CHECK_VALUE=cython.int,
 )  # fmt: skip
 A_STACK = _template.ACCESS_STACK
 A_EA = _template.ACCESS_EA
+A_WRITES = _template.ACCESS_WRITES
 C_REG = _template.REG
 C_RM = _template.RM
 C_OPREG = _template.OPREG
@@ -147,6 +153,13 @@ P_EFLAGS = _P["EFLAGS"]
 P_EXITPC = _P["EXITPC"]
 P_SET_SP = _P["SET_SP"]
 P_BYIMM = _P["BYIMM"]
+P_UNLESS_ZERO = _P["UNLESS_ZERO"]
+I_COUNT32 = _template.IMM_COUNT32
+I_COUNT64 = _template.IMM_COUNT64
+P_SEGMENT_CHECK = _P["SEGMENT_CHECK"]
+P_BIT_ADDRESS = _P["BIT_ADDRESS"]
+P_TARGET_CHECK = _P["TARGET_CHECK"]
+P_TARGET_CHECK_VALUE = _P["TARGET_CHECK_VALUE"]
 
 # entry flags and immediate kinds (see tables.py), flag kinds, virtual registers, block flags
 cython.declare(
@@ -380,6 +393,8 @@ def decode_modrm(t: cython.pointer(Translator)) -> cython.void:
     t.rm = (t.modrm & 7) | ((t.rex & 1) << 3)
     t.sib = -1
     t.displacement = 0
+    if t.map == 1 and t.opcode & 0xFC == 0x20:
+        t.mod = 3  # MOV to and from control and debug registers ignores the field
     if t.mod == 3:
         return
     if t.address_size == 2:
@@ -462,8 +477,56 @@ def address16(t: cython.pointer(Translator)) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def segment_checked(t: cython.pointer(Translator), segment: cython.int, access: cython.int) -> cython.int:
+    """Whether an access outside 64-bit mode needs its segment's limit and type checked."""
+    return not t.mode64 and (t.flags & F_LIMITS or segment >= 4 or (segment == 1 and access & A_WRITES))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_segment_check(t: cython.pointer(Translator), offset: cython.int, segment: cython.int,
+                       access: cython.int) -> cython.void:  # fmt: skip
+    emit(t, U_MOVI, V_EA2, 0, 0, (access & (A_WRITES - 1)) | (0x10000 if access & A_WRITES else 0))
+    emit_helper(t, H_CHECK, V_S0, offset, V_EA2, segment)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def bit_address(t: cython.pointer(Translator), reg: cython.int, access: cython.int) -> cython.void:
+    """A bit offset moved a linear address: bring it back to the address size within its segment."""
+    if t.address_size == 8:
+        return
+    based: cython.int = not t.mode64 or t.data_segment >= 4
+    if based:
+        emit(t, U_SUB64, reg, reg, V_SEG + t.data_segment, 0)
+    if t.address_size == 4:
+        emit(t, U_ZEXT32, reg, reg, 0, 0)
+    else:
+        emit(t, U_ZEXT16, reg, reg, 0, 0)
+    if segment_checked(t, t.data_segment, access):
+        emit_segment_check(t, reg, t.data_segment, access)
+    if based:
+        emit(t, U_ADD, reg, reg, V_SEG + t.data_segment, 0)
+        if not t.mode64:
+            emit(t, U_ZEXT32, reg, reg, 0, 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_target_check(t: cython.pointer(Translator), target: int64_t, taken: cython.int) -> cython.void:
+    """A near transfer to a known offset; taken: a register that is not zero when it happens, or ZERO: always."""
+    emit(t, U_MOVI, V_EA2, 0, 0, target)
+    emit_helper(t, H_TARGET, V_S0, V_EA2, taken, 1 if taken == V_ZERO else 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def effective_address(t: cython.pointer(Translator), moffs: cython.int, lea: cython.int, pop_size: cython.int,
-                      access: cython.int, write: cython.int) -> cython.void:  # fmt: skip
+                      access: cython.int) -> cython.void:  # fmt: skip
     """Set ea_base and ea_disp, emitting what the address needs. Linear: segment bases are added."""
     base: cython.int = -1
     index: cython.int = -1
@@ -542,10 +605,8 @@ def effective_address(t: cython.pointer(Translator), moffs: cython.int, lea: cyt
     t.ea_disp = 0
     if lea:
         return
-    check = access and (t.flags & F_LIMITS or segment >= 4 or (segment == 1 and write))
-    if check:
-        emit(t, U_MOVI, V_EA2, 0, 0, access | (write << 8))
-        emit_helper(t, H_CHECK, V_S0, V_EA, V_EA2, segment)
+    if access and segment_checked(t, segment, access):
+        emit_segment_check(t, V_EA, segment, access)
     if segment >= 4 or not t.flags & F_FLAT:
         emit(t, U_ADD, V_EA, V_EA, V_SEG + segment, 0)
         emit(t, U_ZEXT32, V_EA, V_EA, 0, 0)
@@ -739,6 +800,10 @@ def immediate(t: cython.pointer(Translator), item: cython.pointer(Item)) -> int6
             value = value & 0xFFFF if t.opsize == 0 else value & MASK32
     elif code == I_IMM_ZX32:
         value = t.imm & MASK32
+    elif code == I_COUNT32:
+        value = t.imm & 31
+    elif code == I_COUNT64:
+        value = t.imm & 63
     elif code == I_IMM2:
         value = t.imm2
     elif code == I_PC:
@@ -808,6 +873,9 @@ def expand_pseudo(t: cython.pointer(Translator), item: cython.pointer(Item)) -> 
     elif op == P_SETCOND:
         emit_condition(t, 0, operand(t, item.d), item.constant)
     elif op == P_BRCOND:
+        if t.flags & F_LIMITS and not t.mode64:
+            emit_condition(t, 0, V_S0, item.constant)
+            emit_target_check(t, t.exit_pc[0], V_S0)
         emit_condition(t, 1, 0, item.constant)
         t.ended = 1
     elif op == P_CARRY:
@@ -824,6 +892,17 @@ def expand_pseudo(t: cython.pointer(Translator), item: cython.pointer(Item)) -> 
             emit(t, U_ZEXT32, V_RSP, operand(t, item.a), 0, 0)
         else:
             emit(t, U_INSERT16, V_RSP, V_RSP, operand(t, item.a), 0)
+    elif op == P_SEGMENT_CHECK:
+        if segment_checked(t, item.constant, item.x):
+            emit_segment_check(t, operand(t, item.a), item.constant, item.x)
+    elif op == P_BIT_ADDRESS:
+        bit_address(t, operand(t, item.a), item.x)
+    elif op == P_TARGET_CHECK:
+        if t.flags & F_LIMITS:
+            emit_target_check(t, immediate(t, item), item.d)
+    elif op == P_TARGET_CHECK_VALUE:
+        if t.flags & F_LIMITS:
+            emit_helper(t, H_TARGET, V_S0, operand(t, item.a), 0, 1)
 
 
 @cython.cfunc
@@ -834,9 +913,17 @@ def expand(t: cython.pointer(Translator), template: cython.pointer(Template)) ->
     index: cython.int
     op: cython.int
     variant: int64_t = 0
+    skipped: cython.int = 0
     for index in range(template.count):
+        if skipped:
+            skipped -= 1
+            continue
         item = cython.address(items[template.start + index])
         op = item.op
+        if op == P_UNLESS_ZERO:
+            if t.imm & item.x == 0:
+                skipped = item.constant
+            continue
         if op == P_BYIMM:  # the next uop exists once for each immediate byte
             variant = t.imm & item.x
             if variant > item.constant:
@@ -925,7 +1012,7 @@ def translate_insn(t: cython.pointer(Translator)) -> cython.int:
         return too_long_or_more(t)
     t.next = t.pc + t.position
     if not t.mode64:
-        t.next &= MASK32 if t.flags & F_CODE32 else 0xFFFF
+        t.next &= MASK32  # also in 16-bit code: what follows 0xFFFF lies beyond the limit, or in a larger segment
     moffs = entry.imm_kind == K_MOFFS
     if moffs:
         memory = 1
@@ -953,7 +1040,7 @@ def translate_insn(t: cython.pointer(Translator)) -> cython.int:
     template = cython.address(templates[number - 1])
     if memory:
         effective_address(
-            t, moffs, entry.flags & E_LEA, (2 << t.opsize) if entry.flags & E_POP_EA else 0, template.size, template.write
+            t, moffs, entry.flags & E_LEA, (2 << t.opsize) if entry.flags & E_POP_EA else 0, template.access
         )
     if entry.pad & E_RAISES_FP and t.flags & F_FPU_TRAP:
         emit_helper(t, H_FP_BEGIN, V_S0, 0, 0, t.reg)
@@ -1009,6 +1096,9 @@ def translate(vm: cython.pointer(Vm), env: cython.pointer(Env), pc: uint64_t, li
     t.pc = pc
     if page == cython.NULL:
         return -1
+    limited: cython.int = flags & F_LIMITS and not t.mode64
+    if limited:  # its immediate is the offset of the block's last byte, not known yet
+        emit_helper(t, H_CODE_LIMIT, V_S0, 0, 0, 0)
     while True:
         t.code = page + offset
         t.available = 15 if 0x1000 - offset >= 15 else 0x1000 - offset
@@ -1019,6 +1109,9 @@ def translate(vm: cython.pointer(Vm), env: cython.pointer(Env), pc: uint64_t, li
             if t.insn_count:
                 break
             # The first instruction crosses the page: gather its bytes from both.
+            if limited and pc + t.available > env.seg_limit[1]:
+                raise_fault(env, 13, 0)
+                return -1
             second = fetch_gpa(env, (linear & ~PAGE_MASK) + 0x1000)
             if env.fault:
                 return -1
@@ -1041,6 +1134,8 @@ def translate(vm: cython.pointer(Vm), env: cython.pointer(Env), pc: uint64_t, li
     if not t.ended:
         t.exit_pc[0] = t.pc
         emit(t, U_JUMP, 0, 0, 0, 0)
+    if limited:
+        t.out[0].imm = pc + (offset - start) - 1
     if crossed:
         return cython.cast(int32_t, (offset - start) | (1 << 30))
     return offset - start

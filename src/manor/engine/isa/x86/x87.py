@@ -29,9 +29,9 @@ def _memory(description: int) -> Body:
     return body
 
 
-def _address(description: int) -> Body:
+def _address(description: int, size: int, write: bool) -> Body:
     def body(c: Builder, operand: Operand) -> None:
-        c.call("x87_memory", a=c.address(), imm=description)
+        c.call("x87_memory", a=c.address(size=size, write=write), imm=description)
 
     return body
 
@@ -124,8 +124,8 @@ for _opcode, _digit, _operand, _name, _op in (
     (0xDB, 0, "Md", "fild", "fild_i32"), (0xDF, 5, "Mq", "fild", "fild_i64"),
 ):  # fmt: skip
     declare(_name, f"{_opcode:02X} /{_digit} {_operand}", _memory(describe("LOAD", _op)), gate="x87")
-declare("fld", "DB /5 Ms", _address(describe("LOAD_80")), gate="x87")
-declare("fbld", "DF /4 Ms", _address(describe("LOAD_BCD", "fbld")), gate="x87")
+declare("fld", "DB /5 Ms", _address(describe("LOAD_80"), 10, False), gate="x87")
+declare("fbld", "DF /4 Ms", _address(describe("LOAD_BCD", "fbld"), 10, False), gate="x87")
 for _opcode, _digit, _name, _op, _size, _pops in (
     (0xD9, 2, "fst", "fst_f32", 4, 0), (0xD9, 3, "fstp", "fst_f32", 4, 1),
     (0xDD, 2, "fst", "fst_f64", 8, 0), (0xDD, 3, "fstp", "fst_f64", 8, 1),
@@ -136,9 +136,9 @@ for _opcode, _digit, _name, _op, _size, _pops in (
     (0xDD, 1, "fisttp", "fisttp_i64", 8, 1),
 ):  # fmt: skip
     _what = describe("STORE", _op, pops=_pops, size=_size)
-    declare(_name, f"{_opcode:02X} /{_digit} Ms", _address(_what), gate="x87")
-declare("fstp", "DB /7 Ms", _address(describe("STORE_80", pops=1)), gate="x87")
-declare("fbstp", "DF /6 Ms", _address(describe("STORE_BCD", "fbstp", pops=1)), gate="x87")
+    declare(_name, f"{_opcode:02X} /{_digit} Ms", _address(_what, _size, True), gate="x87")
+declare("fstp", "DB /7 Ms", _address(describe("STORE_80", pops=1), 10, True), gate="x87")
+declare("fbstp", "DF /6 Ms", _address(describe("STORE_BCD", "fbstp", pops=1), 10, True), gate="x87")
 
 
 # ---------------------------------------------------------------------- control
@@ -171,7 +171,8 @@ def _plain(name: str) -> Body:
 
 def _environment(name: str) -> Body:
     def body(c: Builder, operand: Operand) -> None:
-        c.call(name, a=c.address(), imm=2 if c.opsize == 16 else 4)
+        size = (14 if c.opsize == 16 else 28) + 80 * (name in ("frstor", "fnsave"))
+        c.call(name, a=c.address(size=size, write=name in ("fnstenv", "fnsave")), imm=2 if c.opsize == 16 else 4)
 
     return body
 

@@ -87,7 +87,7 @@ def test_segment_check(legacy: CpuBench) -> None:
     assert legacy.exception() is None
     legacy.do("segment_check", 0xFFD, 4, DS)
     assert legacy.exception() == (13, 0)
-    legacy.do("segment_check", 0, 0x104, CS)
+    legacy.do("segment_check", 0, 0x10004, CS)
     assert legacy.exception() == (13, 0)
     legacy.do("load_segment", 0, imm=FS)
     legacy.do("segment_check", 0, 1, FS)

@@ -259,7 +259,9 @@ def test_store_fault_changes_nothing(machine: Machine) -> None:
     machine.call("x87_memory", 1 << 63, 0, store.items[-1].constant)
     assert machine.get("fault") != 0
     assert machine.get("exc_vector") == 13
-    assert machine.save() == before
+    # Bytes 24 to 27 are MXCSR, here the host's own, in which Python's arithmetic leaves its flags.
+    after = machine.save()
+    assert after[:24] + after[28:] == before[:24] + before[28:]
 
 
 def test_mmx_aliases_x87(machine: Machine) -> None:
