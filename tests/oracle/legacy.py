@@ -439,7 +439,8 @@ def differences(case: LegacyCase, want: LegacyState, got: LegacyState) -> list[s
         where = [i for i in range(ARENA_SIZE) if want.memory[i] != got.memory[i]]
         at = where[0]
         lines.append(
-            f"memory {len(where)} bytes from {ARENA + at:#x}: {want.memory[at : at + 8].hex()}, got {got.memory[at : at + 8].hex()}"
+            f"memory {len(where)} bytes from {ARENA + at:#x}: "
+            f"{want.memory[at : at + 8].hex()}, got {got.memory[at : at + 8].hex()}"
         )
     return lines
 
@@ -559,7 +560,7 @@ def main() -> None:
                         )
                     print("    " + "\n    ".join(lines))
     print(done, "cases", failed, "failed", dict(sorted(worst.items(), key=lambda i: -i[1])))
-    print({k: v for k, v in vectors.items()})
+    print(vectors)
 
 
 if __name__ == "__main__":
