@@ -204,8 +204,8 @@ def _child(cases: Sequence[LegacyCase], shared: mmap.mmap, record: int) -> None:
     base = ctypes.addressof(ctypes.c_char.from_buffer(shared))
     for index, case in enumerate(cases):
         state = case.state
-        for number, segment in enumerate(state.segments):
-            libc.syscall(SYS_MODIFY_LDT, 0x11, ctypes.create_string_buffer(segment.user_desc(number)), 16)
+        for slot, segment in enumerate(state.segments):
+            libc.syscall(SYS_MODIFY_LDT, 0x11, ctypes.create_string_buffer(segment.user_desc(slot)), 16)
         ctypes.memmove(ARENA, state.memory, ARENA_SIZE)
         block = struct.pack("<8QQ", *state.gpr, (state.flags | 2) & ~0x100)
         block += struct.pack("<6HI", *state.selectors, 0)[:16]

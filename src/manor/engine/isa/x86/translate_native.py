@@ -533,7 +533,6 @@ def effective_address(t: cython.pointer(Translator), moffs: cython.int, lea: cyt
     scale: cython.int = 0
     segment: cython.int = 3
     displacement: int64_t = t.displacement
-    check: cython.int = 0
     if moffs:
         t.ea_base = V_EA
         emit(t, U_MOVI, V_EA, 0, 0, displacement)
