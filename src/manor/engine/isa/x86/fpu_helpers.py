@@ -35,6 +35,7 @@ HELPERS: Final[tuple[Helper, ...]] = (
     Helper("mmx_get", faults=True, doc="value of mmx register imm; enters MMX mode; #MF"),
     Helper("mmx_peek", faults=True, doc="value of mmx register imm; #MF; does not enter MMX mode"),
     Helper("mmx_put", doc="mmx register imm = a"),
+    Helper("mmx_put_converted", doc="mmx register imm = a, unless an unmasked SSE exception is pending"),
     Helper("mmx_enter", faults=True, doc="#MF, then TOP = 0 and all registers valid"),
     Helper("emms", faults=True),
     Helper("fwait", faults=True, doc="#NM, #MF"),

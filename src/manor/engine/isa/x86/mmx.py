@@ -230,7 +230,7 @@ def _to_mmx(op: str) -> Body:
             x = src.code
         c.call("mmx_enter")
         c.emit(op, S0, x)
-        _put(c, IMM_REGNUM, get64(c, S0, 0))
+        c.call("mmx_put_converted", get64(c, S0, 0), imm=Imm(IMM_REGNUM))
 
     return body
 

@@ -16,6 +16,7 @@ import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
 from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, FLAG_PROTECTED, Env
 from cython.cimports.manor.engine.isa.x86.bits import CR0_MP, CR0_TS, VEC_MF, VEC_NM
+from cython.cimports.manor.engine.isa.x86.fpu_native import host_stmxcsr
 from cython.cimports.manor.engine.isa.x86.x87_host import (
     KIND_ARITHMETIC,
     KIND_ARITHMETIC_MEMORY,
@@ -790,6 +791,16 @@ def mmx_put(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def mmx_put_converted(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    """The same for the result of an SSE conversion, unless `sse_trap_check` is about to raise #XM for it."""
+    if not host_stmxcsr() & ~(env.mxcsr >> 7) & 0x3F:
+        mmx_put(env, a, b, imm)
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def emms(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     if not _pending(env):
         env.fpu_top = 0
@@ -816,5 +827,6 @@ def addresses() -> dict[str, int]:
         "mmx_peek": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_peek)),
         "mmx_get": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_get)),
         "mmx_put": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_put)),
+        "mmx_put_converted": cython.cast(uint64_t, cython.cast(cython.p_void, mmx_put_converted)),
         "emms": cython.cast(uint64_t, cython.cast(cython.p_void, emms)),
     }
