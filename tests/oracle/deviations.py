@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tests.oracle.generate import NON_CANONICAL, Case
-from tests.oracle.state import GP, PAGE_FAULT, PAGE_SIZE, RSP, MachineState, Outcome, Undefined, compare
+from tests.oracle.state import GP, PAGE_FAULT, PAGE_SIZE, RSP, SS, MachineState, Outcome, Undefined, compare
 
 Explains = Callable[[MachineState, MachineState, Undefined], bool]
 
@@ -59,6 +59,14 @@ def _x87_only(host: MachineState, ours: MachineState, undefined: Undefined) -> b
     return not compare(host, alike, undefined)
 
 
+def _stack_fault_by_other_vector(host: MachineState, ours: MachineState, undefined: Undefined) -> bool:
+    if host.outcome.vector != SS or ours.outcome.vector != GP:
+        return False
+    alike = ours.copy()
+    alike.outcome = replace(ours.outcome, vector=SS)
+    return not compare(host, alike, undefined)
+
+
 @dataclass(frozen=True, slots=True)
 class Deviation:
     """Mnemonics and groups are patterns; the rule must explain the whole difference."""
@@ -70,7 +78,11 @@ class Deviation:
 
 
 _AT_TARGET = "a branch to a non-canonical address faults at the target, as on AMD's CPUs; Intel's fault at the branch"
+_GP_FOR_SS = "a helper does not know that its operand is on the stack: not canonical, it raises #GP instead of #SS"
 DEVIATIONS: tuple[Deviation, ...] = (
+    Deviation(_GP_FOR_SS, _stack_fault_by_other_vector, group="x87"),
+    Deviation(_GP_FOR_SS, _stack_fault_by_other_vector, group="x87_env"),
+    Deviation(_GP_FOR_SS, _stack_fault_by_other_vector, "cmpxchg8b"),
     Deviation(_AT_TARGET, _branch_faults_at_target, "jmp"),
     Deviation(_AT_TARGET, _branch_faults_at_target, "call"),
     Deviation(_AT_TARGET, _branch_faults_at_target, "ret"),
