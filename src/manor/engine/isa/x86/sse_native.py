@@ -25,7 +25,7 @@ from cython.cimports.manor.engine.host import U32_MAX, fence
 from cython.cimports.manor.engine.isa.x86.descriptor_native import check_access
 from cython.cimports.manor.engine.isa.x86.sse_native import crc_8, crc_16, crc_32, crc_64
 from cython.cimports.manor.engine.softmmu_native import mem_write, probe
-from cython.cimports.manor.engine.vector_interp import v_haddpd, v_haddps, v_mulpd, v_mulps
+from cython.cimports.manor.engine.vector_interp import v_addpd, v_haddps, v_mulpd, v_mulps
 
 
 @cython.cfunc
@@ -100,10 +100,14 @@ def dppd(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> u
         if not (imm >> (4 + i)) & 1:
             x[i] = y[i] = 0
     p: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(x[0]))
-    v_mulpd(p, p, cython.cast(cython.pointer[uint8_t], cython.address(y[0])), 0, 0, 0)
-    v_haddpd(p, p, p, 0, 0, 0)
+    q: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(y[0]))
+    v_mulpd(p, p, q, 0, 0, 0)
+    # Each lane adds the other product to its own: of two NaNs the lane's own wins, as on the host.
+    y[0] = x[1]
+    y[1] = x[0]
+    v_addpd(p, p, q, 0, 0, 0)
     for i in range(2):
-        d[i] = x[0] if (imm >> i) & 1 else 0
+        d[i] = x[i] if (imm >> i) & 1 else 0
     return 0
 
 
