@@ -439,7 +439,7 @@ def _double_shift(left: bool) -> Body:
         count = _count(c, count_operand, width)
         register = c.movi(count) if isinstance(count, Imm) else count
         direction = 0 if left else 256
-        # The helper takes the count in bits 16-23 of nothing: it reads it from CC-free cells T.
+        # A helper has two register arguments: the third, the count, goes through a cell that it reads.
         c.mov(register, _COUNT_CELL)
         result = c.call("double_shift", a=a, b=b, imm=width | direction)
         flags = c.call("double_shift_flags", a=a, b=b, imm=width | direction)

@@ -43,10 +43,6 @@ cython.declare(
 )  # fmt: skip
 
 
-def _const(value: int) -> int:
-    return value
-
-
 # numbers of the uops that the translator emits itself
 cython.declare(
     U_MOV=cython.int, U_MOVI=cython.int, U_ADDI=cython.int, U_ADD=cython.int, U_ADDSL1=cython.int, U_SHLI=cython.int,
