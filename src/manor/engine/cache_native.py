@@ -13,7 +13,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.manor.engine.cache_native import MADV_DONTNEED, CodeCache, madvise, sched_yield
 from cython.cimports.manor.engine.env import Env
-from cython.cimports.manor.engine.host import U64_MAX, atomic_cas64, atomic_store64
+from cython.cimports.manor.engine.host import U64_MAX, atomic_cas64, atomic_store64, fence
 from cython.cimports.manor.engine.vm import Block, Vm, unlink_fn
 
 from manor.engine import env as _env
@@ -212,6 +212,7 @@ def drop_block(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> cython.v
     entry: cython.pointer(uint64_t)
     cpu: cython.int
     block.valid = 0
+    fence()  # pairs with run_next: it sees that the block is dropped, or we see its jump cache entry
     while where[0] != cython.NULL:
         if where[0] == block:
             where[0] = block.hash_next

@@ -294,6 +294,8 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
     if env.shadow:
         env.shadow = 0
         code += env.thunks[cython.cast(cython.int, THUNK_HEAD_SIZE)]
+        if env.irq_pending or env.nmi_pending:
+            env.interrupt = 1  # this block does not look; the next one must, though nobody signals again
     left = run_code(env, code)
     if left and env.fault == 0:
         link_exit(env, scratch, left)

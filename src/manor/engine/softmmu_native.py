@@ -474,7 +474,7 @@ def _before_store(
     page: uint64_t
     if tag & TLB_WATCH and _watch_hit(env, gva, size, True):
         return True
-    if tag & TLB_CODE:
+    if tag & TLB_CODE and not tag & TLB_MMIO:  # both: set by mistake in an entry that changed just then
         gpa = (entry[3] & ~0xFFF) | (gva & 0xFFF)
         page = gpa >> 12
         if atomic_load8(vm.page_code + page):

@@ -211,3 +211,22 @@ def test_block_that_crosses_pages_sees_a_write_to_its_second_page(vm: DbtVm, mem
         vcpu.set_state(state)
         assert vcpu.run() == Halt()
         assert vcpu.get_state().gpr[0] == value
+
+
+@pytest.mark.parametrize("spin", [LOOP, PAUSE_LOOP])
+def test_interrupt_that_waited_for_sti_is_taken_in_the_loop_behind_it(
+    vm: DbtVm, memory: GuestMemory, spin: bytes
+) -> None:
+    memory.write(CODE, b"\xfb\x90" + spin)  # sti; nop; a loop that never leaves generated code by itself
+    memory.write(0x2000, HLT)
+    memory.write(0x40 * 4, (0x2000).to_bytes(4, "little"))
+    vcpu = vm.vcpus[0]
+    vcpu.set_interrupt_controller(Controller(0x40))
+    for pending, end in (False, Kicked()), (True, Halt()):  # first without it, so that the blocks are chained
+        start(vcpu)
+        vcpu.interrupt_pending(pending)
+        timer = threading.Timer(5 if pending else 0.01, vcpu.kick)
+        timer.start()
+        assert vcpu.run() == end
+        timer.cancel()
+    assert where(vcpu) == 0x2001
