@@ -1,7 +1,7 @@
 # The code cache: blocks by key and by page.
 from libc.stdint cimport uint64_t, int64_t, uint32_t, int32_t, uint16_t, uint8_t
 from manor.engine.env cimport Env
-from manor.engine.vm cimport Vm, Block, unlink_fn
+from manor.engine.vm cimport Vm, Block, Exit, unlink_fn
 from manor.engine.host cimport atomic_cas64, atomic_store64, U64_MAX
 
 cdef extern from "<sched.h>" nogil:
@@ -20,11 +20,14 @@ cdef struct CodeCache:
     uint8_t *arena          # uops of the blocks
     uint64_t arena_used
     uint64_t arena_size
+    Exit *exits
+    uint64_t exit_count
+    uint64_t exit_capacity
 
 cdef void lock_cache(Vm *vm) noexcept nogil
 cdef void unlock_cache(Vm *vm) noexcept nogil
 cdef Block *find_block(Vm *vm, uint64_t pc, uint64_t gpa, uint32_t flags) noexcept nogil
-cdef Block *new_block(Vm *vm, uint64_t uop_bytes) noexcept nogil
+cdef Block *new_block(Vm *vm, uint64_t uop_bytes, int exits) noexcept nogil
 cdef void insert_block(Vm *vm, Block *block) noexcept nogil
 cdef void drop_block(Vm *vm, Block *block) noexcept nogil
 cdef int code_written(Vm *vm, Env *env, uint64_t gpa, uint32_t size) noexcept nogil

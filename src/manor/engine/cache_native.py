@@ -13,15 +13,16 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.manor.engine.cache_native import MADV_DONTNEED, CodeCache, madvise, sched_yield
 from cython.cimports.manor.engine.env import Env
-from cython.cimports.manor.engine.host import U64_MAX, atomic_cas64, atomic_store64, fence
-from cython.cimports.manor.engine.vm import Block, Vm, unlink_fn
+from cython.cimports.manor.engine.host import U64_MAX, atomic_cas64, atomic_exchange32, atomic_store64, fence
+from cython.cimports.manor.engine.vm import Block, Exit, Vm, unlink_fn
 
 from manor.engine import env as _env
 
-cython.declare(HASH_BITS=cython.int, BLOCKS=uint64_t, ARENA=uint64_t, JUMP_MASK=uint64_t, KEY_SHIFT=cython.int,
+cython.declare(HASH_BITS=cython.int, BLOCKS=uint64_t, EXITS=uint64_t, ARENA=uint64_t, JUMP_MASK=uint64_t, KEY_SHIFT=cython.int,
                S_INVALIDATED=cython.int, S_CODE_STORES=cython.int, S_FLUSHES=cython.int)  # fmt: skip
 HASH_BITS = 17
 BLOCKS = 1 << 19
+EXITS = 3 << 19
 ARENA = 1 << 29
 JUMP_MASK = _env.JUMP_CACHE_ENTRIES - 1
 KEY_SHIFT = _env.JUMP_KEY_SHIFT
@@ -67,6 +68,8 @@ def create_cache(vm: cython.pointer(Vm)) -> cython.int:
     cache.hash = cython.cast(cython.pointer(cython.pointer(Block)), calloc(1 << HASH_BITS, 8))
     cache.blocks = cython.cast(cython.pointer(Block), calloc(BLOCKS, cython.sizeof(Block)))
     cache.block_capacity = BLOCKS
+    cache.exits = cython.cast(cython.pointer(Exit), calloc(EXITS, cython.sizeof(Exit)))
+    cache.exit_capacity = EXITS
     cache.arena = cython.cast(cython.pointer(uint8_t), calloc(ARENA, 1))
     cache.arena_size = ARENA
     vm.page_code = cython.cast(cython.pointer(uint8_t), calloc((vm.ram_top >> 12) + 1, 1))
@@ -74,6 +77,7 @@ def create_cache(vm: cython.pointer(Vm)) -> cython.int:
     return (
         cache.hash != cython.NULL
         and cache.blocks != cython.NULL
+        and cache.exits != cython.NULL
         and cache.arena != cython.NULL
         and vm.page_code != cython.NULL
         and vm.page_blocks != cython.NULL
@@ -88,6 +92,7 @@ def destroy_cache(vm: cython.pointer(Vm)) -> cython.void:
     if cache != cython.NULL:
         free(cache.hash)
         free(cache.blocks)
+        free(cache.exits)
         free(cache.arena)
         free(cache)
     free(vm.page_code)
@@ -129,8 +134,10 @@ def empty_cache(vm: cython.pointer(Vm)) -> cython.void:
             vm.page_blocks[cache.blocks[block].gpa2 >> 12] = cython.NULL
             vm.page_code[cache.blocks[block].gpa2 >> 12] = 0
     give_back(cache.blocks, cache.block_count * cython.sizeof(Block))
+    give_back(cache.exits, cache.exit_count * cython.sizeof(Exit))
     give_back(cache.arena, cache.arena_used)
     cache.block_count = 0
+    cache.exit_count = 0
     cache.arena_used = 0
     for index in range(vm.cpu_count):
         memset(cython.address(vm.cpus[index].jump_cache[0]), 255, (JUMP_MASK + 1) * 16)
@@ -154,17 +161,24 @@ def find_block(vm: cython.pointer(Vm), pc: uint64_t, gpa: uint64_t, flags: uint3
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def new_block(vm: cython.pointer(Vm), uop_bytes: uint64_t) -> cython.pointer(Block):
-    """A zeroed block with room for its uops, or NULL when the cache is full."""
+def new_block(vm: cython.pointer(Vm), uop_bytes: uint64_t, exits: cython.int) -> cython.pointer(Block):
+    """A zeroed block with room for its uops and so many zeroed exits, or NULL when the cache is full."""
     cache: cython.pointer(CodeCache) = cython.cast(cython.pointer(CodeCache), vm.cache)
     block: cython.pointer(Block)
-    if cache.block_count >= cache.block_capacity or cache.arena_used + uop_bytes > cache.arena_size:
+    if (
+        cache.block_count >= cache.block_capacity
+        or cache.exit_count + exits > cache.exit_capacity
+        or cache.arena_used + uop_bytes > cache.arena_size
+    ):
         return cython.NULL
     block = cython.address(cache.blocks[cache.block_count])
     cache.block_count += 1
     memset(block, 0, cython.sizeof(Block))
     block.uops = cache.arena + cache.arena_used
     cache.arena_used += (uop_bytes + 15) & ~cython.cast(uint64_t, 15)
+    block.exits = cache.exits + cache.exit_count
+    cache.exit_count += exits
+    memset(block.exits, 0, exits * cython.sizeof(Exit))
     block.gpa2 = U64_MAX
     return block
 
@@ -222,6 +236,9 @@ def drop_block(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> cython.v
         entry = cython.address(vm.cpus[cpu].jump_cache[(block.pc & JUMP_MASK) * 2])
         if entry[0] == key:
             atomic_store64(entry, U64_MAX)
+        if block.loops:
+            # it may be running there, and nothing but an interrupt takes it out of its loop
+            atomic_exchange32(cython.address(vm.cpus[cpu].interrupt), 1)
     if vm.unlink != cython.NULL:
         cython.cast(unlink_fn, vm.unlink)(vm, block)
 

@@ -69,7 +69,7 @@ from cython.cimports.manor.engine.softmmu_native import (
     tlb_flush,
 )
 from cython.cimports.manor.engine.uop.uop import Uop
-from cython.cimports.manor.engine.vm import PAGE_CODE, Block, Vm
+from cython.cimports.manor.engine.vm import PAGE_CODE, Block, Exit, Vm
 
 from manor.engine import env as _env
 
@@ -132,6 +132,7 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     t: cython.pointer(Translator) = cython.address(scratch.translator)
     started: uint64_t
     size: cython.int
+    index: cython.int
     page: uint64_t = gpa >> 12
     second: uint64_t
     lock_cache(vm)
@@ -174,7 +175,8 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     t.count = optimize(t.out, t.count)
     interpreted: cython.bint = keep_uops(vm, flags)
     copied: cython.bint = interpreted or env.trace & TRACE_BLOCKS != 0
-    block = new_block(vm, t.count * cython.sizeof(Uop) if copied else 0)
+    copies: cython.int = 2 if t.loops and not interpreted else 1
+    block = new_block(vm, t.count * cython.sizeof(Uop) if copied else 0, t.exit_count * copies)
     if block == cython.NULL:
         unlock_cache(vm)
         env.fault = X_FLUSH
@@ -185,8 +187,11 @@ def translate_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), 
     block.size = size & ~(1 << 30)
     block.insn_count = t.insn_count
     block.uop_count = t.count
-    block.exit_pc[0] = t.exit_pc[0]
-    block.exit_pc[1] = t.exit_pc[1]
+    block.exit_count = t.exit_count
+    block.loops = copies - 1
+    for index in range(t.exit_count * copies):
+        block.exits[index].block = block
+        block.exits[index].pc = t.exit_pc[index % t.exit_count]
     if copied:
         memcpy(block.uops, t.out, t.count * cython.sizeof(Uop))
     if not interpreted and emit_block(vm, block, t.out, t.count) != 0:
@@ -236,22 +241,19 @@ def next_block(env: cython.pointer(Env), scratch: cython.pointer(Scratch), extra
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def link_exit(env: cython.pointer(Env), scratch: cython.pointer(Scratch), left: uint64_t) -> cython.void:
+def link_exit(env: cython.pointer(Env), scratch: cython.pointer(Scratch), left: cython.pointer(Exit)) -> cython.void:
     """Chain the exit that was just taken to the block at env.rip.
 
     Only within a page: the page was mapped when the source block was entered, so it still is.
     """
     vm: cython.pointer(Vm) = cython.cast(cython.pointer(Vm), env.vm)
-    source: cython.pointer(Block) = cython.cast(
-        cython.pointer(Block), cython.cast(cython.p_void, left & ~cython.cast(uint64_t, 3))
-    )
     target: cython.pointer(Block)
-    if (source.exit_pc[left & 1] ^ source.pc) >> 12 or source.flags != env.block_flags:
+    if left.patch == cython.NULL or left.block.flags != env.block_flags:
         return
     target = next_block(env, scratch, 0)
     if target != cython.NULL and target.gpa2 == NO_PAGE:
         lock_cache(vm)
-        link_block(vm, source, left & 1, target)
+        link_block(vm, left, target)
         unlock_cache(vm)
 
 
@@ -273,7 +275,7 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
     entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[(env.rip & JUMP_MASK) * 2])
     code: cython.pointer(uint8_t)
     block: cython.pointer(Block)
-    left: uint64_t
+    left: cython.pointer(Exit)
     # A key is unique only among canonical addresses.
     if entry[0] == key and canonical(env.rip):
         code = cython.cast(cython.pointer(uint8_t), cython.cast(cython.p_void, entry[1]))
@@ -297,7 +299,7 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
         if env.irq_pending or env.nmi_pending:
             env.interrupt = 1  # this block does not look; the next one must, though nobody signals again
     left = run_code(env, code)
-    if left and env.fault == 0:
+    if left != cython.NULL and env.fault == 0:
         link_exit(env, scratch, left)
 
 
@@ -519,6 +521,7 @@ class Cpu:
             fpu_enter(env)
             while left > 0 and env.fault == 0 and env.rip != end:
                 left -= 1
+                atomic_exchange32(cython.address(env.interrupt), 0)
                 run_next(env, self.scratch)
                 if env.fault == X_ONE_INSN:
                     env.fault = 0

@@ -46,9 +46,10 @@ def trace_block(env: cython.pointer(Env), block: cython.pointer(Block)) -> cytho
     """Report a new block to `callbacks.trace_block`; 0: that failed, env.fault is FAULT_HOST.
 
     Arguments there: pc, gpa, guest bytes, uops (struct Uop each), host code (empty if there is none), flags of
-    the block key, and where exits 0 and 1 lead.
+    the block key, and where its exits lead, by number.
     """
     done: cython.int = 1
+    index: cython.int
     mxcsr: uint32_t = fp_enter_host()
     with cython.gil:
         callbacks: object = cython.cast(object, cython.cast(cython.p_void, env.callbacks))
@@ -60,8 +61,7 @@ def trace_block(env: cython.pointer(Env), block: cython.pointer(Block)) -> cytho
                 _copy(block.uops, cython.cast(uint64_t, block.uop_count) * cython.sizeof(Uop)),
                 _copy(block.code, block.code_size),
                 block.flags,
-                block.exit_pc[0],
-                block.exit_pc[1],
+                tuple([block.exits[index].pc for index in range(block.exit_count)]),
             )
         except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             env.fault = FAULT_HOST

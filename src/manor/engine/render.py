@@ -29,12 +29,12 @@ def render_block(
     uops_bytes: bytes,
     host_bytes: bytes,
     flags: int,
-    exits: tuple[int, int] | None = None,
+    exits: tuple[int, ...] | None = None,
 ) -> str:
     """The block in columns, several lines, no line break at the end.
 
     pc: RIP of the first instruction, gpa: where it lies. uops_bytes: struct Uop each. host_bytes: empty for a block
-    that only the interpreter runs. flags: of the block key. exits: where exits 0 and 1 lead, if known.
+    that only the interpreter runs. flags: of the block key. exits: where the exits lead, if known.
     Host code is not aligned with the rows: the emitter moves and merges what uops do.
     """
     uops = list(unpack(uops_bytes))
@@ -56,7 +56,7 @@ def render_block(
     return "\n".join(text)
 
 
-def _rows(lines: list[Line], uops: list[Uop], exits: tuple[int, int] | None) -> list[tuple[str, str]]:
+def _rows(lines: list[Line], uops: list[Uop], exits: tuple[int, ...] | None) -> list[tuple[str, str]]:
     """(guest, uop) cells: each instruction beside the first of its uops."""
     width = max((line.size for line in lines), default=0) * 3
     texts = [f"{line.address:x}  {line.code.hex(' '):<{width}}{line.text}" for line in lines]

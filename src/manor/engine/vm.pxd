@@ -13,6 +13,16 @@ cdef struct RamRegion:
     uint8_t *host
     int32_t rom
 
+cdef struct Block
+
+cdef struct Exit:
+    uint64_t pc            # where it leads
+    Block *block           # what is left
+    uint8_t *patch         # displacement of its jump in host code, or NULL: it is never linked
+    uint8_t *stub          # what it jumps to when unlinked
+    Block *link            # what it is linked to
+    Exit *next_incoming
+
 cdef struct Block:
     uint64_t pc            # guest virtual address of the first instruction
     uint64_t gpa           # its guest physical address
@@ -26,15 +36,12 @@ cdef struct Block:
     uint32_t uop_count
     void *uops             # Uop[uop_count]; kept by the interpreter, dropped by the stencil back end
     uint32_t code_size
-    uint64_t exit_pc[2]    # where the terminal's exits lead
+    Exit *exits            # where it can be left for another block: exit_count of them
+    uint32_t exit_count
+    int32_t loops          # its host code jumps back to its own start without leaving it: see drop_block
     Block *page_next       # list of the blocks that begin in the page of gpa
     Block *page2_next      # the same for gpa2
-    Block *link[2]         # successors that the terminal is linked to
-    uint8_t *exit_patch[2] # where the host code's jump displacement is, or NULL
-    uint8_t *exit_stub[2]  # what it jumps to when unlinked
-    Block *incoming        # blocks linked to this one: list through link_next[slot]
-    Block *link_next[2]
-    uint8_t link_slot[2]
+    Exit *incoming         # exits that are linked to this block: list through Exit.next_incoming
 
 cdef struct Vm:
     RamRegion ram[VM_MAX_REGIONS]

@@ -94,9 +94,9 @@ class Callbacks:
                 raise ValueError(f"the engine reported an event of unknown kind {kind!r}")
 
     def trace_block(
-        self, pc: int, gpa: int, guest: bytes, uops: bytes, host: bytes, flags: int, exit0: int, exit1: int
+        self, pc: int, gpa: int, guest: bytes, uops: bytes, host: bytes, flags: int, exits: tuple[int, ...]
     ) -> None:
         """A block was translated; arguments as `engine.inspect_native.trace_block` gives them."""
         if block_translate.on:
-            text = render_block(pc, gpa, guest, uops, host, flags, (exit0, exit1))
+            text = render_block(pc, gpa, guest, uops, host, flags, exits)
             block_translate(self._index, pc, gpa, text)

@@ -1,7 +1,7 @@
 # The stencil emitter: code arena, register allocator, copier, links between blocks.
 from libc.stdint cimport uint64_t, int64_t, uint32_t, int32_t, uint16_t, int16_t, uint8_t, int8_t
 from manor.engine.env cimport Env
-from manor.engine.vm cimport Vm, Block
+from manor.engine.vm cimport Vm, Block, Exit
 from manor.engine.uop.uop cimport Uop
 
 cdef enum EmitResult:
@@ -19,8 +19,9 @@ cdef enum EmitConstant:
     IN_MEMORY = -1       # in Emitter.place
     IS_CONSTANT = -2
     NO_FALL = 255
-    SPECIAL_COUNT = 19
+    SPECIAL_COUNT = 20
     META_ALIGNED = 0x1000000
+    NO_WAY_BACK = 0xFFFFFFFF
 
 cdef enum FormNumber:
     FORM_RR = 0
@@ -94,6 +95,7 @@ cdef enum SpecialNumber:
     SPECIAL_LOAD_X = 16
     SPECIAL_STORE_X = 17
     SPECIAL_MOVE_X = 18
+    SPECIAL_UNCOUNT = 19
 
 cdef enum EnvThunk:
     THUNK_HEAD_SIZE = 15  # not an address: what a block that is entered in an interrupt shadow skips
@@ -132,7 +134,14 @@ cdef struct ColdPath:
     uint8_t *hot_patch   # displacement of the jump to the cold path
     uint8_t *back        # where the cold path returns to
     uint32_t start       # offset in the cold buffer
-    uint32_t next_patch  # offset of the displacement of the jump back
+    uint32_t next_patch  # offset of the displacement of the jump back, or NO_WAY_BACK
+
+cdef struct Places:      # where the guest's registers are
+    int8_t place[64]     # slot of each virtual register, IN_MEMORY or IS_CONSTANT
+    int64_t constant[64]
+    uint64_t dirty       # registers whose cell in env is out of date
+    int8_t xplace[32]    # xmm slot of each xmm register, or IN_MEMORY
+    uint32_t xdirty
 
 cdef struct Emitter:
     # arena: the same memory mapped twice
@@ -147,6 +156,9 @@ cdef struct Emitter:
     uint8_t *thunk_all
     # state of the block being emitted
     Block *block
+    Exit *exits          # of the copy of the block's body that is being emitted
+    Places loop          # at the point that the loop of a block comes back to
+    uint64_t written     # virtual registers that the block writes
     uint8_t *out
     uint8_t *cold_out
     uint8_t *cold_base
@@ -180,7 +192,7 @@ cdef struct Emitter:
     # where it found jumps
     uint8_t *cold_patch
     uint8_t *next_patch
-    uint8_t *exit_patch[2]
+    uint8_t *exit_patch[2]  # of the branch put last: if its condition holds, and if not
 
 ctypedef void (*enter_fn)(Env *, uint8_t *) noexcept nogil
 
@@ -208,6 +220,6 @@ cdef void reset_emitter(Vm *vm) noexcept nogil
 cdef uint64_t code_used(Vm *vm) noexcept nogil
 cdef void prepare_env(Vm *vm, Env *env) noexcept nogil
 cdef int emit_block(Vm *vm, Block *block, Uop *uops, int count) noexcept nogil
-cdef uint64_t run_code(Env *env, uint8_t *code) noexcept nogil
-cdef void link_block(Vm *vm, Block *source, int slot, Block *target) noexcept nogil
+cdef Exit *run_code(Env *env, uint8_t *code) noexcept nogil
+cdef void link_block(Vm *vm, Exit *source, Block *target) noexcept nogil
 cdef void unlink_block(Vm *vm, Block *block) noexcept nogil

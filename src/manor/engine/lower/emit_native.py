@@ -8,8 +8,11 @@ registers then share a slot. A constant has no slot until an operation needs one
 written back, unless they are squeezed out of their slot.
 
 Layout of a block: head, uops, exit stubs, cold paths. Exits are jumps whose displacement is aligned to four
-bytes, so that linking is one atomic store. Code memory is not used again until `reset_emitter`, when no
-vCPU runs.
+bytes, so that linking is one atomic store. A *side exit* leaves from the middle: what it must write back is a
+cold path. Code memory is not used again until `reset_emitter`, when no vCPU runs.
+
+A block that jumps back to its own start is emitted twice, one copy behind the other: the first begins with every
+register in its cell, the second with the registers where the first left them, and it comes back to itself so.
 
 WHY NATIVE: it is the translator's inner loop. SAFETY: `emit_block` checks the room in the arena for the
 largest code its uops can need; stencils come from the file made at build time, whose fingerprint is
@@ -66,6 +69,7 @@ from cython.cimports.manor.engine.lower.emit_native import (
     MADV_DONTNEED,
     MADV_REMOVE,
     META_ALIGNED,
+    NO_WAY_BACK,
     PATCH_ABS8,
     PATCH_ABS16,
     PATCH_ABS32,
@@ -96,6 +100,7 @@ from cython.cimports.manor.engine.lower.emit_native import (
     SPECIAL_STORE_X,
     SPECIAL_THUNK,
     SPECIAL_THUNK_ALL,
+    SPECIAL_UNCOUNT,
     THUNK_HEAD_SIZE,
     XMM_REGISTERS,
     XMM_SCRATCH_FIRST,
@@ -151,8 +156,8 @@ from cython.cimports.manor.engine.lower.passes_native import (
     helper_table,
     op_table,
 )
-from cython.cimports.manor.engine.uop.uop import Uop
-from cython.cimports.manor.engine.vm import Block, Vm
+from cython.cimports.manor.engine.uop.uop import SIDE_EXIT, Uop
+from cython.cimports.manor.engine.vm import Block, Exit, Vm
 from cython.cimports.posix.mman import MAP_FAILED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
 from cython.cimports.posix.unistd import close, ftruncate
 
@@ -168,7 +173,7 @@ cython.declare(
     TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
     FLAG_SHIFT=cython.int, SCRATCH=cython.int, NO_STENCIL=uint32_t, SLOW_PATHS=object,
     MEMORY_KINDS=uint64_t, jump_indirect_op=cython.int, ACCESS_UPDATE=cython.int,
-    S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t, TRIM_SIZE=uint64_t,
+    S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t, TRIM_SIZE=uint64_t, COLD_SIZE=uint64_t,
 )  # fmt: skip
 ops = op_table()
 helpers = helper_table()
@@ -192,6 +197,7 @@ S32_MIN = -(1 << 31)
 S32_MAX = (1 << 31) - 1
 U32_LIMIT = 1 << 32
 TRIM_SIZE = 1 << 20
+COLD_SIZE = (2 * EMIT_MAX_UOPS + 1) * 1024
 
 
 # ---------------------------------------------------------------- stencils
@@ -292,9 +298,9 @@ def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
         e.size = size
     if executable != MAP_FAILED:
         e.code_base = cython.cast(cython.pointer(uint8_t), executable)
-    # room for the largest cold path of each uop: every register stored, then the slow-path call
-    e.cold_base = cython.cast(cython.pointer(uint8_t), malloc(EMIT_MAX_UOPS * 1024))
-    e.cold = cython.cast(cython.pointer(ColdPath), malloc(EMIT_MAX_UOPS * cython.sizeof(ColdPath)))
+    # room for the largest cold path of each uop, twice for a loop: every register stored, then the slow-path call
+    e.cold_base = cython.cast(cython.pointer(uint8_t), malloc(COLD_SIZE))
+    e.cold = cython.cast(cython.pointer(ColdPath), malloc((2 * EMIT_MAX_UOPS + 1) * cython.sizeof(ColdPath)))
     e.last = cython.cast(cython.pointer(uint8_t), malloc(EMIT_MAX_UOPS))
     if (
         e.base == cython.NULL
@@ -524,12 +530,13 @@ def pad_for(e: cython.pointer(Emitter), offset: cython.int) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put_exit_jump(e: cython.pointer(Emitter), slot: cython.int) -> cython.void:
-    """A jump with an aligned displacement: exit `slot` of the block."""
+def put_jump(e: cython.pointer(Emitter)) -> cython.pointer(uint8_t):
+    """A jump with an aligned displacement: returns where that is."""
     pad_for(e, 1)
     e.out[0] = 0xE9
-    e.exit_patch[slot] = e.out + 1
+    put32(e.out + 1, 0)
     e.out += 5
+    return e.out - 4
 
 
 @cython.cfunc
@@ -537,6 +544,14 @@ def put_exit_jump(e: cython.pointer(Emitter), slot: cython.int) -> cython.void:
 @cython.exceptval(check=False)
 def set_jump(place: cython.pointer(uint8_t), target: cython.pointer(uint8_t)) -> cython.void:
     put32(place, cython.cast(uint32_t, target - place - 4))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def negate_jump(place: cython.pointer(uint8_t)) -> cython.void:
+    """Turn the conditional jump (0F 80 to 0F 8F) round whose displacement is at `place`."""
+    (place - 1)[0] ^= 1
 
 
 @cython.cfunc
@@ -907,15 +922,19 @@ def write_back_all(e: cython.pointer(Emitter)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put_cold(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
-    """Emit a uop's slow path into the cold buffer: store what is dirty, then the cold twin."""
+def begin_cold(e: cython.pointer(Emitter)) -> cython.pointer(ColdPath):
+    """The record of a cold path that begins at e.cold_out."""
     c: cython.pointer(ColdPath) = e.cold + e.cold_count
-    hot: cython.pointer(uint8_t) = e.out
+    c.start = cython.cast(uint32_t, e.cold_out - e.cold_base)
+    return c
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def store_dirty(e: cython.pointer(Emitter)) -> cython.void:
+    """Bring all cells up to date on a path of its own: on the other one they stay as they are."""
     rest: uint64_t = e.dirty & ~TEMPORARIES_MASK
-    d: int32_t = e.d
-    imm: int64_t = e.imm
-    e.out = e.cold_out
-    c.start = cython.cast(uint32_t, e.out - e.cold_base)
     while rest:
         store(e, ctz64(rest))
         rest &= rest - 1
@@ -923,6 +942,19 @@ def put_cold(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
     while rest:
         x_store(e, ctz64(rest))
         rest &= rest - 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def put_cold(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
+    """Emit a uop's slow path into the cold buffer: store what is dirty, then the cold twin."""
+    c: cython.pointer(ColdPath) = begin_cold(e)
+    hot: cython.pointer(uint8_t) = e.out
+    d: int32_t = e.d
+    imm: int64_t = e.imm
+    e.out = e.cold_out
+    store_dirty(e)
     e.d = d
     e.imm = imm
     put(e, number)
@@ -1376,8 +1408,8 @@ def emit_helper(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put_branch(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
-    """A branch stencil: its conditional jump and the jump after it have aligned displacements."""
+def put_branch(e: cython.pointer(Emitter), number: uint32_t) -> cython.int:
+    """A branch stencil: a conditional jump with an aligned displacement. Returns which exit it falls through to."""
     s: cython.pointer(Stencil) = stencils + number
     r: cython.pointer(Relocation) = relocations + s.relocation
     index: cython.int
@@ -1385,18 +1417,23 @@ def put_branch(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
         if r[index].hole == HOLE_EXIT0 or r[index].hole == HOLE_EXIT1:
             pad_for(e, r[index].offset)
     put(e, number)
-    put_exit_jump(e, s.fall)
+    return s.fall
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def emit_branch(e: cython.pointer(Emitter), u: cython.pointer(Uop)) -> cython.void:
+def compare_and_jump(e: cython.pointer(Emitter), u: cython.pointer(Uop), at_end: cython.bint) -> cython.pointer(uint8_t):
+    """The comparison of a branch uop and a jump that is taken if it holds: returns its displacement's place.
+
+    at_end: every register is written back before.
+    """
     info: cython.pointer(OpInfo) = ops + u.op
     slot_a: cython.int
     slot_b: cython.int
     imm: int64_t = u.imm
-    other: cython.pointer(uint8_t)
+    fall: cython.int
+    jump: cython.pointer(uint8_t)
     if info.kind == KIND_BRANCH and e.place[u.b] == IS_CONSTANT and (
         ops[info.imm_op].bits < 64 or fits(e.constant[u.b])
     ):
@@ -1404,9 +1441,10 @@ def emit_branch(e: cython.pointer(Emitter), u: cython.pointer(Uop)) -> cython.vo
         info = ops + info.imm_op
     slot_a = use(e, u.a)
     if info.kind == KIND_BRANCH_IMM and (info.bits < 64 or fits(imm)):
-        write_back_all(e)
+        if at_end:
+            write_back_all(e)
         e.imm = imm
-        put_branch(e, first(info.stencils, FORM_RI) + slot_a)
+        fall = put_branch(e, first(info.stencils, FORM_RI) + slot_a)
     else:
         if info.kind == KIND_BRANCH_IMM:
             slot_b = take(e)
@@ -1414,14 +1452,56 @@ def emit_branch(e: cython.pointer(Emitter), u: cython.pointer(Uop)) -> cython.vo
             info -= 1
         else:
             slot_b = use(e, u.b)
-        write_back_all(e)
+        if at_end:
+            write_back_all(e)
         if info.flags & OP_SWAP_OPERANDS:
             slot_a, slot_b = slot_b, slot_a
-        put_branch(e, first(info.stencils, FORM_RR) + slot_a * SLOT_COUNT + slot_b)
-    if info.flags & OP_SWAP_EXITS:
-        other = e.exit_patch[0]
-        e.exit_patch[0] = e.exit_patch[1]
-        e.exit_patch[1] = other
+        fall = put_branch(e, first(info.stencils, FORM_RR) + slot_a * SLOT_COUNT + slot_b)
+    jump = e.exit_patch[1 - fall]
+    if (1 - fall) ^ (1 if info.flags & OP_SWAP_EXITS else 0):
+        negate_jump(jump)
+    return jump
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_branch(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.int) -> cython.void:
+    """A side exit, or the end: exit x if the condition holds, exit x + 1 if not."""
+    jump: cython.pointer(uint8_t)
+    if u.d == SIDE_EXIT:
+        leave_by(e, u.x, compare_and_jump(e, u, False), u.insn)
+        forget_operands(e, u, last)
+    elif e.block.loops:
+        jump = compare_and_jump(e, u, False)
+        negate_jump(jump)
+        leave_by(e, u.x + 1, jump, u.insn)
+        forget_operands(e, u, last)
+    else:
+        e.exits[u.x].patch = compare_and_jump(e, u, True)
+        e.exits[u.x + 1].patch = put_jump(e)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def leave_by(e: cython.pointer(Emitter), number: cython.int, jump: cython.pointer(uint8_t),
+             insn: cython.int) -> cython.void:  # fmt: skip
+    """Let a jump leave by an exit, behind guest instruction `insn`; what is to be done before is a cold path."""
+    c: cython.pointer(ColdPath) = begin_cold(e)
+    hot: cython.pointer(uint8_t) = e.out
+    e.out = e.cold_out
+    store_dirty(e)
+    e.count = e.block.insn_count - insn - 1
+    if e.count:
+        put(e, special_stencil(SPECIAL_UNCOUNT))
+    e.exits[number].patch = put_jump(e)
+    put_exit(e, e.exits + number)
+    e.cold_out = e.out
+    e.out = hot
+    c.hot_patch = jump
+    c.next_patch = NO_WAY_BACK
+    e.cold_count += 1
 
 
 @cython.cfunc
@@ -1456,10 +1536,11 @@ def emit_uop(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.in
     elif kind in (KIND_RMW, KIND_CMPXCHG):
         emit_locked(e, u, info, last)
     elif kind in (KIND_BRANCH, KIND_BRANCH_IMM):
-        emit_branch(e, u)
+        emit_branch(e, u, last)
     elif kind == KIND_JUMP:
-        write_back_all(e)
-        put_exit_jump(e, 0)
+        if not e.block.loops:
+            write_back_all(e)
+            e.exits[u.x].patch = put_jump(e)
     elif kind == KIND_JUMP_INDIRECT:
         slot = use(e, u.a)
         write_back_all(e)
@@ -1474,9 +1555,12 @@ def emit_uop(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.in
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def find_last_reads(e: cython.pointer(Emitter), uops: cython.pointer(Uop), count: cython.int) -> cython.void:
-    """Which operands are not read again in the block, and which results are never read."""
-    wanted: uint64_t = 0
+def find_last_reads(e: cython.pointer(Emitter), uops: cython.pointer(Uop), count: cython.int,
+                    wanted: uint64_t) -> uint64_t:  # fmt: skip
+    """Which operands are not read again, and which results are never read; and which registers are written.
+
+    wanted: registers that are read after the block. Returns those that are read before they are written.
+    """
     a: uint64_t
     b: uint64_t
     d: uint64_t
@@ -1484,12 +1568,14 @@ def find_last_reads(e: cython.pointer(Emitter), uops: cython.pointer(Uop), count
     index: cython.int
     u: cython.pointer(Uop)
     info: cython.pointer(OpInfo)
+    e.written = 0
     for index in range(count - 1, -1, -1):
         u = uops + index
         info = ops + u.op
         bits = 0
         if info.flags & OP_D_IS_VREG:
             d = ONE << u.d
+            e.written |= d
             if not wanted & d:
                 bits = DEAD_D if is_temporary(u.d) else 0
             if info.flags & OP_READS_D:
@@ -1506,69 +1592,45 @@ def find_last_reads(e: cython.pointer(Emitter), uops: cython.pointer(Uop), count
             bits |= LAST_B
         wanted |= a | b
         e.last[index] = bits
+    return wanted
 
 
 # ---------------------------------------------------------------- blocks
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put_exit_stub(e: cython.pointer(Emitter), tag: cython.int) -> cython.void:
-    """Tell the run loop how the block was left: its address with the exit in the low bits."""
-    e.imm = cython.cast(int64_t, cython.cast(uint64_t, e.block) | tag)
+def put_exit_stub(e: cython.pointer(Emitter), left: uint64_t) -> cython.void:
+    """Tell the run loop how the block was left: by which Exit, or Block | 1 at its head."""
+    e.imm = cython.cast(int64_t, left)
     put(e, special_stencil(SPECIAL_EXIT_STUB))
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cython.pointer(Uop),
-               count: cython.int) -> cython.int:  # fmt: skip
-    """Make host code of a block: sets code, code_size, exit_patch, exit_stub. Returns EMIT_*.
+def put_exit(e: cython.pointer(Emitter), exit: cython.pointer(Exit)) -> cython.void:
+    """What an exit's jump leads to as long as it is not linked."""
+    set_jump(exit.patch, e.out)
+    if (exit.pc ^ e.block.pc) >> 12:
+        # Another page may be mapped elsewhere when we come back: never linked, found through the jump cache.
+        exit.patch = cython.NULL
+        put_constant(e, 0, cython.cast(int64_t, exit.pc))
+        put(e, first(jump_indirect_op, FORM_RI))
+    else:
+        exit.stub = e.out
+        put_exit_stub(e, cython.cast(uint64_t, exit))
 
-    `uops` (already optimised) is changed. block.pc, flags, insn_count and exit_pc must be set; the
-    block must stay where it is until the arena is reset.
-    """
-    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_body(e: cython.pointer(Emitter), uops: cython.pointer(Uop), count: cython.int) -> cython.void:
+    """Host code of all uops, from the registers' present places on."""
     index: cython.int
-    head_patch: cython.pointer(uint8_t)
-    start: cython.pointer(uint8_t)
-    cold_start: cython.pointer(uint8_t)
-    c: cython.pointer(ColdPath)
-    u: cython.pointer(Uop)
-    mode_meta: int32_t = cython.cast(int32_t, (block.flags >> FLAG_MMU_SHIFT & 3) << 8)
-    if count > EMIT_MAX_UOPS:
-        return EMIT_TOO_LONG
-    # hot code of a uop is at most three evictions and two stencils, a cold path at most 1 KiB
-    if e.used + 8192 + cython.cast(uint64_t, count) * (1024 + 512 + 2 * LARGEST) > e.size:
-        return EMIT_FULL
-    e.block = block
-    e.out = e.base + e.used
-    align_block(e)
-    start = e.out
-    e.cold_out = e.cold_base
-    e.cold_count = 0
-    e.dirty = 0
-    e.clock = 0
-    e.exit_patch[0] = cython.NULL
-    e.exit_patch[1] = cython.NULL
-    e.tlb = TLB_BASE + TLB_MODE_SIZE * (mode_meta >> 8)
-    for index in range(SLOT_COUNT):
-        e.holders[index] = 0
-        e.stamp[index] = 0
-    memset(e.place, IN_MEMORY, 64)
-    memset(e.xplace, IN_MEMORY, 32)
-    memset(e.xholder, -1, 8)
-    memset(e.xstamp, 0, 32)
-    e.xdirty = 0
-    e.xpinned = 0
-    e.place[ZERO_VREG] = IS_CONSTANT
-    e.constant[ZERO_VREG] = 0
-    find_last_reads(e, uops, count)
-    e.count = block.insn_count
-    put(e, special_stencil(SPECIAL_HEAD))
-    head_patch = e.cold_patch
+    mode_meta: int32_t = cython.cast(int32_t, (e.block.flags >> FLAG_MMU_SHIFT & 3) << 8)
+    u: Uop
     for index in range(count):
-        u = uops + index
+        u = uops[index]  # a copy: it is changed
         e.pinned = 0
         e.xpinned = 0
         if index and u.insn != uops[index - 1].insn:
@@ -1581,30 +1643,179 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
             e.meta |= cython.cast(int32_t, u.x) << 8
             if u.x & ACCESS_UPDATE:
                 e.tag_offset = 8
-        e.count = block.insn_count - u.insn
-        emit_uop(e, u, e.last[index])
-    for index in range(2):
-        block.exit_patch[index] = e.exit_patch[index]
-        block.exit_stub[index] = cython.NULL
-        if e.exit_patch[index] != cython.NULL and (block.exit_pc[index] ^ block.pc) >> 12:
-            # Another page may be mapped elsewhere when we come back: never linked, found through the jump cache.
-            set_jump(e.exit_patch[index], e.out)
-            block.exit_patch[index] = cython.NULL
-            put_constant(e, 0, cython.cast(int64_t, block.exit_pc[index]))
-            put(e, first(jump_indirect_op, FORM_RI))
-        elif e.exit_patch[index] != cython.NULL:
-            set_jump(e.exit_patch[index], e.out)
-            block.exit_stub[index] = executable_address(e, e.out)
-            put_exit_stub(e, index)
+        e.count = e.block.insn_count - u.insn
+        emit_uop(e, cython.address(u), e.last[index])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def begin_loop(e: cython.pointer(Emitter)) -> cython.pointer(uint8_t):
+    """The point that a loop comes back to: remembers where the registers are. Returns its address."""
+    place: cython.pointer(uint8_t)
+    rest: uint64_t
+    v: cython.int
+    head: cython.pointer(ColdPath)
+    x_forget_scratch(e)
+    forget_all(e, TEMPORARIES_MASK)
+    # What the loop writes and keeps in a slot will be out of date in its cell when we come back.
+    rest = e.written & ~e.dirty
+    while rest:
+        v = ctz64(rest)
+        rest &= rest - 1
+        if e.place[v] >= 0:
+            e.dirty |= ONE << v
+    memcpy(e.loop.place, e.place, 64)
+    memcpy(e.loop.constant, e.constant, 64 * 8)
+    memcpy(e.loop.xplace, e.xplace, 32)
+    e.loop.dirty = e.dirty
+    e.loop.xdirty = e.xdirty
+    place = e.out
+    head = begin_cold(e)
+    e.out = e.cold_out
+    store_dirty(e)
+    put_exit_stub(e, cython.cast(uint64_t, e.block) | 1)
+    e.cold_out = e.out
+    e.out = place
+    e.count = e.block.insn_count
+    put(e, special_stencil(SPECIAL_HEAD))
+    head.hot_patch = e.cold_patch
+    head.next_patch = NO_WAY_BACK
+    e.cold_count += 1
+    return place
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def stays(e: cython.pointer(Emitter), v: cython.int) -> cython.bint:
+    """Whether a register is where it was when the loop began."""
+    if e.place[v] != e.loop.place[v]:
+        return False
+    return e.place[v] != IS_CONSTANT or e.constant[v] == e.loop.constant[v]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def close_loop(e: cython.pointer(Emitter), start: cython.pointer(uint8_t)) -> cython.bint:
+    """Put the registers where they were when the loop began, and go there. 0: that is not possible."""
+    v: cython.int
+    for v in range(64):
+        if e.loop.place[v] == IS_CONSTANT and not is_temporary(v) and not stays(e, v):
+            return 0
+    x_forget_scratch(e)
+    forget_all(e, TEMPORARIES_MASK)
+    # first out of the slots, then into them
+    for v in range(64):
+        if e.place[v] != IN_MEMORY and not (stays(e, v) and (e.loop.dirty >> v) & 1):
+            write_back(e, ONE << v)
+    for v in range(XMM_REGISTERS):
+        if e.xplace[v] != IN_MEMORY and not (e.xplace[v] == e.loop.xplace[v] and (e.loop.xdirty >> v) & 1):
+            x_write_back(e, cython.cast(uint32_t, 1) << v)
+    for v in range(64):
+        if e.loop.place[v] >= 0 and not stays(e, v):
+            e.a = REGS + 8 * v
+            put(e, special_stencil(SPECIAL_LOAD_SLOT) + e.loop.place[v])
+    for v in range(XMM_REGISTERS):
+        if e.loop.xplace[v] >= 0 and e.xplace[v] != e.loop.xplace[v]:
+            e.a = xmm_cell(v)
+            put(e, special_stencil(SPECIAL_LOAD_X) + e.loop.xplace[v])
+    set_jump(put_jump(e), start)
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def place_exits(e: cython.pointer(Emitter), cold_start: cython.pointer(uint8_t)) -> cython.void:
+    """Exits whose code was in the cold buffer have moved to `cold_start`; stubs are named by where they run."""
+    index: cython.int
+    exit: cython.pointer(Exit)
+    for index in range(e.block.exit_count * (2 if e.block.loops else 1)):
+        exit = e.block.exits + index
+        if e.cold_base <= exit.patch < e.cold_out:
+            exit.patch = cold_start + (exit.patch - e.cold_base)
+            exit.stub = cold_start + (exit.stub - e.cold_base)
+        if exit.patch != cython.NULL:
+            exit.stub = executable_address(e, exit.stub)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cython.pointer(Uop),
+               count: cython.int) -> cython.int:  # fmt: skip
+    """Make host code of a block: sets code, code_size, and where its exits are. Returns EMIT_*.
+
+    uops: already optimised. block.pc, flags, insn_count, exits (block and pc), exit_count and loops must be set;
+    there are twice exit_count exits if it loops. It must stay where it is until the arena is reset.
+    """
+    e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
+    index: cython.int
+    copies: uint64_t = 2 if block.loops else 1
+    head_patch: cython.pointer(uint8_t)
+    start: cython.pointer(uint8_t)
+    loop_start: cython.pointer(uint8_t)
+    cold_start: cython.pointer(uint8_t)
+    c: cython.pointer(ColdPath)
+    if count > EMIT_MAX_UOPS:
+        return EMIT_TOO_LONG
+    # hot code of a uop is at most three evictions and two stencils, a cold path at most 1 KiB
+    if e.used + 8192 + copies * cython.cast(uint64_t, count) * (1024 + 512 + 2 * LARGEST) > e.size:
+        return EMIT_FULL
+    e.block = block
+    e.exits = block.exits
+    e.out = e.base + e.used
+    align_block(e)
+    start = e.out
+    e.cold_out = e.cold_base
+    e.cold_count = 0
+    e.dirty = 0
+    e.clock = 0
+    e.tlb = TLB_BASE + TLB_MODE_SIZE * cython.cast(int32_t, block.flags >> FLAG_MMU_SHIFT & 3)
+    for index in range(SLOT_COUNT):
+        e.holders[index] = 0
+        e.stamp[index] = 0
+    memset(e.place, IN_MEMORY, 64)
+    memset(e.xplace, IN_MEMORY, 32)
+    memset(e.xholder, -1, 8)
+    memset(e.xstamp, 0, 32)
+    e.xdirty = 0
+    e.xpinned = 0
+    e.place[ZERO_VREG] = IS_CONSTANT
+    e.constant[ZERO_VREG] = 0
+    if block.loops:
+        find_last_reads(e, uops, count, find_last_reads(e, uops, count, 0))
+    else:
+        find_last_reads(e, uops, count, 0)
+    e.count = block.insn_count
+    put(e, special_stencil(SPECIAL_HEAD))
+    head_patch = e.cold_patch
+    emit_body(e, uops, count)
+    if block.loops:
+        loop_start = begin_loop(e)
+        e.exits += block.exit_count
+        emit_body(e, uops, count)
+        if not close_loop(e, loop_start):
+            write_back_all(e)
+            e.exits[block.exit_count - 1 - (1 if ops[uops[count - 1].op].kind != KIND_JUMP else 0)].patch = put_jump(e)
+    for index in range(block.exit_count * copies):
+        if block.exits[index].patch != cython.NULL and block.exits[index].stub == cython.NULL:
+            put_exit(e, block.exits + index)
     set_jump(head_patch, e.out)
-    put_exit_stub(e, 2)
+    put_exit_stub(e, cython.cast(uint64_t, block) | 1)
+    align_block(e)  # as the cold buffer is: the alignment of exits stays
     cold_start = e.out
     memcpy(cold_start, e.cold_base, e.cold_out - e.cold_base)
     e.out = cold_start + (e.cold_out - e.cold_base)
     for index in range(e.cold_count):
         c = e.cold + index
         set_jump(c.hot_patch, cold_start + c.start)
-        set_jump(cold_start + c.next_patch, c.back)
+        if c.next_patch != NO_WAY_BACK:
+            set_jump(cold_start + c.next_patch, c.back)
+    place_exits(e, cold_start)
     block.code_size = cython.cast(uint32_t, e.out - start)
     e.used = e.out - e.base
     if e.used - e.trimmed > TRIM_SIZE:
@@ -1616,60 +1827,53 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def run_code(env: cython.pointer(Env), code: cython.pointer(uint8_t)) -> uint64_t:
+def run_code(env: cython.pointer(Env), code: cython.pointer(uint8_t)) -> cython.pointer(Exit):
     """Run from the block at `code` until generated code leaves. Afterwards env.rip is exact.
 
-    Returns the address of the Block that was left | its exit (0 or 1) if that exit could be linked
-    to the block at env.rip; 0 if not (interrupt, fault, indirect jump, helper's choice). Check env.fault.
+    Returns the exit that was taken if it is not linked; NULL if code was left otherwise (interrupt, fault, indirect
+    jump, helper's choice). Check env.fault.
     """
     vm: cython.pointer(Vm) = cython.cast(cython.pointer(Vm), env.vm)
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
-    block: cython.pointer(Block)
-    left: uint64_t
+    left: cython.pointer(Exit)
     env.block_exit = 0
     cython.cast(enter_fn, e.enter)(env, code)
-    left = env.block_exit
-    if left == 0:
-        return 0
-    block = cython.cast(cython.pointer(Block), left & ~cython.cast(uint64_t, 3))
-    if left & 2:
-        env.rip = block.pc
-        env.block_exit = 0
-        return 0
-    env.rip = block.exit_pc[left & 1]
+    if env.block_exit == 0:
+        return cython.NULL
+    if env.block_exit & 1:
+        env.rip = cython.cast(cython.pointer(Block), cython.cast(cython.p_void, env.block_exit - 1)).pc
+        return cython.NULL
+    left = cython.cast(cython.pointer(Exit), cython.cast(cython.p_void, env.block_exit))
+    env.rip = left.pc
     return left
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def point_exit(e: cython.pointer(Emitter), block: cython.pointer(Block), slot: cython.int,
-               target: cython.pointer(uint8_t)) -> cython.void:  # fmt: skip
+def point_exit(e: cython.pointer(Emitter), exit: cython.pointer(Exit), target: cython.pointer(uint8_t)) -> cython.void:
     """Make an exit jump to an executable address. Other vCPUs may be running it: one aligned store."""
-    place: cython.pointer(uint8_t) = block.exit_patch[slot]
-    patch32(place, cython.cast(int32_t, target - executable_address(e, place) - 4))
+    patch32(exit.patch, cython.cast(int32_t, target - executable_address(e, exit.patch) - 4))
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def link_block(vm: cython.pointer(Vm), source: cython.pointer(Block), slot: cython.int,
-               target: cython.pointer(Block)) -> cython.void:  # fmt: skip
-    """Let exit `slot` of a block go straight to `target`. Under vm.lock. No effect if either is invalid."""
+def link_block(vm: cython.pointer(Vm), source: cython.pointer(Exit), target: cython.pointer(Block)) -> cython.void:
+    """Let an exit go straight to `target`. Under vm.lock. No effect if one of the blocks is invalid."""
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
     if (
-        source.exit_patch[slot] == cython.NULL
-        or source.link[slot] != cython.NULL
+        source.patch == cython.NULL
+        or source.link != cython.NULL
         or target.code == cython.NULL
-        or not source.valid
+        or not source.block.valid
         or not target.valid
     ):
         return
-    source.link[slot] = target
-    source.link_next[slot] = target.incoming
-    # the low bit says which exit of the block the list goes through
-    target.incoming = cython.cast(cython.pointer(Block), cython.cast(uint64_t, source) | slot)
-    point_exit(e, source, slot, target.code)
+    source.link = target
+    source.next_incoming = target.incoming
+    target.incoming = source
+    point_exit(e, source, target.code)
 
 
 @cython.cfunc
@@ -1681,14 +1885,12 @@ def unlink_block(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> cython
     Its own exits stay linked, so that a vCPU inside it gets on; they are unlinked when their targets go.
     """
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
-    link: uint64_t = cython.cast(uint64_t, block.incoming)
-    source: cython.pointer(Block)
-    slot: cython.int
+    exit: cython.pointer(Exit) = block.incoming
+    following: cython.pointer(Exit)
     block.incoming = cython.NULL
-    while link:
-        slot = link & 1
-        source = cython.cast(cython.pointer(Block), link & ~cython.cast(uint64_t, 1))
-        link = cython.cast(uint64_t, source.link_next[slot])
-        source.link_next[slot] = cython.NULL
-        source.link[slot] = cython.NULL
-        point_exit(e, source, slot, source.exit_stub[slot])
+    while exit != cython.NULL:
+        following = exit.next_incoming
+        exit.next_incoming = cython.NULL
+        exit.link = cython.NULL
+        point_exit(e, exit, exit.stub)
+        exit = following

@@ -174,6 +174,8 @@ class Special(IntEnum):
     LOAD_X = 16
     STORE_X = 17
     MOVE_X = 18
+    UNCOUNT = 19
+    """Take the instructions back that a side exit leaves out."""
 
 
 SPECIAL_ARITY: Final[dict[Special, int | tuple[int, ...]]] = {

@@ -3,7 +3,7 @@
 """Passes over the uops of one block, before they are interpreted or turned into host code.
 
 Copies are propagated, then what nobody reads is dropped. The state stays precise: whatever may leave the
-block (a memory access, a helper that may fault, the end) reads every register that is not a temporary.
+block (a memory access, a helper that may fault, a side exit, the end) reads every register that is not a temporary.
 Temporaries die at the end of their guest instruction.
 
 WHY NATIVE: run for every block. SAFETY: uops are read and written within [0, count); register numbers
@@ -16,6 +16,8 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.manor.engine.lower.passes_native import (
     KIND_BINARY,
     KIND_BINARY_IMM,
+    KIND_BRANCH,
+    KIND_BRANCH_IMM,
     KIND_CMPXCHG,
     KIND_HELPER,
     KIND_LOAD,
@@ -247,7 +249,10 @@ def drop_dead(uops: cython.pointer(Uop), count: cython.int) -> cython.int:
             live |= helpers[u.x].reads | helpers[u.x].writes
             if helpers[u.x].faults:
                 live |= ARCHITECTURAL_MASK
-        elif kind in (KIND_LOAD, KIND_STORE, KIND_RMW, KIND_CMPXCHG, KIND_VECTOR_LOAD, KIND_VECTOR_STORE):
+        elif kind in (
+            KIND_LOAD, KIND_STORE, KIND_RMW, KIND_CMPXCHG, KIND_VECTOR_LOAD, KIND_VECTOR_STORE, KIND_BRANCH,
+            KIND_BRANCH_IMM,
+        ):  # fmt: skip
             live |= ARCHITECTURAL_MASK
     for index in range(count):
         if ops[uops[index].op].kind != KIND_NOP:

@@ -24,13 +24,14 @@ from cython.cimports.manor.engine.lower.emit_native import (
 )
 from cython.cimports.manor.engine.lower.passes_native import optimize
 from cython.cimports.manor.engine.uop.uop import Uop
-from cython.cimports.manor.engine.vm import Block, Vm
+from cython.cimports.manor.engine.vm import Block, Exit, Vm
 
 from manor.engine import env as _env
 from manor.engine.uop.table import NUMBER
 
-cython.declare(MAX_BLOCKS=cython.int, WORD=object)
+cython.declare(MAX_BLOCKS=cython.int, EXITS=cython.int, WORD=object)
 MAX_BLOCKS = 65536
+EXITS = 8  # of a block, at most
 WORD = (1 << 64) - 1
 
 
@@ -57,13 +58,14 @@ def fill(uops, pc: uint64_t) -> cython.pointer(Uop):
 
 @cython.cclass
 class Sandbox:
-    """One vCPU and an arena. A block is a list of tuples (name, d, a, b, imm[, helper[, insn]])."""
+    """One vCPU and an arena. A block is a list of tuples (name, d, a, b, imm[, helper or first exit[, insn]])."""
 
     def __cinit__(self, size: uint64_t = 1 << 26):
         self.vm = cython.cast(cython.pointer(Vm), calloc(1, cython.sizeof(Vm)))
         self.env = cython.cast(cython.pointer(Env), calloc(1, cython.sizeof(Env)))
         self.blocks = cython.cast(cython.pointer(Block), calloc(MAX_BLOCKS, cython.sizeof(Block)))
-        if self.vm == cython.NULL or self.env == cython.NULL or self.blocks == cython.NULL:
+        self.exits = cython.cast(cython.pointer(Exit), calloc(MAX_BLOCKS * EXITS, cython.sizeof(Exit)))
+        if self.vm == cython.NULL or self.env == cython.NULL or self.blocks == cython.NULL or self.exits == cython.NULL:
             raise MemoryError
         if not create_emitter(self.vm, size):
             raise MemoryError
@@ -78,6 +80,7 @@ class Sandbox:
         free(self.vm)
         free(self.env)
         free(self.blocks)
+        free(self.exits)
 
     # -------------------------------------------------------------- state
     def read(self, name: str, index: cython.int = 0) -> int:
@@ -127,9 +130,13 @@ class Sandbox:
 
     # -------------------------------------------------------------- blocks
     def block(self, uops, pc: uint64_t = 0x1000, flags: cython.uint = 0, exits=(0x1200, 0x1300),
-              optimized: cython.bint = False, insns: cython.uint = 0) -> int:  # fmt: skip
-        """Emit a block; returns its number. RuntimeError with the emitter's result if it refuses."""
+              optimized: cython.bint = False, insns: cython.uint = 0, loops: cython.bint = False) -> int:  # fmt: skip
+        """Emit a block; returns its number. RuntimeError with the emitter's result if it refuses.
+
+        loops: its terminal's first exit leads to its own start, and its host code shall stay inside.
+        """
         count: cython.int = len(uops)
+        index: cython.int
         result: cython.int
         u: cython.pointer(Uop) = fill(uops, pc)
         b: cython.pointer(Block) = self.blocks + self.block_count
@@ -141,7 +148,15 @@ class Sandbox:
             b.flags = flags
             b.valid = 1
             b.insn_count = insns if insns else u[count - 1].insn + 1
-            b.exit_pc[0], b.exit_pc[1] = exits
+            b.exits = self.exits + self.block_count * EXITS
+            memset(b.exits, 0, EXITS * cython.sizeof(Exit))
+            b.exit_count = len(exits)
+            b.loops = loops
+            if len(exits) * (2 if loops else 1) > EXITS:
+                raise ValueError(f"{len(exits)} exits")
+            for index in range(len(exits) * (2 if loops else 1)):
+                b.exits[index].block = b
+                b.exits[index].pc = exits[index % len(exits)]
             result = emit_block(self.vm, b, u, count)
         finally:
             free(u)
@@ -157,7 +172,7 @@ class Sandbox:
 
     def exit_place(self, number: cython.int, slot: cython.int) -> int:
         """Address of the displacement of a block's exit jump."""
-        return cython.cast(uint64_t, self.blocks[number].exit_patch[slot])
+        return cython.cast(uint64_t, self.blocks[number].exits[slot].patch)
 
     def optimized(self, uops) -> list:
         """Names of the uops that the passes leave of a block."""
@@ -172,16 +187,16 @@ class Sandbox:
     def run(self, number: cython.int) -> tuple:
         """Run from a block; returns (block that was left or None, exit, env.rip)."""
         b: cython.pointer(Block) = self.blocks + number
-        left: uint64_t
+        left: cython.pointer(Exit)
         with cython.nogil:
             left = run_code(self.env, b.code)
-        if not left:
+        if left == cython.NULL:
             return None, 0, self.env.rip
-        which = (left & ~cython.cast(uint64_t, 3)) - cython.cast(uint64_t, self.blocks)
-        return which // cython.sizeof(Block), left & 1, self.env.rip
+        return left.block - self.blocks, (left - left.block.exits) % left.block.exit_count, self.env.rip
 
     def link(self, source: cython.int, slot: cython.int, target: cython.int) -> None:
-        link_block(self.vm, self.blocks + source, slot, self.blocks + target)
+        """Link exit `slot` of a block to another one."""
+        link_block(self.vm, self.blocks[source].exits + slot, self.blocks + target)
 
     def unlink(self, number: cython.int) -> None:
         unlink_block(self.vm, self.blocks + number)

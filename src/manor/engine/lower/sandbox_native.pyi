@@ -16,9 +16,10 @@ class Sandbox:
         uops: Sequence[tuple[Any, ...]],
         pc: int = 0x1000,
         flags: int = 0,
-        exits: tuple[int, int] = (0x1200, 0x1300),
+        exits: tuple[int, ...] = (0x1200, 0x1300),
         optimized: bool = False,
         insns: int = 0,
+        loops: bool = False,
     ) -> int: ...
     def code(self, number: int) -> bytes: ...
     def exit_place(self, number: int, slot: int) -> int: ...

@@ -553,6 +553,8 @@ def _special(s: StencilBuilder, special: Special, *slots: int) -> None:
         case Special.HEAD:
             s.guard(b.icmp_unsigned("==", s.load(s.field("interrupt"), I32), ir.Constant(I32, 0)), "COLD")
             s.counter = s.builder.add(s.counter, s.hole("COUNT"))
+        case Special.UNCOUNT:
+            s.counter = s.builder.sub(s.counter, s.hole("COUNT"))
         case Special.EXIT_STUB:
             s.store_halves(s.field("block_exit"), "LOW", "HIGH")
             s.leave()

@@ -300,13 +300,18 @@ def render_op(op: Op) -> list[str]:
                 "        return NULL",
             ]
         case Kind.JUMP:
-            return ["env.rip = block.exit_pc[0]", "return block"]
+            return ["env.rip = block.exits[u.x].pc", "return block"]
         case Kind.BRANCH | Kind.BRANCH_IMM:
             assert op.body is not None
             b = _B if op.kind is Kind.BRANCH else _IMM
             return [
-                f"env.rip = block.exit_pc[0] if {op.body(_CONTEXT, _A, b).text} else block.exit_pc[1]",
-                "return block",
+                f"if {op.body(_CONTEXT, _A, b).text}:",
+                "    env.insn_count -= block.insn_count - u.insn - 1",
+                "    env.rip = block.exits[u.x].pc",
+                "    return block",
+                "if u.d != SIDE_EXIT:",
+                "    env.rip = block.exits[u.x + 1].pc",
+                "    return block",
             ]
         case Kind.JUMP_INDIRECT:
             return ["env.rip = r[u.a]", "return block"]
@@ -325,7 +330,7 @@ from manor.engine.cache_native cimport sched_yield
 from manor.engine.env cimport Env
 from manor.engine.host cimport atomic_cas64, atomic_store64
 from manor.engine.softmmu_native cimport load_slow, store_slow, load128_slow, store128_slow, raise_fault, rmw_pointer
-from manor.engine.uop.uop cimport Uop
+from manor.engine.uop.uop cimport SIDE_EXIT, Uop
 from manor.engine.vm cimport Block, Vm, helper_fn
 from manor.engine.vector_interp cimport *
 

@@ -38,15 +38,18 @@ class Kind(Enum):
     VECTOR = "env.xmm[d] = f(env.xmm[a], env.xmm[b], imm); see vector_ops"
     VECTOR_LOAD = "env.xmm[d] = memory[a + imm], 16 bytes"
     VECTOR_STORE = "memory[a + imm] = env.xmm[b], 16 bytes"
-    JUMP = "terminal: continue at exit 0"
-    BRANCH = "terminal: exit 0 if f(a, b) else exit 1"
-    BRANCH_IMM = "terminal: exit 0 if f(a, imm) else exit 1"
+    JUMP = "terminal: continue at exit x"
+    BRANCH = "terminal: exit x if f(a, b) else exit x + 1; inside a block (d is SIDE_EXIT): exit x if f(a, b)"
+    BRANCH_IMM = "the same of f(a, imm)"
     JUMP_INDIRECT = "terminal: rip = a"
     EXIT = "terminal: continue at env.rip through the dispatcher"
     NOP = "nothing"
 
 
 TERMINALS: Final = frozenset({Kind.JUMP, Kind.BRANCH, Kind.BRANCH_IMM, Kind.JUMP_INDIRECT, Kind.EXIT})
+BRANCHES: Final = frozenset({Kind.BRANCH, Kind.BRANCH_IMM})
+"""Terminals, or inside a block side exits: then `d` is SIDE_EXIT."""
+SIDE_EXIT: Final = 1
 MAY_FAULT: Final = frozenset(
     {Kind.LOAD, Kind.STORE, Kind.RMW, Kind.CMPXCHG, Kind.VECTOR_LOAD, Kind.VECTOR_STORE, Kind.HELPER}
 )

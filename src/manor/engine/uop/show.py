@@ -17,7 +17,7 @@ from typing import Final
 from manor.engine.env import CC_OP, VREG_NAMES, XMM_SCRATCH, ZERO
 from manor.engine.isa.x86.flags import CC_KINDS
 from manor.engine.isa.x86.helper_catalog import HELPERS
-from manor.engine.uop.ops import Kind, Op
+from manor.engine.uop.ops import SIDE_EXIT, Kind, Op
 from manor.engine.uop.table import OPS
 
 LAYOUT: Final = struct.Struct("<HHBBBBqQ")
@@ -49,7 +49,7 @@ def unpack(data: bytes) -> Iterator[Uop]:
         yield Uop(*fields)
 
 
-def show(uop: Uop, exits: tuple[int, int] | None = None) -> str:
+def show(uop: Uop, exits: tuple[int, ...] | None = None) -> str:
     """One uop. exits: where the block's exits lead, if they are to be shown as addresses."""
     if uop.op >= len(OPS):
         return f"uop_{uop.op}"
@@ -78,11 +78,11 @@ def show(uop: Uop, exits: tuple[int, int] | None = None) -> str:
         case Kind.VECTOR:
             return _vector(op, uop, d, a, b)
         case Kind.JUMP:
-            return f"{op.name} -> {_exit(0, exits)}"
+            return f"{op.name} -> {_exit(uop.x, exits)}"
         case Kind.BRANCH:
-            return f"{op.name} {a}, {b} -> {_exit(0, exits)}, {_exit(1, exits)}"
+            return f"{op.name} {a}, {b} -> {_branch_exits(uop, exits)}"
         case Kind.BRANCH_IMM:
-            return f"{op.name} {a}, {number(uop.imm)} -> {_exit(0, exits)}, {_exit(1, exits)}"
+            return f"{op.name} {a}, {number(uop.imm)} -> {_branch_exits(uop, exits)}"
         case Kind.JUMP_INDIRECT:
             return f"{op.name} -> {a}"
         case Kind.NOP | Kind.EXIT:
@@ -114,7 +114,13 @@ def _address(uop: Uop) -> str:
     return f"[{base} {'-' if uop.imm < 0 else '+'} {number(abs(uop.imm))}]"
 
 
-def _exit(index: int, exits: tuple[int, int] | None) -> str:
+def _branch_exits(uop: Uop, exits: tuple[int, ...] | None) -> str:
+    """Where a branch leads if its condition holds, and if not; a side exit only names the first."""
+    taken = _exit(uop.x, exits)
+    return taken if uop.d == SIDE_EXIT else f"{taken}, {_exit(uop.x + 1, exits)}"
+
+
+def _exit(index: int, exits: tuple[int, ...] | None) -> str:
     return str(index) if exits is None else hex(exits[index])
 
 

@@ -59,7 +59,7 @@ def test_interrupts_and_invalid_instructions(callbacks: Callbacks, ring: RingSin
 
 def test_blocks_are_rendered(callbacks: Callbacks, ring: RingSink) -> None:
     uops = Uop(NUMBER["jump"], insn=1).pack()
-    callbacks.trace_block(0x401000, 0x1000, b"\x90", uops, b"\xc3", FLAG_CODE64, 0x401001, 0)
+    callbacks.trace_block(0x401000, 0x1000, b"\x90", uops, b"\xc3", FLAG_CODE64, (0x401001,))
     ((name, values),) = ring.events
     assert (name, values[:3]) == ("block_translate", (3, 0x401000, 0x1000))
     assert "nop" in str(values[3])
@@ -68,7 +68,7 @@ def test_blocks_are_rendered(callbacks: Callbacks, ring: RingSink) -> None:
 
 def test_bits_follow_what_is_on(callbacks: Callbacks) -> None:
     assert callbacks.trace_bits() == 0
-    callbacks.trace_block(0, 0, b"", b"", b"", 0, 0, 0)
+    callbacks.trace_block(0, 0, b"", b"", b"", 0, ())
     sink = RingSink()
     enable("block_*", sink)
     try:

@@ -7,6 +7,7 @@ from manor.engine.uop.uop cimport Uop
 cdef enum TranslateConstant:
     MAX_INSNS = 48
     MAX_UOPS = 1024
+    MAX_EXITS = 5
     INSN_UOPS = 64         # no guest instruction needs more
 
 cdef packed struct Entry:
@@ -45,7 +46,10 @@ cdef struct Translator:
     Uop *out
     int32_t count
     int32_t insn_count
-    uint64_t exit_pc[2]
+    uint64_t exit_pc[MAX_EXITS]
+    int32_t exit_count
+    int32_t first_exit     # number of the current instruction's first exit
+    int32_t loops          # the last instruction may jump back to the block's start
     uint32_t flags
     int32_t mode64
     int32_t cc             # CC_OP if known, else CC_DYNAMIC

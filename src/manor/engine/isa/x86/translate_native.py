@@ -22,9 +22,9 @@ from cython.cimports.libc.stdint import (
 )
 from cython.cimports.libc.string import memcpy
 from cython.cimports.manor.engine.env import Env
-from cython.cimports.manor.engine.isa.x86.translate_native import Entry, HelperInfo, Item, Template, Translator
+from cython.cimports.manor.engine.isa.x86.translate_native import MAX_EXITS, Entry, HelperInfo, Item, Template, Translator
 from cython.cimports.manor.engine.softmmu_native import fetch_gpa, raise_fault
-from cython.cimports.manor.engine.uop.uop import Uop
+from cython.cimports.manor.engine.uop.uop import SIDE_EXIT, Uop
 from cython.cimports.manor.engine.vm import Vm
 from cython.cimports.manor.engine.walk_native import ram_pointer
 
@@ -34,6 +34,7 @@ from manor.engine.isa.x86 import helper_catalog as _helpers
 from manor.engine.isa.x86 import tables as _tables
 from manor.engine.isa.x86 import template as _template
 from manor.engine.uop import table as _uops
+from manor.engine.uop.ops import BRANCHES as _BRANCHES
 from manor.engine.uop.ops import TERMINALS as _TERMINALS
 
 cython.declare(
@@ -870,7 +871,7 @@ def expand_pseudo(t: cython.pointer(Translator), item: cython.pointer(Item)) -> 
     elif op == P_BRCOND:
         if t.flags & F_LIMITS and not t.mode64:
             emit_condition(t, 0, V_S0, item.constant)
-            emit_target_check(t, t.exit_pc[0], V_S0)
+            emit_target_check(t, t.exit_pc[t.first_exit], V_S0)
         emit_condition(t, 1, 0, item.constant)
         t.ended = 1
     elif op == P_CARRY:
@@ -881,7 +882,7 @@ def expand_pseudo(t: cython.pointer(Translator), item: cython.pointer(Item)) -> 
         else:
             emit_helper(t, H_EFLAGS, operand(t, item.d), 0, 0, 0)
     elif op == P_EXITPC:
-        t.exit_pc[item.x] = immediate(t, item)
+        t.exit_pc[t.first_exit + item.x] = immediate(t, item)
     elif op == P_SET_SP:
         if t.flags & F_STACK32:
             emit(t, U_ZEXT32, V_RSP, operand(t, item.a), 0, 0)
@@ -950,9 +951,10 @@ def is_terminal(op: cython.int) -> cython.int:
     return terminal_flags[op]
 
 
-cython.declare(terminal_flags=uint8_t[4096])
+cython.declare(terminal_flags=uint8_t[4096], branch_flags=uint8_t[4096])
 for _number in range(4096):
     terminal_flags[_number] = _number < len(_uops.OPS) and _uops.OPS[_number].kind in _TERMINALS
+    branch_flags[_number] = _number < len(_uops.OPS) and _uops.OPS[_number].kind in _BRANCHES
 
 
 # ---------------------------------------------------------------------- one instruction
@@ -1057,6 +1059,38 @@ def too_long_or_more(t: cython.pointer(Translator)) -> cython.int:
     return -1
 
 
+# ---------------------------------------------------------------------- exits
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def becomes_side_exit(t: cython.pointer(Translator)) -> cython.int:
+    """Go on behind a conditional branch, if that is the way it will probably take: then it jumps forward.
+
+    Behind a branch back lies what follows a loop. It is not worth being translated along with it.
+    """
+    u: cython.pointer(Uop) = cython.address(t.out[t.count - 1])
+    if not branch_flags[u.op] or t.first_exit + 3 > MAX_EXITS or t.exit_pc[t.first_exit] < t.next:
+        return 0
+    u.x = t.first_exit
+    u.d = SIDE_EXIT
+    t.first_exit += 1
+    t.ended = 0
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def end_exits(t: cython.pointer(Translator), start: uint64_t) -> cython.void:
+    """Number the exits of the terminal, which is complete."""
+    u: cython.pointer(Uop) = cython.address(t.out[t.count - 1])
+    t.exit_count = t.first_exit
+    if branch_flags[u.op] or u.op == U_JUMP:
+        u.x = t.first_exit
+        t.exit_count += 2 if branch_flags[u.op] else 1
+        t.loops = t.exit_pc[u.x] == start and not t.flags & F_ONE_INSN
+
+
 # ---------------------------------------------------------------------- one block
 @cython.cfunc
 @cython.nogil
@@ -1065,7 +1099,7 @@ def translate(vm: cython.pointer(Vm), env: cython.pointer(Env), pc: uint64_t, li
               flags: uint32_t, t: cython.pointer(Translator)) -> cython.int:  # fmt: skip
     """Translate a block that begins at `pc` (linear address `linear`, physical `gpa`).
 
-    Fills t.out, t.count, t.insn_count and t.exit_pc. Returns the block's size in guest bytes, or
+    Fills t.out, t.count, t.insn_count, t.exit_pc, t.exit_count and t.loops. Returns the block's size in guest bytes, or
     -1 with an exception pending, or none if there is no memory at gpa. Bit 30 of the result: the block's only instruction crosses into
     the next page, whose gpa is then in t.imm2. The caller has marked the page as code.
     """
@@ -1086,8 +1120,9 @@ def translate(vm: cython.pointer(Vm), env: cython.pointer(Env), pc: uint64_t, li
     t.mode64 = 1 if flags & F_CODE64 else 0
     t.cc = DYNAMIC
     t.ended = 0
-    t.exit_pc[0] = 0
-    t.exit_pc[1] = 0
+    t.first_exit = 0
+    t.exit_count = 0
+    t.loops = 0
     t.pc = pc
     if page == cython.NULL:
         return -1
@@ -1124,11 +1159,14 @@ def translate(vm: cython.pointer(Vm), env: cython.pointer(Env), pc: uint64_t, li
         offset += t.position
         t.insn_count += 1
         t.pc = t.next
-        if t.ended or t.insn_count >= maximum or offset >= 0x1000 or t.count > 1024 - 64 or crossed:
+        if t.insn_count >= maximum or offset >= 0x1000 or t.count > 1024 - 64 or crossed:
+            break
+        if t.ended and (limited or not becomes_side_exit(t)):
             break
     if not t.ended:
-        t.exit_pc[0] = t.pc
+        t.exit_pc[t.first_exit] = t.pc
         emit(t, U_JUMP, 0, 0, 0, 0)
+    end_exits(t, pc)
     if limited:
         t.out[0].imm = pc + (offset - start) - 1
     if crossed:
