@@ -117,6 +117,7 @@ for _opcode, _digit in ((0xD9, 1), (0xDD, 1), (0xDF, 1)):
 _reg("fst", 0xDD, 2, describe("FST"))
 for _opcode, _digit in ((0xDD, 3), (0xDF, 2), (0xDF, 3)):  # all but the first are undocumented aliases
     _reg("fstp", _opcode, _digit, describe("FST", pops=1))
+_reg("fstpnce", 0xD9, 3, describe("FSTPNCE", pops=1))  # undocumented: "no check of empty"
 _reg("ffree", 0xDD, 0, describe("FFREE"))
 _reg("ffreep", 0xDF, 0, describe("FFREE", pops=1))
 for _opcode, _digit, _operand, _name, _op in (
