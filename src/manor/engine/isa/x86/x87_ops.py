@@ -75,8 +75,8 @@ HOST_NUMBER: Final[dict[str, int]] = {op.name: number for number, op in enumerat
 
 KINDS: Final = (
     "ARITHMETIC", "ARITHMETIC_MEMORY", "COMPARE", "COMPARE_MEMORY", "COMPARE_FLAGS", "TEST", "UNARY", "UNARY_PUSH",
-    "BINARY_POP", "BINARY", "LOAD", "CONSTANT", "FLD", "FXCH", "FST", "FSTPNCE", "FFREE", "FINCSTP", "FDECSTP", "FNOP", "FXAM",
-    "FCMOV", "STORE", "STORE_80", "STORE_BCD", "LOAD_80", "LOAD_BCD",
+    "BINARY_POP", "BINARY", "LOAD", "CONSTANT", "FLD", "FXCH", "FST", "FSTPNCE", "FFREE", "FINCSTP", "FDECSTP", "FNOP",
+    "FXAM", "FCMOV", "STORE", "STORE_80", "STORE_BCD", "LOAD_80", "LOAD_BCD",
 )  # fmt: skip
 """What a helper does around the host operation."""
 
