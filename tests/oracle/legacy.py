@@ -387,7 +387,7 @@ def cases(count: int, seed: int, big: bool) -> Iterator[LegacyCase]:
             code = code[: insn.size]
             if insn.mnemonic == "bswap" and insn.operands[0].size == 2:
                 continue
-            if insn.mnemonic in ("shld", "shrd") and insn.operands[0].size == 2:
+            if insn.mnemonic in ("shld", "shrd") and 2 in (insn.operands[0].size, insn.operands[1].size):
                 continue  # a count above 16 leaves everything undefined
         memory = bytearray(state.memory)
         at = state.segments[CS].base - ARENA + state.eip

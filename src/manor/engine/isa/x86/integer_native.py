@@ -613,6 +613,8 @@ def h_enter(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     outer: uint64_t = env.regs[RBP]
     value: uint64_t
     index: cython.int
+    if not env.block_flags & (F_CODE64 | F_STACK32):  # only SP moves: the frame pointer keeps the upper half of ESP
+        frame = (env.regs[RSP] & ~cython.cast(uint64_t, 0xFFFF)) | (pointer & 0xFFFF)
     stack_write(env, pointer, env.regs[RBP], size)
     if env.fault:
         return 0

@@ -275,9 +275,10 @@ def _execute(env: cython.pointer[Env], frame: cython.pointer[X87Frame], op: cyth
 @cython.nogil
 @cython.exceptval(check=False)
 def _too_large_angle(value: cython.pointer[X87Value]) -> cython.int:
-    """Whether FPTAN and FSINCOS refuse the operand: finite and 2**63 or more."""
+    """Whether FPTAN and FSINCOS refuse the operand: finite and 2**63 or more. (Without its integer bit a number of
+    this size is none: invalid.)"""
     exponent: cython.int = value.high & 0x7FFF
-    return exponent >= 0x3FFF + 63 and exponent != 0x7FFF
+    return value.low >> 63 and exponent >= 0x3FFF + 63 and exponent != 0x7FFF
 
 
 # ------------------------------------------------------------------ instructions

@@ -11,7 +11,7 @@ from manor.engine.testing import MicroVm
 
 CODE, DATA, UNMAPPED = 0x401000, 0x501000, 0x601000
 NON_CANONICAL = 1 << 47
-RAX, RCX, RBX, RBP, RSI, RDI = 0, 1, 3, 5, 6, 7
+RAX, RCX, RBX, RSP, RBP, RSI, RDI = 0, 1, 3, 4, 5, 6, 7
 SS, GP, PAGE_FAULT = 12, 13, 14
 TOP_OF_ONE = 1
 
@@ -102,3 +102,22 @@ def test_dpps_with_unmasked_underflow_of_a_product_adds_nothing(vm: MicroVm) -> 
     vm.cpu.changed()
     assert run(vm, "660f3a40c0ff") == 19
     assert vm.get("mxcsr", code="I") == 0x4630
+
+
+def test_enter_on_a_16_bit_stack_keeps_the_upper_half_of_esp_in_the_frame_pointer(vm: MicroVm) -> None:
+    vm.map(0xF000)
+    vm.set("seg_attributes", 0xC0FB, 1, "I")
+    vm.set("seg_attributes", 0x80F3, 2, "I")
+    vm.cpu.changed()
+    assert run(vm, "c8000000", rsp=0) is None
+    assert vm.get("regs", RBP) == 0xFFFC
+
+
+def test_fsincos_of_a_number_without_integer_bit_is_invalid(vm: MicroVm) -> None:
+    """Not "too large" (C2), however large its exponent."""
+    vm.set("fpr", 0x1DDE_09B0_4940_5D18, 0)
+    vm.set("fpr", 0x4CFA, 1)
+    vm.set("fpu_tag", 0xFE, code="I")
+    vm.set("fpu_control", 0x37F, code="I")
+    assert run(vm, "d9fb") is None
+    assert vm.get("fpu_status", code="I") & 0x401 == 1
