@@ -100,7 +100,7 @@ cython.declare(
     I_CONST=cython.int, I_IMM=cython.int, I_NEXT=cython.int, I_TARGET=cython.int, I_DISP=cython.int, I_IMM2=cython.int,
     I_PC=cython.int, I_REGNUM=cython.int, I_RMNUM=cython.int, I_LENGTH=cython.int, I_SEGMENT=cython.int,
     I_STACK_MASK=cython.int, I_ADDRESS_MASK=cython.int, I_OPREGNUM=cython.int, I_STRING=cython.int,
-    I_FLAGS=cython.int, I_IMM_ZX32=cython.int,
+    I_FLAGS=cython.int, I_IMM_ZX32=cython.int, I_FOP=cython.int,
     P_READ8=cython.int, P_WRITE8=cython.int, P_CC=cython.int, P_CC_UNKNOWN=cython.int, P_SETCOND=cython.int,
     P_BRCOND=cython.int, P_CARRY=cython.int, P_EFLAGS=cython.int, P_EXITPC=cython.int, P_SET_SP=cython.int,
     P_UNLESS_ZERO=cython.int, I_COUNT32=cython.int, I_COUNT64=cython.int,
@@ -137,6 +137,7 @@ I_OPREGNUM = _template.IMM_OPREGNUM
 I_STRING = _template.IMM_STRING
 I_FLAGS = _template.IMM_FLAGS
 I_IMM_ZX32 = _template.IMM_IMM_ZX32
+I_FOP = _template.IMM_FOP
 _P = _template.P
 P_READ8 = _P["READ8"]
 P_WRITE8 = _P["WRITE8"]
@@ -825,6 +826,8 @@ def immediate(t: cython.pointer(Translator), item: cython.pointer(Item)) -> int6
             | (cython.cast(int64_t, t.repeat) << 24)
             | (cython.cast(int64_t, t.segment if t.segment >= 0 else 3) << 32)
         )
+    elif code == I_FOP:
+        value = ((t.opcode & 7) << 8) | t.modrm
     elif code == I_FLAGS:
         value = t.flags
     return (value << item.shift) + item.constant

@@ -302,11 +302,11 @@ def _compare(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+def _x87_run(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     """Everything that needs no memory of its own. a: memory operand's value, or FCMOV's condition."""
     if _pending(env):
         return 0
-    kind: cython.int = (imm >> SHIFT_KIND) & 0xFF
+    kind: cython.int = (imm >> SHIFT_KIND) & 0x1F
     op: cython.int = (imm >> SHIFT_OP) & 0xFF
     pops: cython.int = (imm >> SHIFT_POPS) & 3
     st0: cython.int = env.fpu_top & 7
@@ -486,11 +486,11 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def x87_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+def _x87_memory_run(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     """Stores of all kinds, and loads of 80 bits; a = address."""
     if _pending(env):
         return 0
-    kind: cython.int = (imm >> SHIFT_KIND) & 0xFF
+    kind: cython.int = (imm >> SHIFT_KIND) & 0x1F
     op: cython.int = (imm >> SHIFT_OP) & 0xFF
     pops: cython.int = (imm >> SHIFT_POPS) & 3
     size: cython.int = (imm >> SHIFT_SIZE) & 15
@@ -551,6 +551,33 @@ def x87_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t
     env.fpu_dp = a
     _raise_flags(env, flags, 0 if flags & SF else frame.sw, C1)
     _pop(env, pops)
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _note_opcode(env: cython.pointer[Env], imm: uint64_t) -> cython.void:
+    """FOP is that of the last instruction that incurred an unmasked exception (SDM volume 1, 8.1.9.1)."""
+    if env.fpu_status & ES and env.fault == 0:
+        env.fpu_opcode = imm & 0x7FF
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    result: uint64_t = _x87_run(env, a, b, imm)
+    _note_opcode(env, imm)
+    return result
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x87_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    _x87_memory_run(env, a, b, imm)
+    _note_opcode(env, imm)
     return 0
 
 

@@ -80,7 +80,7 @@ KINDS: Final = (
 )  # fmt: skip
 """What a helper does around the host operation."""
 
-SHIFT_KIND: Final = 8
+SHIFT_KIND: Final = 11
 SHIFT_OP: Final = 16
 SHIFT_POPS: Final = 24
 TO_STI: Final = 1 << 26
@@ -90,7 +90,7 @@ SHIFT_SIZE: Final = 28
 
 
 def describe(kind: str, op: str = "", pops: int = 0, to_sti: bool = False, size: int = 0) -> int:
-    """The constant part of a helper's immediate; bits 0-2 name ST(i)."""
+    """The constant part of a helper's immediate; bits 0-10 are the opcode as FOP has it, of which 0-2 name ST(i)."""
     number = HOST_NUMBER[op] if op else 0
     return (
         KINDS.index(kind) << SHIFT_KIND | number << SHIFT_OP | pops << SHIFT_POPS | (TO_STI if to_sti else 0)

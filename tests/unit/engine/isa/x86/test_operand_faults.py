@@ -121,3 +121,17 @@ def test_fsincos_of_a_number_without_integer_bit_is_invalid(vm: MicroVm) -> None
     vm.set("fpu_control", 0x37F, code="I")
     assert run(vm, "d9fb") is None
     assert vm.get("fpu_status", code="I") & 0x401 == 1
+
+
+@pytest.mark.parametrize(
+    ("control", "code", "opcode"),
+    [(0x340, "d8c1", 0x0C1), (0x340, "dc4308", 0x443), (0x340, "df13", 0x713), (0x340, "ded9", 0x6D9), (0x37F, "d8c1", 0)],
+)
+def test_fop_names_the_instruction_with_an_unmasked_exception(
+    vm: MicroVm, control: int, code: str, opcode: int
+) -> None:
+    vm.set("fpu_tag", 0xFF, code="I")  # all empty: invalid operation
+    vm.set("fpu_control", control, code="I")
+    vm.set("fpu_opcode", 0, code="I")
+    assert run(vm, code, rbx=DATA) is None
+    assert vm.get("fpu_opcode", code="I") == opcode
