@@ -125,7 +125,13 @@ def test_fsincos_of_a_number_without_integer_bit_is_invalid(vm: MicroVm) -> None
 
 @pytest.mark.parametrize(
     ("control", "code", "opcode"),
-    [(0x340, "d8c1", 0xC1), (0x340, "dc4308", 0x443), (0x340, "df13", 0x713), (0x340, "ded9", 0x6D9), (0x37F, "d8c1", 0)],
+    [
+        (0x340, "d8c1", 0xC1),
+        (0x340, "dc4308", 0x443),
+        (0x340, "df13", 0x713),
+        (0x340, "ded9", 0x6D9),
+        (0x37F, "d8c1", 0),
+    ],
 )
 def test_fop_names_the_instruction_with_an_unmasked_exception(
     vm: MicroVm, control: int, code: str, opcode: int
