@@ -706,6 +706,7 @@ for _i in range(8):
         fld | D9 {0xC0 + _i:02X} | | fsw=023
         fxch | D9 {0xC8 + _i:02X} | | fsw=023
         ffree | DD {0xC0 + _i:02X} | | fsw=0123
+        fstpnce | D9 {0xD8 + _i:02X} | | fsw=023
         fst | DD {0xD0 + _i:02X} | | fsw=023
         fstp | DD {0xD8 + _i:02X} | | fsw=023
         fucom | DD {0xE0 + _i:02X}

@@ -708,6 +708,7 @@ def _finish_fstenv(machine: _Machine, chosen: _Operands) -> None:
 def _finish_fxsave(machine: _Machine, chosen: _Operands) -> None:
     assert chosen.address is not None
     chosen.undefined_memory.append((chosen.address + 6, 18))  # FOP, FIP, FDP
+    chosen.undefined_memory.append((chosen.address + 28, 4))  # MXCSR_MASK: the processor's features
     chosen.undefined_memory.append((chosen.address + 416, 96))  # reserved, or available to software
 
 

@@ -16,8 +16,21 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.oracle.state import MASK64, PAGE_SIZE, MachineState, Outcome, settle
+
+AMD, INTEL = "AuthenticAMD", "GenuineIntel"
+
+
+def _vendor() -> str:
+    """CPUID's name of the host's vendor, as Linux repeats it (proc(5), cpuinfo)."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), INTEL)
+
+
+VENDOR = _vendor()
+"""Processors of other vendors are taken for what they say they are: no rule excuses them."""
 
 PAGE_MASK = ~(PAGE_SIZE - 1)
 RUNNER = 0x6FF0_0000

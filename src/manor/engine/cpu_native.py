@@ -337,7 +337,7 @@ def take_events(env: cython.pointer(Env)) -> cython.int:
     if startup & U_INIT:
         reset_cpu(env, 1)
         env.halted = 0
-        env.wait_sipi = 1
+        env.wait_sipi = env.index != 0  # the boot processor starts at once (SDM volume 3, 9.1: MP initialization)
     if startup & U_SIPI and env.wait_sipi:
         env.wait_sipi = 0
         env.seg_selector[1] = (startup & U_VECTOR) << 8

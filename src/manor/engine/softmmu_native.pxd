@@ -6,6 +6,7 @@ from manor.engine.walk_native cimport Walk
 cdef enum:
     MODE_STACK = 4      # in a mode argument: stack-segment access, #SS instead of #GP when not canonical
     MODE_UPDATE = 8     # in a mode argument: the load of a read-modify-write, which needs write access
+    OPERAND_SHIFT = 40  # where a helper's immediate holds MODE_STACK for its memory operand (Helper.operand)
     PAGE_GLOBAL = 1     # in the gpa cell of a TLB entry
     PAGE_LARGE = 2
     EXEC_ENTRIES = 256
@@ -22,6 +23,7 @@ cdef void store_slow(Env *env, uint64_t gva, uint64_t value, uint32_t size, uint
 cdef void load128_slow(Env *env, uint64_t gva, void *data, uint32_t mode, uint64_t pc) noexcept nogil
 cdef void store128_slow(Env *env, uint64_t gva, const void *data, uint32_t mode, uint64_t pc) noexcept nogil
 cdef uint8_t *rmw_pointer(Env *env, uint64_t gva, uint32_t size, uint32_t mode, uint64_t pc) noexcept nogil
+cdef uint32_t operand_mode(Env *env, uint64_t imm) noexcept nogil
 cdef uint64_t mem_read(Env *env, uint64_t gva, uint32_t size) noexcept nogil
 cdef void mem_write(Env *env, uint64_t gva, uint64_t value, uint32_t size) noexcept nogil
 cdef uint64_t mode_read(Env *env, uint64_t gva, uint32_t size, uint32_t mode) noexcept nogil

@@ -787,6 +787,15 @@ def mode_write(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def operand_mode(env: cython.pointer[Env], imm: uint64_t) -> uint32_t:
+    """Mode argument for the memory operand of the current instruction, in a helper whose immediate is imm."""
+    stack: uint32_t = cython.cast(uint32_t, imm >> OPERAND_SHIFT) & MODE_STACK
+    return ((env.block_flags >> FLAG_MMU_SHIFT) & 3) | stack
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def mem_read(env: cython.pointer[Env], gva: uint64_t, size: uint32_t) -> uint64_t:
     """Read as the current instruction would."""
     return mode_read(env, gva, size, (env.block_flags >> FLAG_MMU_SHIFT) & 3)

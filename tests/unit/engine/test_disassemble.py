@@ -23,11 +23,11 @@ LENGTH_QUIRKS = {
 }
 OTHER_NAMES = {
     "shl": {"sal"}, "mov": {"movabs"}, "jmp": {"ljmp"}, "call": {"lcall"}, "xlat": {"xlatb"}, "movq": {"movntq"},
-    "fcomip": {"fcompi"}, "fucomip": {"fucompi"}, "fstp": {"fstpnce"}, "fneni": {"feni8087_nop"},
+    "fcomip": {"fcompi"}, "fucomip": {"fucompi"}, "fneni": {"feni8087_nop"},
     "fndisi": {"fdisi8087_nop"}, "fnsetpm": {"fsetpm"}, "fwait": {"wait"}, "repne movsd": {"movsd"},
     "popad": {"popal"}, "pushad": {"pushal"}, "popa": {"popaw"}, "pusha": {"pushaw"},
     "nop": {"bndstx", "bndldx", "bndmov", "bndmk", "bndcl", "bndcu", "bndcn", "cldemote", "xchg"},
-    "pause": {"xchg"}, "prefetch": {"prefetchwt1"}, "clflush": {"clflushopt"},
+    "pause": {"xchg"}, "mfence": {"tpause"}, "prefetch": {"prefetchwt1"}, "clflush": {"clflushopt"},
 }  # fmt: skip
 """Ours -> capstone's: synonyms, and instructions of later processors that x86-64-v2 takes for others."""
 UNKNOWN_TO_CAPSTONE = {

@@ -2,7 +2,7 @@
 
 """Passes over the uops of one block, before they are interpreted or turned into host code.
 
-Copies are propagated, then what nobody reads is dropped. The state stays precise: whatever may leave the
+Copies are propagated, what nobody reads is dropped, and results are computed where they belong. The state stays precise: whatever may leave the
 block (a memory access, a helper that may fault, a side exit, the end) reads every register that is not a temporary.
 Temporaries die at the end of their guest instruction.
 
@@ -265,7 +265,71 @@ def drop_dead(uops: cython.pointer(Uop), count: cython.int) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def compute_in_place(uops: cython.pointer(Uop), count: cython.int) -> cython.int:
+    """Let the uop that computes a temporary write the register that it is then moved to; returns the new count.
+
+    Templates compute into temporaries, since what may fault must come before what changes; most often nothing
+    stands between the two.
+    """
+    index: cython.int
+    kept: cython.int = 0
+    u: cython.pointer(Uop)
+    for index in range(count):
+        u = uops + kept
+        if kept != index:
+            u[0] = uops[index]
+        if (
+            kept
+            and ops[u.op].kind == KIND_MOVE
+            and (TEMPORARY_MASK >> u.a) & 1
+            and writes_alone(u - 1, u.a)
+            and u.insn == (u - 1).insn
+            and is_dead_after(uops, index, count, u.a)
+        ):
+            (u - 1).d = u.d
+        else:
+            kept += 1
+    return kept
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.inline
+def writes_alone(u: cython.pointer(Uop), v: cython.int) -> cython.bint:
+    """Whether a uop does no more than computing register `v`."""
+    kind: cython.int = ops[u.op].kind
+    return u.d == v and (kind == KIND_UNARY or kind == KIND_BINARY or kind == KIND_BINARY_IMM or kind == KIND_LOAD)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_dead_after(uops: cython.pointer(Uop), index: cython.int, count: cython.int, v: cython.int) -> cython.bint:
+    """Whether the guest instruction of a uop does not read the temporary `v` behind it."""
+    insn: cython.int = uops[index].insn
+    info: cython.pointer(OpInfo)
+    for index in range(index + 1, count):
+        if uops[index].insn != insn:
+            return True
+        info = cython.address(ops[uops[index].op])
+        if info.flags & OP_A_IS_VREG and uops[index].a == v:
+            return False
+        if info.flags & OP_B_IS_VREG and uops[index].b == v:
+            return False
+        if info.flags & OP_READS_D and uops[index].d == v:
+            return False
+        if info.kind == KIND_HELPER and (helpers[uops[index].x].reads >> v) & 1:
+            return False
+        if info.flags & OP_D_IS_VREG and uops[index].d == v:
+            return True
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def optimize(uops: cython.pointer(Uop), count: cython.int) -> cython.int:
     """Improve a block in place; returns the new number of uops. The last one stays the terminal."""
     propagate_copies(uops, count)
-    return drop_dead(uops, count)
+    return compute_in_place(uops, drop_dead(uops, count))

@@ -16,6 +16,8 @@ class Helper:
     reads, writes: virtual registers it takes from or leaves in `env.regs` besides its arguments
     and result; ALL means any. faults: it may raise an exception or otherwise set `env.fault`.
     pure: only its result matters, so a call whose result is dead is dropped.
+    operand: `a` is the address of the instruction's memory operand; `operand_mode` of the softmmu says from
+    `imm` how it is accessed (on the stack or not), so all else in `imm` stays below bit OPERAND_SHIFT.
     """
 
     name: str
@@ -23,4 +25,5 @@ class Helper:
     writes: tuple[int, ...] | None = ()
     faults: bool = False
     pure: bool = False
+    operand: bool = False
     doc: str = ""

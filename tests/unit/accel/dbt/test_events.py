@@ -112,8 +112,20 @@ def test_startup_without_init_has_no_effect_and_is_forgotten(vm: DbtVm, memory: 
     vcpu.sipi(0x12)
     assert vcpu.run() == Halt()
     assert where(vcpu) == CODE + 1
-    vcpu.init()
-    assert vcpu.run() == WaitForSipi()
+
+
+def test_init_restarts_the_boot_processor_at_the_reset_vector_and_makes_others_wait(
+    vm: DbtVm, memory: GuestMemory
+) -> None:
+    boot, other = vm.vcpus
+    start(boot)
+    start(other)
+    boot.init()
+    other.init()
+    assert other.run() == WaitForSipi()
+    boot.kick()
+    boot.run()
+    assert where(boot) == 0xFFFF_FFF0
 
 
 def test_second_startup_is_ignored(vm: DbtVm, memory: GuestMemory) -> None:

@@ -36,7 +36,7 @@ FEATURES_1_ECX: Final = {
     "tsc_deadline": 24, "xsave": 26, "hypervisor": 31,
 }  # fmt: skip
 """Bits of leaf 1 ECX that are set (OSXSAVE, bit 27, follows CR4)."""
-FEATURES_7_EBX: Final = {"fsgsbase": 0, "smep": 7, "erms": 9, "smap": 20}
+FEATURES_7_EBX: Final = {"fsgsbase": 0, "smep": 7, "erms": 9, "zero_fcs_fds": 13, "smap": 20}
 FEATURES_EXT_ECX: Final = {"lahf_lm": 0}
 FEATURES_EXT_EDX: Final = {"syscall": 11, "nx": 20, "pdpe1gb": 26, "rdtscp": 27, "lm": 29}
 """SYSCALL reads as 0 outside 64-bit mode, as on Intel processors."""

@@ -81,7 +81,7 @@ from cython.cimports.manor.engine.isa.x86.descriptor_native import (
 )
 from cython.cimports.manor.engine.isa.x86.flags_native import compute_eflags, read_rflags
 from cython.cimports.manor.engine.isa.x86.task_native import TASK_EVENT, task_switch
-from cython.cimports.manor.engine.softmmu_native import MODE_STACK, mem_read, raise_fault, sys_read
+from cython.cimports.manor.engine.softmmu_native import MODE_STACK, mode_read, operand_mode, raise_fault, sys_read
 
 # The vectors of fault class: 0, 5 to 7, 10 to 14, 16, 17, 19, 21.
 _FAULTS = cython.declare(uint32_t, 0x002B7CE1)
@@ -624,12 +624,13 @@ def help_into(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 def help_bound(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     size: uint32_t = cython.cast(uint32_t, imm & 0xFF)
     shift: uint32_t = 64 - 8 * size
-    index: int64_t = cython.cast(int64_t, a << shift) >> shift
-    low: int64_t = cython.cast(int64_t, mem_read(env, b, size) << shift) >> shift
+    mode: uint32_t = operand_mode(env, imm)
+    index: int64_t = cython.cast(int64_t, b << shift) >> shift
+    low: int64_t = cython.cast(int64_t, mode_read(env, a, size, mode) << shift) >> shift
     high: int64_t
     if env.fault:
         return 0
-    high = cython.cast(int64_t, mem_read(env, b + size, size) << shift) >> shift
+    high = cython.cast(int64_t, mode_read(env, a + size, size, mode) << shift) >> shift
     if env.fault == 0 and (index < low or index > high):
         raise_fault(env, VEC_BR, 0)
     return 0

@@ -15,7 +15,6 @@ from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.env import (
     FLAG_CODE64,
-    FLAG_MMU_SHIFT,
     RAX,
     RDX,
     XMM_SCRATCH,
@@ -40,7 +39,7 @@ from cython.cimports.manor.engine.isa.x86.x87_native import (
     status_word,
     x87_reset,
 )
-from cython.cimports.manor.engine.softmmu_native import mem_read, mem_write, probe, raise_fault
+from cython.cimports.manor.engine.softmmu_native import mode_read, mode_write, operand_mode, probe, raise_fault
 
 cython.declare(PART_X87=cython.int, PART_SSE=cython.int, PART_MXCSR=cython.int)
 PART_X87 = 1
@@ -215,13 +214,18 @@ def _xmm_count(env: cython.pointer[Env]) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def _write(
-    env: cython.pointer[Env], address: uint64_t, image: cython.pointer[uint8_t], start: cython.int, end: cython.int
+    env: cython.pointer[Env],
+    address: uint64_t,
+    image: cython.pointer[uint8_t],
+    start: cython.int,
+    end: cython.int,
+    mode: uint32_t,
 ) -> cython.void:
     """Bytes [start, end) of an image, multiples of 8; the range was probed."""
     quads: cython.pointer[uint64_t] = cython.cast(cython.pointer[uint64_t], image)
     i: cython.int
     for i in range(start // 8, end // 8):
-        mem_write(env, address + 8 * i, quads[i], 8)
+        mode_write(env, address + 8 * i, quads[i], 8, mode)
         if env.fault:
             return
 
@@ -230,12 +234,12 @@ def _write(
 @cython.nogil
 @cython.exceptval(check=False)
 def _read(
-    env: cython.pointer[Env], address: uint64_t, image: cython.pointer[uint8_t], size: cython.int
+    env: cython.pointer[Env], address: uint64_t, image: cython.pointer[uint8_t], size: cython.int, mode: uint32_t
 ) -> cython.int:
     quads: cython.pointer[uint64_t] = cython.cast(cython.pointer[uint64_t], image)
     i: cython.int
     for i in range(size // 8):
-        quads[i] = mem_read(env, address + 8 * i, 8)
+        quads[i] = mode_read(env, address + 8 * i, 8, mode)
         if env.fault:
             return 0
     return 1
@@ -244,24 +248,18 @@ def _read(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _mode(env: cython.pointer[Env]) -> uint32_t:
-    return (env.block_flags >> FLAG_MMU_SHIFT) & 3
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def fxsave(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     image: uint64_t[64]
+    mode: uint32_t = operand_mode(env, imm)
     if a & 15:
         raise_fault(env, VEC_GP, 0)
         return 0
-    if not probe(env, a, 512, _mode(env), 1):
+    if not probe(env, a, 512, mode, 1):
         return 0
     _merge(env)
     area: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(image[0]))
     fxsave_image(env, area, imm & 1, _xmm_count(env))
-    _write(env, a, area, 0, 160 + 16 * _xmm_count(env))
+    _write(env, a, area, 0, 160 + 16 * _xmm_count(env), mode)
     return 0
 
 
@@ -270,11 +268,12 @@ def fxsave(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) ->
 @cython.exceptval(check=False)
 def fxrstor(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     image: uint64_t[64]
+    mode: uint32_t = operand_mode(env, imm)
     if a & 15:
         raise_fault(env, VEC_GP, 0)
         return 0
     area: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(image[0]))
-    if not _read(env, a, area, 512):
+    if not _read(env, a, area, 512, mode):
         return 0
     mxcsr: uint32_t = cython.cast(uint32_t, image[3])
     if mxcsr >> 16:
@@ -315,22 +314,23 @@ def _requested(env: cython.pointer[Env]) -> uint64_t:
 @cython.exceptval(check=False)
 def xsave(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     image: uint64_t[72]
-    if not _xsave_allowed(env, a) or not probe(env, a, 576, _mode(env), 1):
+    mode: uint32_t = operand_mode(env, imm)
+    if not _xsave_allowed(env, a) or not probe(env, a, 576, mode, 1):
         return 0
     request: uint64_t = _requested(env)
-    present: uint64_t = mem_read(env, a + 512, 8)
+    present: uint64_t = mode_read(env, a + 512, 8, mode)
     if env.fault:
         return 0
     _merge(env)
     area: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(image[0]))
     fxsave_image(env, area, imm & 1, _xmm_count(env))
     if request & PART_X87:
-        _write(env, a, area, 0, 24)
-        _write(env, a, area, 32, 160)
+        _write(env, a, area, 0, 24, mode)
+        _write(env, a, area, 32, 160, mode)
     if request & PART_SSE:
-        _write(env, a, area, 24, 32)
-        _write(env, a, area, 160, 160 + 16 * _xmm_count(env))
-    mem_write(env, a + 512, (present & ~request) | request, 8)
+        _write(env, a, area, 24, 32, mode)
+        _write(env, a, area, 160, 160 + 16 * _xmm_count(env), mode)
+    mode_write(env, a + 512, (present & ~request) | request, 8, mode)
     return 0
 
 
@@ -339,11 +339,12 @@ def xsave(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> 
 @cython.exceptval(check=False)
 def xrstor(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     image: uint64_t[72]
+    mode: uint32_t = operand_mode(env, imm)
     i: cython.int
     if not _xsave_allowed(env, a):
         return 0
     area: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(image[0]))
-    if not _read(env, a, area, 576):
+    if not _read(env, a, area, 576, mode):
         return 0
     request: uint64_t = _requested(env)
     present: uint64_t = image[64]

@@ -24,9 +24,11 @@ HELPERS: Final[tuple[Helper, ...]] = (
         for name in ("div", "idiv")
         for width in (8, 16, 32, 64)
     ),
-    Helper("lock_neg", faults=True, doc="a = address, imm = bytes; returns the old value"),
-    Helper("cmpxchg8b", reads=(RAX, RBX, RCX, RDX), writes=(RAX, RDX), faults=True, doc="returns ZF"),
-    Helper("cmpxchg16b", reads=(RAX, RBX, RCX, RDX), writes=(RAX, RDX), faults=True),
+    Helper("lock_neg", faults=True, operand=True, doc="a = address, imm = bytes; returns the old value"),
+    *(
+        Helper(name, reads=(RAX, RBX, RCX, RDX), writes=(RAX, RDX), faults=True, operand=True, doc="returns ZF")
+        for name in ("cmpxchg8b", "cmpxchg16b")
+    ),
     Helper("unavailable", faults=True, doc="#NM or #UD by CR0 and CR4; imm = 0 x87, 1 SSE, 2 MMX"),
     Helper("set_rip", doc="env.rip = imm"),
     Helper("set_counter", reads=(RCX,), writes=(RCX,), doc="RCX = a at the width of mask imm"),

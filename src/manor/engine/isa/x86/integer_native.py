@@ -41,6 +41,7 @@ from cython.cimports.manor.engine.softmmu_native import (
     load_slow,
     mode_read,
     mode_write,
+    operand_mode,
     probe,
     rmw_pointer,
     store_slow,
@@ -416,9 +417,10 @@ def unlock_split(env: EnvP) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def exchange_if_equal(env: EnvP, gva: uint64_t, expected: uint64_t, new: uint64_t, size: cython.int) -> uint64_t:
+def exchange_if_equal(env: EnvP, gva: uint64_t, expected: uint64_t, new: uint64_t, size: cython.int,
+                      mode: uint32_t) -> uint64_t:  # fmt: skip
     """Atomic compare-exchange of 1, 2, 4 or 8 bytes; returns the old value. Check env.fault."""
-    pointer: cython.pointer(uint8_t) = rmw_pointer(env, gva, size, data_mode(env), env.rip)
+    pointer: cython.pointer(uint8_t) = rmw_pointer(env, gva, size, mode, env.rip)
     old: uint64_t
     if env.fault:
         return 0
@@ -431,9 +433,9 @@ def exchange_if_equal(env: EnvP, gva: uint64_t, expected: uint64_t, new: uint64_
             return compare_exchange16(pointer, expected, new)
         return compare_exchange8(pointer, expected, new)
     lock_split(env)
-    old = load_slow(env, gva, size, data_mode(env), env.rip)
+    old = load_slow(env, gva, size, mode, env.rip)
     if not env.fault:
-        store_slow(env, gva, new if old == low_bits(expected, size * 8) else old, size, data_mode(env), env.rip)
+        store_slow(env, gva, new if old == low_bits(expected, size * 8) else old, size, mode, env.rip)
     unlock_split(env)
     return old
 
@@ -444,12 +446,14 @@ def exchange_if_equal(env: EnvP, gva: uint64_t, expected: uint64_t, new: uint64_
 def h_lock_neg(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     old: uint64_t
     seen: uint64_t
-    probe(env, a, imm, data_mode(env), 1)  # a fault is that of a write
+    size: cython.int = imm & 0xFF
+    mode: uint32_t = operand_mode(env, imm)
+    probe(env, a, size, mode, 1)  # a fault is that of a write
     if env.fault:
         return 0
-    old = mode_read(env, a, imm, data_mode(env))
+    old = mode_read(env, a, size, mode)
     while not env.fault:
-        seen = exchange_if_equal(env, a, old, 0 - old, imm)
+        seen = exchange_if_equal(env, a, old, 0 - old, size, mode)
         if seen == old:
             break
         old = seen
@@ -462,7 +466,7 @@ def h_lock_neg(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
 def h_cmpxchg8b(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     expected: uint64_t = (env.regs[RDX] << 32) | (env.regs[RAX] & MASK32)
     new: uint64_t = (env.regs[RCX] << 32) | (env.regs[RBX] & MASK32)
-    old: uint64_t = exchange_if_equal(env, a, expected, new, 8)
+    old: uint64_t = exchange_if_equal(env, a, expected, new, 8, operand_mode(env, imm))
     if env.fault:
         return 0
     if old == expected:
@@ -478,12 +482,13 @@ def h_cmpxchg8b(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
 def h_cmpxchg16b(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     """#GP(0) unless 16-byte aligned, so it never crosses a page."""
     pointer: cython.pointer(uint8_t)
+    mode: uint32_t = operand_mode(env, imm)
     low: uint64_t
     high: uint64_t
     if a & 15:
         raise_exception(env, EXC_GP, 0)
         return 0
-    pointer = rmw_pointer(env, a, 16, data_mode(env), env.rip)
+    pointer = rmw_pointer(env, a, 16, mode, env.rip)
     if env.fault:
         return 0
     if pointer != cython.NULL:
@@ -495,12 +500,12 @@ def h_cmpxchg16b(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t
         env.regs[RDX] = high
         return 0
     lock_split(env)
-    low = load_slow(env, a, 8, data_mode(env), env.rip)
-    high = load_slow(env, a + 8, 8, data_mode(env), env.rip)
+    low = load_slow(env, a, 8, mode, env.rip)
+    high = load_slow(env, a + 8, 8, mode, env.rip)
     b = low == env.regs[RAX] and high == env.regs[RDX]
     if b and not env.fault:
-        store_slow(env, a, env.regs[RBX], 8, data_mode(env), env.rip)
-        store_slow(env, a + 8, env.regs[RCX], 8, data_mode(env), env.rip)
+        store_slow(env, a, env.regs[RBX], 8, mode, env.rip)
+        store_slow(env, a + 8, env.regs[RCX], 8, mode, env.rip)
     unlock_split(env)
     if not b and not env.fault:
         env.regs[RAX] = low
@@ -608,6 +613,8 @@ def h_enter(env: EnvP, a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     outer: uint64_t = env.regs[RBP]
     value: uint64_t
     index: cython.int
+    if not env.block_flags & (F_CODE64 | F_STACK32):  # only SP moves: the frame pointer keeps the upper half of ESP
+        frame = (env.regs[RSP] & ~cython.cast(uint64_t, 0xFFFF)) | (pointer & 0xFFFF)
     stack_write(env, pointer, env.regs[RBP], size)
     if env.fault:
         return 0
@@ -774,8 +781,13 @@ def advance(env: EnvP, reg: cython.int, imm: uint64_t, count: uint64_t) -> cytho
 @cython.nogil
 @cython.exceptval(check=False)
 def counter(env: EnvP, imm: uint64_t) -> uint64_t:
+    """Elements to do. With 32-bit addresses Intel's processors have cleared the upper half of RCX when the first
+    element faults; AMD's leave it."""
     size: cython.int = (imm >> 16) & 0xFF
-    return low_bits(env.regs[RCX], size * 8)
+    count: uint64_t = low_bits(env.regs[RCX], size * 8)
+    if size == 4 and count:
+        env.regs[RCX] = count
+    return count
 
 
 @cython.cfunc
@@ -867,11 +879,12 @@ def scas_once(env: EnvP, imm: uint64_t) -> cython.int:
 @cython.exceptval(check=False)
 def cmps_once(env: EnvP, imm: uint64_t) -> cython.int:
     size: cython.int = imm & 0xFF
-    left: uint64_t = string_read(env, env.regs[RSI], imm, (imm >> 32) & 7)
-    right: uint64_t
+    # If both operands fault, Intel's processors report that of RDI, AMD's that of RSI.
+    right: uint64_t = string_read(env, env.regs[RDI], imm, 0)
+    left: uint64_t
     if env.fault:
         return 0
-    right = string_read(env, env.regs[RDI], imm, 0)
+    left = string_read(env, env.regs[RSI], imm, (imm >> 32) & 7)
     if env.fault:
         return 0
     set_compare(env, left, right, size)

@@ -189,10 +189,10 @@ def pextrw(c: Builder, dst: Operand, src: Operand, immediate: Operand) -> None:
 
 @insn("NP 0F F7 Pq,Nq", gate="mmx")
 def maskmovq(c: Builder, data: Operand, mask: Operand) -> None:
-    data_value = c.call("mmx_peek", imm=Imm(IMM_REGNUM))
-    mask_value = c.call("mmx_peek", imm=Imm(IMM_RMNUM))
+    """Unlike other stores, it has entered MMX mode when it faults: so do Intel's and AMD's processors."""
+    data_value = _get(c, IMM_REGNUM)
+    mask_value = _get(c, IMM_RMNUM)
     c.call("maskmovq", data_value, mask_value, Imm(IMM_STRING))
-    c.call("mmx_enter")
 
 
 @insn("NP 0F 77", gate="mmx")

@@ -48,7 +48,15 @@ from cython.cimports.manor.engine.isa.x86.descriptor_native import (
     virtual8086,
 )
 from cython.cimports.manor.engine.isa.x86.flags_native import compute_eflags, set_eflags
-from cython.cimports.manor.engine.softmmu_native import mem_read, mem_write, raise_fault, sys_read, sys_write
+from cython.cimports.manor.engine.softmmu_native import (
+    mode_read,
+    mode_write,
+    operand_mode,
+    probe,
+    raise_fault,
+    sys_read,
+    sys_write,
+)
 
 
 @cython.cfunc
@@ -115,17 +123,19 @@ def help_target_check(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: u
 @cython.nogil
 @cython.exceptval(check=False)
 def _load_table(
-    env: cython.pointer[Env], gva: uint64_t, size: uint32_t, base: cython.pointer[uint64_t]
+    env: cython.pointer[Env], gva: uint64_t, imm: uint64_t, base: cython.pointer[uint64_t]
 ) -> uint32_t:
     """Read a pseudo-descriptor; the limit. Raises #GP outside CPL 0 and for a base that is not canonical."""
     limit: uint32_t
+    size: uint32_t = cython.cast(uint32_t, imm & 0xFF)
+    mode: uint32_t = operand_mode(env, imm)
     if env.cpl != 0:
         raise_fault(env, VEC_GP, 0)
         return 0
-    limit = cython.cast(uint32_t, mem_read(env, gva, 2))
+    limit = cython.cast(uint32_t, mode_read(env, gva, 2, mode))
     if env.fault:
         return 0
-    base[0] = mem_read(env, gva + 2, 8 if size == 8 else 4)
+    base[0] = mode_read(env, gva + 2, 8 if size == 8 else 4, mode)
     if env.fault:
         return 0
     if size == 2:
@@ -138,10 +148,15 @@ def _load_table(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _store_table(env: cython.pointer[Env], gva: uint64_t, base: uint64_t, limit: uint32_t) -> cython.void:
-    mem_write(env, gva, limit, 2)
+def _store_table(
+    env: cython.pointer[Env], gva: uint64_t, imm: uint64_t, base: uint64_t, limit: uint32_t
+) -> cython.void:
+    size: uint32_t = 8 if code64(env) else 4
+    mode: uint32_t = operand_mode(env, imm)
+    if probe(env, gva, 2 + size, mode, 1):
+        mode_write(env, gva, limit, 2, mode)
     if env.fault == 0:
-        mem_write(env, gva + 2, base, 8 if code64(env) else 4)
+        mode_write(env, gva + 2, base, size, mode)
 
 
 @cython.cfunc
@@ -149,7 +164,7 @@ def _store_table(env: cython.pointer[Env], gva: uint64_t, base: uint64_t, limit:
 @cython.exceptval(check=False)
 def help_lgdt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     base: uint64_t = 0
-    limit: uint32_t = _load_table(env, a, cython.cast(uint32_t, imm & 0xFF), cython.address(base))
+    limit: uint32_t = _load_table(env, a, imm, cython.address(base))
     if env.fault == 0:
         env.gdt_base = base
         env.gdt_limit = limit
@@ -161,7 +176,7 @@ def help_lgdt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.exceptval(check=False)
 def help_lidt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     base: uint64_t = 0
-    limit: uint32_t = _load_table(env, a, cython.cast(uint32_t, imm & 0xFF), cython.address(base))
+    limit: uint32_t = _load_table(env, a, imm, cython.address(base))
     if env.fault == 0:
         env.idt_base = base
         env.idt_limit = limit
@@ -172,7 +187,7 @@ def help_lidt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.nogil
 @cython.exceptval(check=False)
 def help_sgdt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    _store_table(env, a, env.gdt_base, env.gdt_limit)
+    _store_table(env, a, imm, env.gdt_base, env.gdt_limit)
     return 0
 
 
@@ -180,7 +195,7 @@ def help_sgdt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.nogil
 @cython.exceptval(check=False)
 def help_sidt(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    _store_table(env, a, env.idt_base, env.idt_limit)
+    _store_table(env, a, imm, env.idt_base, env.idt_limit)
     return 0
 
 
@@ -316,6 +331,26 @@ def help_arpl(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
         return a
     _set_zf(env, lower)
     return (a & ~3) | (b & 3) if lower else a
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def help_arpl_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    mode: uint32_t = operand_mode(env, imm)
+    old: uint64_t
+    new: uint64_t
+    if not _system_register(env, False):
+        return 0
+    old = mode_read(env, a, 2, mode)
+    if env.fault:
+        return 0
+    new = (old & ~3) | (b & 3)
+    if (old & 3) < (b & 3):
+        mode_write(env, a, new, 2, mode)
+    if env.fault == 0:
+        help_arpl(env, old, b, 0)
+    return 0
 
 
 @cython.cfunc
@@ -493,6 +528,7 @@ def addresses() -> dict[str, int]:
         "sldt": cython.cast(uint64_t, cython.cast(cython.p_void, help_sldt)),
         "str": cython.cast(uint64_t, cython.cast(cython.p_void, help_str)),
         "arpl": cython.cast(uint64_t, cython.cast(cython.p_void, help_arpl)),
+        "arpl_memory": cython.cast(uint64_t, cython.cast(cython.p_void, help_arpl_memory)),
         "lar": cython.cast(uint64_t, cython.cast(cython.p_void, help_lar)),
         "lsl": cython.cast(uint64_t, cython.cast(cython.p_void, help_lsl)),
         "verr": cython.cast(uint64_t, cython.cast(cython.p_void, help_verr)),

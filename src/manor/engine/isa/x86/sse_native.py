@@ -23,6 +23,7 @@ from cython.cimports.manor.engine.env import (
 )
 from cython.cimports.manor.engine.host import U32_MAX, fence
 from cython.cimports.manor.engine.isa.x86.descriptor_native import check_access
+from cython.cimports.manor.engine.isa.x86.fpu_native import host_stmxcsr
 from cython.cimports.manor.engine.isa.x86.sse_native import crc_8, crc_16, crc_32, crc_64
 from cython.cimports.manor.engine.softmmu_native import mem_write, probe
 from cython.cimports.manor.engine.vector_interp import v_addpd, v_haddps, v_mulpd, v_mulps
@@ -66,6 +67,17 @@ def insertps(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def _stop(env: cython.pointer[Env]) -> cython.bint:
+    """After one step of a dot product: an unmasked exception ends it, and `sse_trap_check` raises it.
+
+    "Exceptions are determined separately for each add and multiply operation" (SDM volume 2, DPPS).
+    """
+    return host_stmxcsr() & ~(env.mxcsr >> 7) & 0x3F != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def dpps(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     """Lanes that are not selected are multiplied as zeros, so they raise nothing."""
     x: uint32_t[4]
@@ -79,7 +91,11 @@ def dpps(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> u
             x[i] = y[i] = 0
     p: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(x[0]))
     v_mulps(p, p, cython.cast(cython.pointer[uint8_t], cython.address(y[0])), 0, 0, 0)
+    if _stop(env):
+        return 0
     v_haddps(p, p, p, 0, 0, 0)
+    if _stop(env):
+        return 0
     v_haddps(p, p, p, 0, 0, 0)
     for i in range(4):
         d[i] = x[0] if (imm >> i) & 1 else 0
@@ -102,6 +118,8 @@ def dppd(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> u
     p: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(x[0]))
     q: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], cython.address(y[0]))
     v_mulpd(p, p, q, 0, 0, 0)
+    if _stop(env):
+        return 0
     # Each lane adds the other product to its own: of two NaNs the lane's own wins, as on the host.
     y[0] = x[1]
     y[1] = x[0]

@@ -84,7 +84,7 @@ def int_n(c: Builder, vector: Operand) -> None:
 
 @insn("62 Gv,Ms", mode="legacy")
 def bound(c: Builder, index: Operand, bounds: Operand) -> None:
-    c.call("bound", a=c.value(index), b=c.address(size=c.opsize // 4), imm=c.opsize // 8)
+    c.call("bound", a=c.address(size=c.opsize // 4), b=c.value(index), imm=c.opsize // 8)
 
 
 @insn("0F 0B", name="ud2")
@@ -261,7 +261,11 @@ declare("lsl", "0F 03 Gv,Ew", _descriptor_question("lsl"))
 
 @insn("63 Ew,Gw", mode="legacy")
 def arpl(c: Builder, dst: Operand, src: Operand) -> None:
-    c.write(dst, c.call("arpl", a=c.value(dst), b=c.value(src)))
+    """Memory is written only when the RPL rises, as the manual has it: a selector in a read-only page may stay."""
+    if dst.memory:
+        c.call("arpl_memory", a=c.address(size=2, write=True), b=c.value(src))
+    else:
+        c.write(dst, c.call("arpl", a=c.value(dst), b=c.value(src)))
 
 
 @insn("0F 01 /7 Ms")

@@ -37,6 +37,10 @@ def _checked(name: str, doc: str, reads: tuple[int, ...] = (), writes: tuple[int
     return Helper(name, reads=reads, writes=writes, faults=True, doc=doc)
 
 
+def _at_operand(name: str, doc: str, reads: tuple[int, ...] = (), writes: tuple[int, ...] = ()) -> Helper:
+    return Helper(name, reads=reads, writes=writes, faults=True, operand=True, doc=doc)
+
+
 HELPERS: Final[tuple[Helper, ...]] = (
     # segment_native
     _checked("load_segment", "a = selector, imm = segment", writes=_BASES),
@@ -44,10 +48,10 @@ HELPERS: Final[tuple[Helper, ...]] = (
     _checked("segment_check", "a = offset, b = size | write << 16, imm = segment"),
     _checked("code_limit", "imm = offset of the block's last byte"),
     _checked("target_check", "a = target, taken if imm or b"),
-    _checked("lgdt", "a = address, imm = size"),
-    _checked("lidt", "a = address, imm = size"),
-    _checked("sgdt", "a = address"),
-    _checked("sidt", "a = address"),
+    _at_operand("lgdt", "a = address, imm = size"),
+    _at_operand("lidt", "a = address, imm = size"),
+    _at_operand("sgdt", "a = address"),
+    _at_operand("sidt", "a = address"),
     _checked("lldt", "a = selector"),
     _checked("ltr", "a = selector"),
     _checked("sldt", "returns the selector"),
@@ -57,6 +61,7 @@ HELPERS: Final[tuple[Helper, ...]] = (
     _checked("verr", "a = selector; sets ZF", CC, CC),
     _checked("verw", "a = selector; sets ZF", CC, CC),
     _checked("arpl", "a = selector, b = RPL to raise it to; returns the new selector, sets ZF", CC, CC),
+    _at_operand("arpl_memory", "a = address of the selector, b = RPL to raise it to; sets ZF", CC, CC),
     _checked("swapgs", "", writes=(_GS,)),
     _checked("rdfsbase", "imm = size; returns the base"),
     _checked("rdgsbase", "imm = size; returns the base"),
@@ -79,7 +84,7 @@ HELPERS: Final[tuple[Helper, ...]] = (
     _control("int3", "imm = length; sets rip"),
     _control("int1", "imm = length; sets rip"),
     _control("into", "imm = length; sets rip"),
-    _checked("bound", "a = index, b = address of the bounds, imm = size"),
+    _at_operand("bound", "a = address of the bounds, b = index, imm = size"),
     # control_native
     _checked("read_cr", "imm = number; returns the value"),
     _control("write_cr", "a = value, imm = number"),
@@ -95,7 +100,7 @@ HELPERS: Final[tuple[Helper, ...]] = (
     # system_native
     _checked("wbinvd", ""),
     _checked("invd", ""),
-    _checked("clflush", "a = address"),
+    _at_operand("clflush", "a = address"),
     _control("hlt", "imm = length; sets rip"),
     Helper("pause"),
     _checked("cli", ""),

@@ -48,7 +48,7 @@ from cython.cimports.manor.engine.isa.x86.descriptor_native import (
 )
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
 from cython.cimports.manor.engine.isa.x86.msr_native import read_tsc
-from cython.cimports.manor.engine.softmmu_native import mem_read, raise_fault, tlb_flush
+from cython.cimports.manor.engine.softmmu_native import mode_read, operand_mode, raise_fault, tlb_flush
 from cython.cimports.manor.engine.vm import Vm
 
 # Waits this short are usual when all vCPUs run; a yield costs as much as some tens of them.
@@ -79,7 +79,7 @@ def help_invd(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.nogil
 @cython.exceptval(check=False)
 def help_clflush(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    mem_read(env, a, 1)
+    mode_read(env, a, 1, operand_mode(env, imm))
     return 0
 
 

@@ -35,7 +35,7 @@ ENTRY_RAISES_FP: Final = 1
 """In an entry's second flag word: an SSE instruction that may raise #XM (see FLAG_FPU_TRAP)."""
 ENTRY_CPL0: Final = 2
 """There too: #GP(0) outside ring 0 before a memory operand is read."""
-HELPER_FAULTS, HELPER_PURE, HELPER_WRITES_CC = 1, 2, 4
+HELPER_FAULTS, HELPER_PURE, HELPER_WRITES_CC, HELPER_OPERAND = 1, 2, 4, 8
 
 IMM_NONE, IMM_S8, IMM_U16, IMM_Z, IMM_V, IMM_ENTER, IMM_REL8, IMM_RELZ, IMM_FAR, IMM_MOFFS, IMM_TWO8 = range(11)
 
@@ -170,6 +170,7 @@ def serialize() -> bytes:
     for helper in HELPERS:
         cc_writes = helper.writes is None or CC_OP in helper.writes
         flags = (HELPER_FAULTS * helper.faults) | (HELPER_PURE * helper.pure) | (HELPER_WRITES_CC * cc_writes)
+        flags |= HELPER_OPERAND * helper.operand
         helper_blob += struct.pack("<QQII", _mask(helper.reads), _mask(helper.writes), flags, 0)
     names = b"".join(insn.name.encode() + b"\0" for insn in insns)
     parts = (

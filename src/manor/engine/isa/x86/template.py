@@ -46,6 +46,8 @@ IMM_FLAGS: Final = 15
 """Block flags."""
 IMM_IMM_ZX32: Final = 16
 """The immediate, zero-extended from 32 bits."""
+IMM_FOP: Final = 17
+"""The 11 bits that identify an x87 instruction: low bits of the opcode, ModRM (SDM volume 1, 8.1.9)."""
 IMM_COUNT32: Final = 30
 """The immediate modulo 32: a shift count."""
 IMM_COUNT64: Final = 31

@@ -23,7 +23,7 @@ from cython.cimports.libc.stdint import (
 from cython.cimports.libc.string import memcpy
 from cython.cimports.manor.engine.env import Env
 from cython.cimports.manor.engine.isa.x86.translate_native import MAX_EXITS, Entry, HelperInfo, Item, Template, Translator
-from cython.cimports.manor.engine.softmmu_native import fetch_gpa, raise_fault
+from cython.cimports.manor.engine.softmmu_native import MODE_STACK, OPERAND_SHIFT, fetch_gpa, raise_fault
 from cython.cimports.manor.engine.uop.uop import SIDE_EXIT, Uop
 from cython.cimports.manor.engine.vm import Vm
 from cython.cimports.manor.engine.walk_native import ram_pointer
@@ -101,7 +101,7 @@ cython.declare(
     I_CONST=cython.int, I_IMM=cython.int, I_NEXT=cython.int, I_TARGET=cython.int, I_DISP=cython.int, I_IMM2=cython.int,
     I_PC=cython.int, I_REGNUM=cython.int, I_RMNUM=cython.int, I_LENGTH=cython.int, I_SEGMENT=cython.int,
     I_STACK_MASK=cython.int, I_ADDRESS_MASK=cython.int, I_OPREGNUM=cython.int, I_STRING=cython.int,
-    I_FLAGS=cython.int, I_IMM_ZX32=cython.int,
+    I_FLAGS=cython.int, I_IMM_ZX32=cython.int, I_FOP=cython.int,
     P_READ8=cython.int, P_WRITE8=cython.int, P_CC=cython.int, P_CC_UNKNOWN=cython.int, P_SETCOND=cython.int,
     P_BRCOND=cython.int, P_CARRY=cython.int, P_EFLAGS=cython.int, P_EXITPC=cython.int, P_SET_SP=cython.int,
     P_UNLESS_ZERO=cython.int, I_COUNT32=cython.int, I_COUNT64=cython.int,
@@ -138,6 +138,7 @@ I_OPREGNUM = _template.IMM_OPREGNUM
 I_STRING = _template.IMM_STRING
 I_FLAGS = _template.IMM_FLAGS
 I_IMM_ZX32 = _template.IMM_IMM_ZX32
+I_FOP = _template.IMM_FOP
 _P = _template.P
 P_READ8 = _P["READ8"]
 P_WRITE8 = _P["WRITE8"]
@@ -161,7 +162,7 @@ P_TARGET_CHECK_VALUE = _P["TARGET_CHECK_VALUE"]
 # entry flags and immediate kinds (see tables.py), flag kinds, virtual registers, block flags
 cython.declare(
     E_DEFAULT64=cython.int, E_LOCK=cython.int, E_POP_EA=cython.int, E_LEA=cython.int, E_X87=cython.int,
-    E_SSE=cython.int, E_MMX=cython.int, HF_WRITES_CC=cython.int,
+    E_SSE=cython.int, E_MMX=cython.int, HF_WRITES_CC=cython.int, HF_OPERAND=cython.int,
     K_S8=cython.int, K_U16=cython.int, K_Z=cython.int, K_V=cython.int, K_ENTER=cython.int, K_REL8=cython.int,
     K_RELZ=cython.int, K_FAR=cython.int, K_MOFFS=cython.int, K_TWO8=cython.int,
     CC_EFLAGS=cython.int, CC_ADD=cython.int, CC_ADC=cython.int, CC_SUB=cython.int, CC_SBB=cython.int,
@@ -180,6 +181,7 @@ E_X87 = _tables.ENTRY_X87
 E_SSE = _tables.ENTRY_SSE
 E_MMX = _tables.ENTRY_MMX
 HF_WRITES_CC = _tables.HELPER_WRITES_CC
+HF_OPERAND = _tables.HELPER_OPERAND
 K_S8 = _tables.IMM_S8
 K_U16 = _tables.IMM_U16
 K_Z = _tables.IMM_Z
@@ -825,6 +827,8 @@ def immediate(t: cython.pointer(Translator), item: cython.pointer(Item)) -> int6
             | (cython.cast(int64_t, t.repeat) << 24)
             | (cython.cast(int64_t, t.segment if t.segment >= 0 else 3) << 32)
         )
+    elif code == I_FOP:
+        value = ((t.opcode & 7) << 8) | t.modrm
     elif code == I_FLAGS:
         value = t.flags
     return (value << item.shift) + item.constant
@@ -909,6 +913,7 @@ def expand(t: cython.pointer(Translator), template: cython.pointer(Template)) ->
     index: cython.int
     op: cython.int
     variant: int64_t = 0
+    value: int64_t
     skipped: cython.int = 0
     for index in range(template.count):
         if skipped:
@@ -929,7 +934,10 @@ def expand(t: cython.pointer(Translator), template: cython.pointer(Template)) ->
             expand_pseudo(t, item)
             continue
         if op == U_HELPER:
-            emit_helper(t, item.x, operand(t, item.d), operand(t, item.a), operand(t, item.b), immediate(t, item))
+            value = immediate(t, item)
+            if t.data_segment == 2 and helper_info[item.x].flags & HF_OPERAND:
+                value |= cython.cast(int64_t, MODE_STACK) << OPERAND_SHIFT
+            emit_helper(t, item.x, operand(t, item.d), operand(t, item.a), operand(t, item.b), value)
             continue
         emit(
             t, op + cython.cast(cython.int, variant), operand(t, item.d), operand(t, item.a), operand(t, item.b),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from manor.engine.env import RAX
 from manor.engine.isa.x86.declare import Body, declare, insn
-from manor.engine.isa.x86.template import IMM_RMNUM, Builder, Imm, Operand
+from manor.engine.isa.x86.template import IMM_FOP, Builder, Imm, Operand
 from manor.engine.isa.x86.x87_ops import describe
 
 
@@ -13,7 +13,7 @@ def _register(description: int, condition: int | None = None, flags: bool = Fals
 
     def body(c: Builder) -> None:
         a = 0 if condition is None else c.condition(condition)
-        result = c.call("x87", a=a, imm=Imm(IMM_RMNUM, description))
+        result = c.call("x87", a=a, imm=Imm(IMM_FOP, description))
         if flags:
             c.set_eflags(result)
 
@@ -24,14 +24,14 @@ def _memory(description: int) -> Body:
     """The operand is loaded first, so a page fault changes nothing."""
 
     def body(c: Builder, source: Operand) -> None:
-        c.call("x87", a=c.load(source.width), b=c.address(), imm=description)
+        c.call("x87", a=c.load(source.width), b=c.address(), imm=Imm(IMM_FOP, description))
 
     return body
 
 
 def _address(description: int, size: int, write: bool) -> Body:
     def body(c: Builder, operand: Operand) -> None:
-        c.call("x87_memory", a=c.address(size=size, write=write), imm=description)
+        c.call("x87_memory", a=c.address(size=size, write=write), imm=Imm(IMM_FOP, description))
 
     return body
 
@@ -46,7 +46,7 @@ def _reg(
 
 def _fixed(name: str, opcode: int, modrm: int, description: int) -> None:
     def body(c: Builder) -> None:
-        c.call("x87", imm=description)
+        c.call("x87", imm=Imm(IMM_FOP, description))
 
     encoding = f"{opcode:02X} /{modrm >> 3 & 7} rm={modrm & 7}"
     declare(name, encoding, body, gate="x87", extra={"reg": True})
@@ -74,8 +74,8 @@ for _digit, _name in enumerate(("fadd", "fmul", "fcom", "fcomp", "fsub", "fsubr"
 _reg("fcom", 0xDC, 2, describe("COMPARE", "fcom"))
 _reg("fcomp", 0xDC, 3, describe("COMPARE", "fcom", pops=1))
 _reg("fcomp", 0xDE, 2, describe("COMPARE", "fcom", pops=1))
-_fixed("fcompp", 0xDE, 0xD9, describe("COMPARE", "fcom", pops=2) | 1)
-_fixed("fucompp", 0xDA, 0xE9, describe("COMPARE", "fucom", pops=2) | 1)
+_fixed("fcompp", 0xDE, 0xD9, describe("COMPARE", "fcom", pops=2))
+_fixed("fucompp", 0xDA, 0xE9, describe("COMPARE", "fucom", pops=2))
 _reg("fucom", 0xDD, 4, describe("COMPARE", "fucom"))
 _reg("fucomp", 0xDD, 5, describe("COMPARE", "fucom", pops=1))
 _reg("fcomi", 0xDB, 6, describe("COMPARE_FLAGS", "fcom"), flags=True)
@@ -117,6 +117,7 @@ for _opcode, _digit in ((0xD9, 1), (0xDD, 1), (0xDF, 1)):
 _reg("fst", 0xDD, 2, describe("FST"))
 for _opcode, _digit in ((0xDD, 3), (0xDF, 2), (0xDF, 3)):  # all but the first are undocumented aliases
     _reg("fstp", _opcode, _digit, describe("FST", pops=1))
+_reg("fstpnce", 0xD9, 3, describe("FSTPNCE", pops=1))  # undocumented: "no check of empty"
 _reg("ffree", 0xDD, 0, describe("FFREE"))
 _reg("ffreep", 0xDF, 0, describe("FFREE", pops=1))
 for _opcode, _digit, _operand, _name, _op in (

@@ -14,7 +14,7 @@ Source: SDM volume 1, chapters 8 and 9; volume 2, the instruction pages.
 
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
-from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, FLAG_PROTECTED, Env
+from cython.cimports.manor.engine.env import FLAG_PROTECTED, Env
 from cython.cimports.manor.engine.isa.x86.bits import CR0_MP, CR0_TS, VEC_MF, VEC_NM
 from cython.cimports.manor.engine.isa.x86.fpu_native import host_stmxcsr
 from cython.cimports.manor.engine.isa.x86.x87_host import (
@@ -32,6 +32,7 @@ from cython.cimports.manor.engine.isa.x86.x87_host import (
     KIND_FINCSTP,
     KIND_FLD,
     KIND_FST,
+    KIND_FSTPNCE,
     KIND_FXAM,
     KIND_FXCH,
     KIND_LOAD,
@@ -58,7 +59,7 @@ from cython.cimports.manor.engine.isa.x86.x87_host import (
     x87_execute,
 )
 from cython.cimports.manor.engine.isa.x86.x87_native import INDEFINITE_MANTISSA
-from cython.cimports.manor.engine.softmmu_native import mem_read, mem_write, probe, raise_fault
+from cython.cimports.manor.engine.softmmu_native import mode_read, mode_write, operand_mode, probe, raise_fault
 
 cython.declare(
     IE=uint32_t, DE=uint32_t, ZE=uint32_t, SF=uint32_t, ES=uint32_t, C0=uint32_t, C1=uint32_t, C2=uint32_t,
@@ -274,9 +275,10 @@ def _execute(env: cython.pointer[Env], frame: cython.pointer[X87Frame], op: cyth
 @cython.nogil
 @cython.exceptval(check=False)
 def _too_large_angle(value: cython.pointer[X87Value]) -> cython.int:
-    """Whether FPTAN and FSINCOS refuse the operand: finite and 2**63 or more."""
+    """Whether FPTAN and FSINCOS refuse the operand: finite and 2**63 or more. (Without its integer bit a number of
+    this size is none: invalid.)"""
     exponent: cython.int = value.high & 0x7FFF
-    return exponent >= 0x3FFF + 63 and exponent != 0x7FFF
+    return value.low >> 63 and exponent >= 0x3FFF + 63 and exponent != 0x7FFF
 
 
 # ------------------------------------------------------------------ instructions
@@ -300,11 +302,11 @@ def _compare(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+def _x87_run(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     """Everything that needs no memory of its own. a: memory operand's value, or FCMOV's condition."""
     if _pending(env):
         return 0
-    kind: cython.int = (imm >> SHIFT_KIND) & 0xFF
+    kind: cython.int = (imm >> SHIFT_KIND) & 0x1F
     op: cython.int = (imm >> SHIFT_OP) & 0xFF
     pops: cython.int = (imm >> SHIFT_POPS) & 3
     st0: cython.int = env.fpu_top & 7
@@ -439,8 +441,10 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
         _get(env, sti, cython.address(frame.b))
         _put(env, st0, cython.address(frame.b))
         _put(env, sti, cython.address(frame.a))
-    elif kind == KIND_FST:
-        if _empty(env, st0):
+    elif kind == KIND_FST or kind == KIND_FSTPNCE:
+        if kind == KIND_FSTPNCE and _empty(env, st0):
+            env.fpu_status &= ~C1  # stores nothing and complains of nothing
+        elif _empty(env, st0):
             if _stack_fault(env, 0):
                 return 0
             _put_indefinite(env, sti)
@@ -482,23 +486,24 @@ def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> ui
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def x87_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+def _x87_memory_run(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     """Stores of all kinds, and loads of 80 bits; a = address."""
     if _pending(env):
         return 0
-    kind: cython.int = (imm >> SHIFT_KIND) & 0xFF
+    kind: cython.int = (imm >> SHIFT_KIND) & 0x1F
     op: cython.int = (imm >> SHIFT_OP) & 0xFF
     pops: cython.int = (imm >> SHIFT_POPS) & 3
     size: cython.int = (imm >> SHIFT_SIZE) & 15
+    mode: uint32_t = operand_mode(env, imm)
     st0: cython.int = env.fpu_top & 7
     flags: uint32_t = 0
     frame: X87Frame
 
     if kind == KIND_LOAD_80 or kind == KIND_LOAD_BCD:
-        frame.r.low = mem_read(env, a, 8)
+        frame.r.low = mode_read(env, a, 8, mode)
         if env.fault:
             return 0
-        frame.r.high = cython.cast(uint16_t, mem_read(env, a + 8, 2))
+        frame.r.high = cython.cast(uint16_t, mode_read(env, a + 8, 2, mode))
         if env.fault:
             return 0
         env.fpu_ip = env.rip
@@ -532,20 +537,47 @@ def x87_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t
         _raise_flags(env, flags & (0x1F | SF), 0, C1)
         return 0
     if kind == KIND_STORE_80 or kind == KIND_STORE_BCD:
-        if not probe(env, a, 10, (env.block_flags >> FLAG_MMU_SHIFT) & 3, 1):
+        if not probe(env, a, 10, mode, 1):
             return 0
-        mem_write(env, a, frame.r.low, 8)
+        mode_write(env, a, frame.r.low, 8, mode)
         if env.fault:
             return 0
-        mem_write(env, a + 8, frame.r.high, 2)
+        mode_write(env, a + 8, frame.r.high, 2, mode)
     else:
-        mem_write(env, a, frame.m, size)
+        mode_write(env, a, frame.m, size, mode)
     if env.fault:
         return 0
     env.fpu_ip = env.rip
     env.fpu_dp = a
     _raise_flags(env, flags, 0 if flags & SF else frame.sw, C1)
     _pop(env, pops)
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _note_opcode(env: cython.pointer[Env], imm: uint64_t) -> cython.void:
+    """FOP is that of the last instruction that incurred an unmasked exception (SDM volume 1, 8.1.9.1)."""
+    if env.fpu_status & ES and env.fault == 0:
+        env.fpu_opcode = imm & 0x7FF
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x87(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    result: uint64_t = _x87_run(env, a, b, imm)
+    _note_opcode(env, imm)
+    return result
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def x87_memory(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
+    _x87_memory_run(env, a, b, imm)
+    _note_opcode(env, imm)
     return 0
 
 
@@ -603,7 +635,9 @@ def fwait(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _store_environment(env: cython.pointer[Env], address: uint64_t, size: uint64_t) -> cython.void:
+def _store_environment(
+    env: cython.pointer[Env], address: uint64_t, size: uint32_t, mode: uint32_t
+) -> cython.void:
     """The seven words of FNSTENV, 2 or 4 bytes each. Selectors read as zero, as on processors of today."""
     real: cython.bint = not env.block_flags & FLAG_PROTECTED
     ip: uint32_t = cython.cast(uint32_t, env.fpu_ip)
@@ -632,7 +666,7 @@ def _store_environment(env: cython.pointer[Env], address: uint64_t, size: uint64
         if not real:
             words[6] |= HIGH_ONES
     for i in range(7):
-        mem_write(env, address + size * i, words[i] if size == 4 else words[i] & 0xFFFF, cython.cast(uint32_t, size))
+        mode_write(env, address + size * i, words[i] if size == 4 else words[i] & 0xFFFF, size, mode)
         if env.fault:
             return
 
@@ -642,9 +676,11 @@ def _store_environment(env: cython.pointer[Env], address: uint64_t, size: uint64
 @cython.exceptval(check=False)
 def fnstenv(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     """Stores the environment, then masks all exceptions."""
-    if not probe(env, a, cython.cast(uint32_t, 7 * imm), (env.block_flags >> FLAG_MMU_SHIFT) & 3, 1):
+    size: uint32_t = cython.cast(uint32_t, imm & 0xFF)
+    mode: uint32_t = operand_mode(env, imm)
+    if not probe(env, a, 7 * size, mode, 1):
         return 0
-    _store_environment(env, a, imm)
+    _store_environment(env, a, size, mode)
     if not env.fault:
         env.fpu_control |= EXCEPTIONS
         _summarize(env)
@@ -682,14 +718,16 @@ def _load_environment(env: cython.pointer[Env], words: cython.pointer[uint32_t],
 @cython.exceptval(check=False)
 def fldenv(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     words: uint32_t[7]
+    size: uint32_t = cython.cast(uint32_t, imm & 0xFF)
+    mode: uint32_t = operand_mode(env, imm)
     i: cython.int
     if _pending(env):
         return 0
     for i in range(7):
-        words[i] = cython.cast(uint32_t, mem_read(env, a + imm * i, cython.cast(uint32_t, imm)))
+        words[i] = cython.cast(uint32_t, mode_read(env, a + size * i, size, mode))
         if env.fault:
             return 0
-    _load_environment(env, words, imm)
+    _load_environment(env, words, size)
     return 0
 
 
@@ -699,18 +737,20 @@ def fldenv(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) ->
 def fnsave(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
     i: cython.int
     r: cython.int
-    at: uint64_t = a + 7 * imm
-    if not probe(env, a, cython.cast(uint32_t, 7 * imm + 80), (env.block_flags >> FLAG_MMU_SHIFT) & 3, 1):
+    size: uint32_t = cython.cast(uint32_t, imm & 0xFF)
+    mode: uint32_t = operand_mode(env, imm)
+    at: uint64_t = a + 7 * size
+    if not probe(env, a, 7 * size + 80, mode, 1):
         return 0
-    _store_environment(env, a, imm)
+    _store_environment(env, a, size, mode)
     for i in range(8):
         if env.fault:
             return 0
         r = (env.fpu_top + i) & 7
-        mem_write(env, at + 10 * i, env.fpr[2 * r], 8)
+        mode_write(env, at + 10 * i, env.fpr[2 * r], 8, mode)
         if env.fault:
             return 0
-        mem_write(env, at + 10 * i + 8, env.fpr[2 * r + 1] & 0xFFFF, 2)
+        mode_write(env, at + 10 * i + 8, env.fpr[2 * r + 1] & 0xFFFF, 2, mode)
     if not env.fault:
         x87_reset(env)
     return 0
@@ -723,23 +763,25 @@ def frstor(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) ->
     words: uint32_t[7]
     low: uint64_t[8]
     high: uint64_t[8]
-    at: uint64_t = a + 7 * imm
+    size: uint32_t = cython.cast(uint32_t, imm & 0xFF)
+    mode: uint32_t = operand_mode(env, imm)
+    at: uint64_t = a + 7 * size
     i: cython.int
     r: cython.int
     if _pending(env):
         return 0
     for i in range(7):
-        words[i] = cython.cast(uint32_t, mem_read(env, a + imm * i, cython.cast(uint32_t, imm)))
+        words[i] = cython.cast(uint32_t, mode_read(env, a + size * i, size, mode))
         if env.fault:
             return 0
     for i in range(8):
-        low[i] = mem_read(env, at + 10 * i, 8)
+        low[i] = mode_read(env, at + 10 * i, 8, mode)
         if env.fault:
             return 0
-        high[i] = mem_read(env, at + 10 * i + 8, 2)
+        high[i] = mode_read(env, at + 10 * i + 8, 2, mode)
         if env.fault:
             return 0
-    _load_environment(env, words, imm)
+    _load_environment(env, words, size)
     for i in range(8):
         r = (env.fpu_top + i) & 7
         env.fpr[2 * r] = low[i]
@@ -763,10 +805,8 @@ def mmx_enter(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t)
 @cython.nogil
 @cython.exceptval(check=False)
 def mmx_peek(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    """The register's value for an instruction that may yet fault: the tags change afterwards (mmx_enter),
-    while TOP is zero even after a fault, as processors do it."""
-    if not _pending(env):
-        env.fpu_top = 0
+    """The register's value for a store that may yet fault: only afterwards it enters MMX mode (mmx_enter)."""
+    _pending(env)
     return env.fpr[2 * (imm & 7)]
 
 

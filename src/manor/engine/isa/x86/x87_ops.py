@@ -75,12 +75,12 @@ HOST_NUMBER: Final[dict[str, int]] = {op.name: number for number, op in enumerat
 
 KINDS: Final = (
     "ARITHMETIC", "ARITHMETIC_MEMORY", "COMPARE", "COMPARE_MEMORY", "COMPARE_FLAGS", "TEST", "UNARY", "UNARY_PUSH",
-    "BINARY_POP", "BINARY", "LOAD", "CONSTANT", "FLD", "FXCH", "FST", "FFREE", "FINCSTP", "FDECSTP", "FNOP", "FXAM",
-    "FCMOV", "STORE", "STORE_80", "STORE_BCD", "LOAD_80", "LOAD_BCD",
+    "BINARY_POP", "BINARY", "LOAD", "CONSTANT", "FLD", "FXCH", "FST", "FSTPNCE", "FFREE", "FINCSTP", "FDECSTP", "FNOP",
+    "FXAM", "FCMOV", "STORE", "STORE_80", "STORE_BCD", "LOAD_80", "LOAD_BCD",
 )  # fmt: skip
 """What a helper does around the host operation."""
 
-SHIFT_KIND: Final = 8
+SHIFT_KIND: Final = 11
 SHIFT_OP: Final = 16
 SHIFT_POPS: Final = 24
 TO_STI: Final = 1 << 26
@@ -90,7 +90,7 @@ SHIFT_SIZE: Final = 28
 
 
 def describe(kind: str, op: str = "", pops: int = 0, to_sti: bool = False, size: int = 0) -> int:
-    """The constant part of a helper's immediate; bits 0-2 name ST(i)."""
+    """The constant part of a helper's immediate; bits 0-10 are the opcode as FOP has it, of which 0-2 name ST(i)."""
     number = HOST_NUMBER[op] if op else 0
     return (
         KINDS.index(kind) << SHIFT_KIND | number << SHIFT_OP | pops << SHIFT_POPS | (TO_STI if to_sti else 0)

@@ -341,9 +341,9 @@ def test_task_switch_there_and_back(legacy: CpuBench) -> None:
 def test_bound_and_into(legacy: CpuBench) -> None:
     legacy.put(0x8800, 0xFFFFFFF0, 4)
     legacy.put(0x8804, 0x10, 4)
-    legacy.do("bound", 0xFFFFFFF0, 0x8800, 4)
+    legacy.do("bound", 0x8800, 0xFFFFFFF0, 4)
     assert legacy.exception() is None
-    legacy.do("bound", 0x11, 0x8800, 4)
+    legacy.do("bound", 0x8800, 0x11, 4)
     assert legacy.exception() == (5, 0)
     legacy.gate32(4, 0x6000, dpl=3)
     legacy.do("into", imm=0x100)

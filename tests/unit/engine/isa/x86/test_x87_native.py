@@ -174,7 +174,8 @@ def run(machine: Machine, form: Form, flags: int) -> int | None:
     conditions |= {n + 1: 1 - v for n, v in conditions.items()}
     for item in form.items:
         if item.op == NUMBER["helper"]:
-            imm = item.constant + (form.rm if item.imm_code == template.IMM_RMNUM else 0)
+            opcode, modrm = form.code
+            imm = item.constant + ((opcode & 7) << 8 | modrm if item.imm_code == template.IMM_FOP else 0)
             result = machine.call(HELPERS[item.x].name, registers.get(item.a, 0), registers.get(item.b, 0), imm)
             registers[item.d] = result
         elif item.op == template.P["SETCOND"]:
