@@ -72,7 +72,7 @@ $(STAMP)-native: setup.py $(NATIVE_SOURCES) $(STAMP)-install
 $(STAMP)-test: pyproject.toml tools/setup/requirements.py tools/setup/packages $(STAMP)-packages
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python tools/setup/requirements.py test | $(BIN)/python -m pip install -q --disable-pip-version-check -r /dev/stdin
-	@tools/setup/packages --optional iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static
+	@tools/setup/packages --optional "Some tests are skipped without these packages" iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static
 	@touch $@
 
 clean:
