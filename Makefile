@@ -65,7 +65,7 @@ $(STAMP)-install: setup.py pyproject.toml $(STAMP)-packages
 
 # Compiles only what changed.
 $(STAMP)-native: setup.py $(NATIVE_SOURCES) $(STAMP)-install
-	@echo "Building the native parts ..."
+	@echo "Building the native parts (the first time takes a minute or two) ..."
 	@tools/setup/quiet $(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
@@ -77,6 +77,4 @@ $(STAMP)-test: pyproject.toml tools/setup/requirements.py tools/setup/packages $
 
 clean:
 	rm -rf $(VENV) build dist .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
-	find src/manor -name '*.so' -delete
-	find src/manor -name '*.c' -delete
+	git clean -fdqX src tests benchmarks tools

@@ -9,6 +9,7 @@ Source: Linux Documentation/arch/x86/boot.rst; see also the modules of this pack
 from __future__ import annotations
 
 import errno
+import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,7 +129,11 @@ def _read_file(path: Path, what: str) -> bytes:
     try:
         if path.is_dir():
             raise ConfigError(what, f"{path} is a directory, not a file")
-        if path.stat().st_size > _MAX_FILE:
+        status = path.stat()
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            # Some of them never end.
+            raise ConfigError(what, f"{path} is a device, not a file")
+        if status.st_size > _MAX_FILE:
             raise ConfigError(what, f"{path} is larger than 4 GiB")
         data = path.read_bytes()
     except OSError as error:

@@ -180,6 +180,11 @@ def test_bad_paths(tmp_path: Path, memory: GuestMemory) -> None:
         load_linux(memory, store(tmp_path, linux_elf()), tmp_path / "missing", "", None)
 
 
+def test_a_device_as_kernel_is_not_read_for_ever(memory: GuestMemory) -> None:
+    with pytest.raises(ConfigError, match="/dev/zero is a device, not a file"):
+        load_linux(memory, Path("/dev/zero"), None, "", None)
+
+
 def test_memory_too_small_for_initrd(tmp_path: Path, memory: GuestMemory) -> None:
     with pytest.raises(ConfigError, match=r"64 MiB are too small for this kernel and initrd; at least \d+ MiB"):
         load_linux(memory, store(tmp_path, linux_elf()), bytes(30 * MiB), "", None)
