@@ -217,6 +217,7 @@ class Vm:
         machine = self._machine
         if machine is None:
             return
+        machine.serial.on_unread = self.serial.put_back
         machine.serial.on_room = self.serial.connect(machine.serial, machine.lock)
         port = machine.console.ports[0]
         port.on_room = self.console.connect(port, machine.lock)
