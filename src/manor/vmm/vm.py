@@ -327,8 +327,8 @@ def start(
     again. console: the device that `manor run` types into; both consoles are there in any case.
     Raises ConfigError, naming the argument, and HostError.
     """
-    choice = choose(accel)
     spec = describe(kernel, initrd, append, memory, cpus, console)
+    choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
     return vm

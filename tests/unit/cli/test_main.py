@@ -38,6 +38,22 @@ def test_completion_script(shell: str) -> None:
     assert "_MANOR_COMPLETE" in result.output
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("manor run --accel ", ["auto", "dbt", "kvm"]),
+        ("manor run --trace ", ["syscalls", "interrupts", "exits", "blocks", "guest-errors"]),
+        ("manor run --trace exits,s", ["exits,syscalls"]),
+        ("manor run --console ", ["serial", "virtio"]),
+    ],
+)
+def test_completion_offers_the_values_of_options(typed: str, offered: list[str]) -> None:
+    words = [*typed.split(), ""] if typed.endswith(" ") else typed.split()
+    variables = {"_MANOR_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    result = CliRunner().invoke(manor, prog_name="manor", env=variables, complete_var="_MANOR_COMPLETE")
+    assert [line.removeprefix("plain,") for line in result.output.splitlines()] == offered
+
+
 def test_unknown_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["manor", "fly"])
     with pytest.raises(SystemExit) as ended:
