@@ -65,18 +65,16 @@ $(STAMP)-install: setup.py pyproject.toml $(STAMP)-packages
 
 # Compiles only what changed.
 $(STAMP)-native: setup.py $(NATIVE_SOURCES) $(STAMP)-install
-	@echo "Building the native parts ..."
+	@echo "Building the native parts (the first time takes a minute or two) ..."
 	@tools/setup/quiet $(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
 $(STAMP)-test: pyproject.toml tools/setup/requirements.py tools/setup/packages $(STAMP)-packages
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python tools/setup/requirements.py test | $(BIN)/python -m pip install -q --disable-pip-version-check -r /dev/stdin
-	@tools/setup/packages --optional iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static
+	@tools/setup/packages --optional "Some tests are skipped without these packages" iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static
 	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
-	find src/manor -name '*.so' -delete
-	find src/manor -name '*.c' -delete
+	git clean -fdqX src tests benchmarks tools

@@ -40,9 +40,6 @@ class BzImage:
     xloadflags: int
     initrd_addr_max: int
     cmdline_size: int
-    pref_address: int
-    init_size: int
-    protected_mode: bytes
     payload: bytes
 
     @property
@@ -73,15 +70,11 @@ def parse(data: bytes) -> BzImage:
     header_end = min(_MAGIC_OFFSET + data[0x201], _HEADER_LIMIT)
     (initrd_addr_max,) = struct.unpack_from("<I", data, 0x22C)
     xloadflags, cmdline_size = struct.unpack_from("<HI", data, 0x236)
-    pref_address, init_size = struct.unpack_from("<QI", data, 0x258)
     return BzImage(
         header=data[HEADER_OFFSET:header_end],
         version=version,
         xloadflags=xloadflags,
         initrd_addr_max=initrd_addr_max,
         cmdline_size=cmdline_size,
-        pref_address=pref_address,
-        init_size=init_size,
-        protected_mode=data[start:],
         payload=data[payload_start : payload_start + payload_length],
     )

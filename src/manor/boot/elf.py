@@ -27,8 +27,12 @@ MACHINES: Final = {
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR: Final = struct.Struct("<IIQQQQQQ")
 _NHDR: Final = struct.Struct("<III")
+_ET_REL: Final = 1
 _PT_LOAD: Final = 1
+_PT_INTERP: Final = 3
 _PT_NOTE: Final = 4
+_PT_TLS: Final = 7
+_NT_GNU_ABI_TAG: Final = 1
 _MAX_PROGRAM_HEADERS: Final = 128
 """Kernels have about five; a file with more is not one."""
 _MAX_NOTES: Final = 1 << 20
@@ -62,12 +66,17 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Elf:
-    """What a loader needs. entry: as in the file, physical or virtual. Segments in file order."""
+    """What a loader needs. entry: as in the file, physical or virtual. Segments in file order.
+
+    is_program: whether it asks for a running system: a program interpreter, thread-local storage, or the ABI that a
+    system provides. Source: Linux Standard Base 5.0 Core, 11.1 "Special Sections" (.note.ABI-tag).
+    """
 
     machine: int
     entry: int
     segments: tuple[Segment, ...]
     notes: tuple[Note, ...]
+    is_program: bool = False
 
     @property
     def physical_entry(self) -> int:
@@ -101,15 +110,19 @@ def parse(data: bytes) -> Elf:
         raise ProtocolError("not a 64-bit little-endian ELF file", 4)
     if len(data) < _EHDR.size:
         raise ProtocolError("the ELF header is truncated", len(data))
-    _, _, _, _, entry, table, _, _, _, entry_size, count, _, _, _ = _EHDR.unpack_from(data)
+    _, kind_of_file, _, _, entry, table, _, _, _, entry_size, count, _, _, _ = _EHDR.unpack_from(data)
+    if kind_of_file == _ET_REL:
+        raise ProtocolError("it is an object file or kernel module, not a kernel", 16)
     if count == 0 or count > _MAX_PROGRAM_HEADERS or entry_size < _PHDR.size:
         raise ProtocolError(f"{count} program headers of {entry_size} bytes are not an executable", 54)
     if table + count * entry_size > len(data):
         raise ProtocolError("the program headers are truncated", table)
     segments = []
+    is_program = False
     notes: list[Note] = []
     for offset in range(table, table + count * entry_size, entry_size):
         kind, _, start, virtual, physical, file_size, memory_size, alignment = _PHDR.unpack_from(data, offset)
+        is_program |= kind in (_PT_INTERP, _PT_TLS)
         if kind not in (_PT_LOAD, _PT_NOTE):
             continue
         if start + file_size > len(data):
@@ -123,7 +136,8 @@ def parse(data: bytes) -> Elf:
             notes += _parse_notes(data[start : start + file_size], 8 if alignment == 8 else 4)
     if not segments:
         raise ProtocolError("the ELF file has nothing to load", table)
-    return Elf(machine, entry, tuple(segments), tuple(notes))
+    is_program |= any((note.owner, note.type) == ("GNU", _NT_GNU_ABI_TAG) for note in notes)
+    return Elf(machine, entry, tuple(segments), tuple(notes), is_program)
 
 
 def _parse_notes(data: bytes, alignment: int) -> Iterator[Note]:

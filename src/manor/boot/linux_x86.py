@@ -1,7 +1,7 @@
 """Boots an x86-64 kernel directly, without firmware: bzImage or ELF, by the 64-bit protocol or PVH.
 
 A bzImage is unpacked on the host and its ELF file entered at the address that the kernel is linked for, as
-the kernel's own decompressor would do. Only a payload whose compression is unknown is left to the guest.
+the kernel's own decompressor would do.
 
 Source: Linux Documentation/arch/x86/boot.rst; see also the modules of this package that are used here.
 """
@@ -9,9 +9,10 @@ Source: Linux Documentation/arch/x86/boot.rst; see also the modules of this pack
 from __future__ import annotations
 
 import errno
+import stat
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -36,8 +37,8 @@ _LOW_END: Final = 1 * MiB
 """A kernel is loaded above the area that our tables and the legacy devices use."""
 _WORKING_MEMORY: Final = 16 * MiB
 """What Linux needs besides its image and the initramfs in order to come up at all."""
-_ENTRY64_OFFSET: Final = 0x200
-"""boot.rst: the 64-bit entry point is 0x200 behind the start of the loaded protected-mode code."""
+_HEAD: Final = 4096
+"""Bytes by which a kernel is told from other files."""
 _ZERO_PAGE: Final = bytes(PAGE_SIZE)
 
 
@@ -124,13 +125,30 @@ def load_linux(
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path, what: str) -> bytes:
+def check_files(kernel: Path, initrd: Path | None) -> None:
+    """Raise ConfigError as `load_linux` would for what a glance tells: files that are missing, unreadable or no kernel."""
+    if kernel.is_fifo():
+        return  # what is read from it would be missing later
+    data = _read_file(kernel, "kernel", _HEAD)
+    if _kind(data, kernel) == "elf":
+        _read_kernel(kernel)
+    if initrd is not None and not initrd.is_fifo():
+        _read_file(initrd, "initrd", 1)
+
+
+def _read_file(path: Path, what: str, limit: int = -1) -> bytes:
+    """The file, or its first `limit` bytes."""
     try:
         if path.is_dir():
             raise ConfigError(what, f"{path} is a directory, not a file")
-        if path.stat().st_size > _MAX_FILE:
+        status = path.stat()
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            # Some of them never end.
+            raise ConfigError(what, f"{path} is a device, not a file")
+        if status.st_size > _MAX_FILE:
             raise ConfigError(what, f"{path} is larger than 4 GiB")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(limit)
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise ConfigError(what, f"{path} does not exist") from error
@@ -149,12 +167,19 @@ def _read_initrd(initrd: Path | bytes | None) -> bytes:
 def _read_kernel(path: Path) -> _Image:
     data = _read_file(path, "kernel")
     try:
-        if bzimage.is_bzimage(data):
+        if _kind(data, path) == "bzimage":
             return _from_bzimage(bzimage.parse(data), path)
-        if elf_file.is_elf(data):
-            return _from_elf(data, path, "none")
+        return _from_elf(data, path, "none")
     except ProtocolError as error:
         raise ConfigError("kernel", f"{path} cannot be booted: {error.message}") from error
+
+
+def _kind(data: bytes, path: Path) -> Literal["bzimage", "elf"]:
+    """What a file that begins with `data` is. Raises ConfigError if it is no kernel."""
+    if bzimage.is_bzimage(data):
+        return "bzimage"
+    if elf_file.is_elf(data):
+        return "elf"
     foreign = _foreign_kernel(data)
     if foreign is not None:
         raise ConfigError("kernel", f"{path} is {foreign}; an x86-64 guest needs an x86-64 kernel")
@@ -184,24 +209,14 @@ def _foreign_kernel(data: bytes) -> str | None:
 def _from_bzimage(header: bzimage.BzImage, path: Path) -> _Image:
     if not header.is_64_bit:
         raise ConfigError("kernel", f"{path} is a 32-bit kernel; an x86-64 guest needs an x86-64 kernel")
-    try:
-        data = payload.decompress(header.payload)
-        image = _from_elf(data, path, payload.compression_of(header.payload) or "none")
-        pieces, entry, pvh_entry, compression = image.pieces, image.entry, image.pvh_entry, image.compression
-    except payload.UnknownCompression:
-        # The kernel's own decompressor knows it: enter the bzImage itself.
-        size = max(header.init_size, len(header.protected_mode))
-        pieces = ((header.pref_address, memoryview(header.protected_mode), size),)
-        entry, pvh_entry, compression = header.pref_address + _ENTRY64_OFFSET, None, "unknown"
-    return _Image(
-        pieces,
-        entry,
-        pvh_entry,
-        True,
-        compression,
-        header.header,
-        header.initrd_addr_max or _DEFAULT_INITRD_MAX,
-        header.cmdline_size or _DEFAULT_CMDLINE_SIZE,
+    data = payload.decompress(header.payload)
+    image = _from_elf(data, path, payload.compression_of(header.payload) or "none")
+    return replace(
+        image,
+        is_linux=True,
+        header=header.header,
+        initrd_addr_max=header.initrd_addr_max or _DEFAULT_INITRD_MAX,
+        cmdline_size=header.cmdline_size or _DEFAULT_CMDLINE_SIZE,
     )
 
 
@@ -211,6 +226,8 @@ def _from_elf(data: bytes, path: Path, compression: str) -> _Image:
         name = elf_file.MACHINES.get(machine, f"ELF machine {machine}")
         raise ConfigError("kernel", f"{path} is a kernel for {name}; an x86-64 guest needs an x86-64 kernel")
     elf = elf_file.parse(data)
+    if elf.is_program:
+        raise ConfigError("kernel", f"{path} is a program or library, not a kernel")
     view = memoryview(data)
     pieces = tuple(
         (segment.physical, view[segment.offset : segment.offset + segment.file_size], segment.memory_size)

@@ -22,6 +22,18 @@ MAX_KERNEL: Final = 1 << 30
 """An uncompressed kernel larger than the kernel's own address range (1 GiB with KASLR) cannot be one."""
 
 _LZ4_LEGACY: Final = b"\x02\x21\x4c\x18"
+_MAGICS: Final = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x1f\x9e", "gzip"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"\x5d\0\0", "lzma"),
+    (_LZ4_LEGACY, "lz4"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (lzo.LZOP_MAGIC, "lzo"),
+    (elf.MAGIC, "none"),
+)
+"""How a payload begins -> its compression. Source: Linux lib/decompress.c; `none`: CONFIG_KERNEL_UNCOMPRESSED."""
 _LZ4_CHUNK: Final = 8 << 20
 """Each chunk of the legacy format unpacks to at most this. Source: LZ4 Frame Format 1.6.2, "Legacy frame"."""
 _ZSTD_WINDOW: Final = 1 << 27
@@ -31,33 +43,20 @@ _DAMAGE: Final = (zlib.error, lzma.LZMAError, zstandard.ZstdError, lz4.block.LZ4
 """What the libraries raise for damaged data; bz2 raises OSError."""
 
 
-class UnknownCompression(ProtocolError):
-    """The payload has no magic number that we know; the guest may be able to unpack it."""
-
-
 def compression_of(payload: bytes) -> str | None:
     """Name of the compression, `none` for a plain ELF file, None if it is unknown."""
-    for magic, name in (
-        (b"\x1f\x8b", "gzip"),
-        (b"\x1f\x9e", "gzip"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"BZh", "bzip2"),
-        (b"\x5d\0\0", "lzma"),
-        (_LZ4_LEGACY, "lz4"),
-        (b"\x28\xb5\x2f\xfd", "zstd"),
-        (lzo.LZOP_MAGIC, "lzo"),
-        (elf.MAGIC, "none"),
-    ):
+    for magic, name in _MAGICS:
         if payload.startswith(magic):
             return name
     return None
 
 
 def decompress(payload: bytes) -> bytes:
-    """The uncompressed kernel. Raises UnknownCompression, or ProtocolError if the payload is damaged."""
+    """The uncompressed kernel. Raises ProtocolError if the payload is damaged or its compression unknown."""
     name = compression_of(payload)
     if name is None:
-        raise UnknownCompression(f"unknown compression, magic {payload[:4].hex()}")
+        known = ", ".join(dict.fromkeys(name for _, name in _MAGICS if name != "none"))
+        raise ProtocolError(f"its compression is unknown (it begins with {payload[:4].hex(' ')}, which is none of {known})")
     if name == "none":
         return payload
     if len(payload) < 8:
@@ -92,7 +91,7 @@ def _decompress(name: str, payload: bytes, size: int) -> bytes:
         case "lzo":
             return lzo.decompress_lzop(payload, size)
         case _:
-            raise UnknownCompression(f"unknown compression {name}")
+            raise ValueError(f"unknown compression {name}")
 
 
 def _decompress_lz4_legacy(payload: bytes, size: int) -> bytes:

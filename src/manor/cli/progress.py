@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from manor.base.units import MiB
 from manor.guests.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,59 +28,49 @@ class Lines:
 
 
 class Bar:
-    """A bar for each step, drawn by rich, which is loaded when the first step begins."""
+    """One bar, of the current step, drawn by rich, which is loaded when the first step begins.
+
+    Bytes are shown only for a step that reports them.
+    """
 
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
-        self._task = 0
 
     def step(self, message: str) -> None:
-        from rich.progress import TaskID
-
         bar = self._bar_started()
-        if bar.tasks:
-            self._finish(bar)
-        self._task = bar.add_task(message, total=None)
+        for task in bar.task_ids:
+            bar.remove_task(task)
+        bar.add_task(message, total=None, amount="")
         bar.refresh()
-        assert isinstance(TaskID(self._task), int)
 
     def advance(self, done: int, total: int) -> None:
-        from rich.progress import TaskID
-
-        self._bar_started().update(TaskID(self._task), completed=done, total=total)
+        bar = self._bar_started()
+        for task in bar.task_ids:
+            bar.update(task, completed=done, total=total, amount=f"{done / MiB:.1f} of {total / MiB:.1f} MiB")
 
     def warn(self, message: str) -> None:
-        self._bar_started().console.print(f"manor: {message}.", highlight=False)
+        self._bar_started().console.print(f"manor: {message}.", highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._finish(self._bar)
             self._bar.stop()
             self._bar = None
 
     def _bar_started(self) -> RichProgress:
         if self._bar is None:
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+            from rich.progress import BarColumn, Progress, TextColumn
 
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                DownloadColumn(binary_units=True),
+                TextColumn("{task.fields[amount]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._bar.start()
         return self._bar
-
-    def _finish(self, bar: RichProgress) -> None:
-        from rich.progress import TaskID
-
-        task = TaskID(self._task)
-        if bar.tasks:
-            total = bar.tasks[-1].total or 1
-            bar.update(task, total=total, completed=total)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import click
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
 from manor.cli.status import EXIT_SIGNAL, STATUS
-from manor.cli.trace import KINDS, parse_kinds, tracing
+from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
 from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 @click.option("--memory", metavar="SIZE", default="256M", show_default=True, help="Size of RAM.")
 @click.option("--cpus", metavar="N", type=int, default=1, show_default=True, help=f"vCPUs, 1 to {MAX_CPUS}.")
 @click.option(
-    "--accel", metavar="|".join(ACCEL_NAMES), default="auto", show_default=True, help="What runs the guest."
-)
+    "--accel", metavar="|".join(ACCEL_NAMES), default="auto", show_default=True, help="What runs the guest.",
+    shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
+)  # fmt: skip
 @click.option(
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
@@ -55,7 +56,7 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 @click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
 @click.option(
-    "--trace", metavar="KIND,...", multiple=True,
+    "--trace", metavar="KIND,...", multiple=True, shell_complete=complete_kinds,
     help=f"Print events as they happen, on standard error: {', '.join(KINDS)}.",
 )  # fmt: skip
 @click.option(
@@ -81,6 +82,7 @@ def run(
     Without options it boots a small Debian Linux to a shell. Ctrl-] leaves.
     """
     from manor.accel.choose import choose
+    from manor.boot.linux_x86 import check_files
     from manor.mem.layout import MAX_RAM
     from manor.spec.check import check_size
 
@@ -93,6 +95,9 @@ def run(
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
     kinds = parse_kinds(trace)
+    if kernel is not None:
+        # Before the accelerator, which takes the most of the time.
+        check_files(kernel, initrd)
     choice = choose(accel)
     with tracing(kinds, trace_file):
         spec = _describe(kernel, initrd, append, size, cpus, console)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TextIO
 
+import click
+
 from manor.base.clock import HostClock
 from manor.base.errors import ConfigError
 from manor.trace import sink
@@ -31,6 +33,12 @@ def parse_kinds(values: Iterable[str]) -> list[str]:
         if kind not in KINDS:
             raise ConfigError("trace", f"{kind!r} is unknown; give one or more of {', '.join(KINDS)}")
     return list(dict.fromkeys(kinds))
+
+
+def complete_kinds(context: click.Context, option: click.Parameter, typed: str) -> list[str]:
+    """For the shell: what `typed`, perhaps the beginning of a list, can become."""
+    before, comma, last = typed.rpartition(",")
+    return [before + comma + kind for kind in KINDS if kind.startswith(last) and kind not in before.split(",")]
 
 
 class _Lines:

@@ -161,7 +161,7 @@ def require_client() -> None:
     """Raises ConfigError, with what to do instead, where there is no package client."""
     if not AptClient.is_present():
         raise ConfigError(
-            "guest",
+            "",  # no option is wrong: some are missing
             "this machine has no apt to fetch the default guest with; pass a Linux kernel with --kernel FILE "
             "and an initramfs with --initrd FILE",
         )

@@ -158,6 +158,12 @@ class Console:
             self._input_size += len(data)
         self._feed()
 
+    def put_back(self, data: bytes) -> None:
+        """Input that the device took and could not deliver: it goes in front of what waits. Thread: machine lock held."""
+        with self._changed:
+            self._input.appendleft(data)
+            self._input_size += len(data)
+
     def input_room(self) -> int:
         """Bytes until the queue has its intended limit; 0 or less: full."""
         return MAX_QUEUED_INPUT - self._input_size

@@ -217,6 +217,7 @@ class Vm:
         machine = self._machine
         if machine is None:
             return
+        machine.serial.on_unread = self.serial.put_back
         machine.serial.on_room = self.serial.connect(machine.serial, machine.lock)
         port = machine.console.ports[0]
         port.on_room = self.console.connect(port, machine.lock)
@@ -326,8 +327,8 @@ def start(
     again. console: the device that `manor run` types into; both consoles are there in any case.
     Raises ConfigError, naming the argument, and HostError.
     """
-    choice = choose(accel)
     spec = describe(kernel, initrd, append, memory, cpus, console)
+    choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
     return vm

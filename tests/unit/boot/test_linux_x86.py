@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from manor.base.address import Gpa
 from manor.base.errors import ConfigError
 from manor.base.units import MiB
 from manor.boot import entry_x86
-from manor.boot.linux_x86 import load_linux
+from manor.boot.linux_x86 import check_files, load_linux
 from manor.boot.memory_map import RAM, RESERVED, MapEntry, memory_map
 from manor.mem.guest_memory import GuestMemory, Region
 from manor.testing.kernels import LOAD_ADDRESS, build_bzimage, build_elf, build_note
@@ -115,12 +116,33 @@ def test_linux_with_a_pvh_note_is_entered_as_asked(tmp_path: Path, memory: Guest
     assert load_linux(memory, path, None, "", None, protocol="pvh").state.rip == LOAD_ADDRESS + 0x40
 
 
-def test_unknown_compression_is_left_to_the_guest(tmp_path: Path, memory: GuestMemory) -> None:
+def test_unknown_compression_is_one_sentence(tmp_path: Path, memory: GuestMemory) -> None:
     image = build_bzimage(b"\x01\x02\x03\x04" * 100)
-    booted = load_linux(memory, store(tmp_path, image), None, "", None)
-    assert (booted.compression, booted.state.rip) == ("unknown", LOAD_ADDRESS + 0x200)
-    assert memory.read(LOAD_ADDRESS, 0x300) == image[0x400:0x700]
-    assert booted.kernel[1] == LOAD_ADDRESS + 0x10_0000
+    with pytest.raises(ConfigError, match=r"its compression is unknown \(it begins with 01 02 03 04, .* gzip, xz,"):
+        load_linux(memory, store(tmp_path, image), None, "", None)
+
+
+@pytest.mark.parametrize("kind", [3, 7])
+def test_a_program_is_not_a_kernel_that_wants_to_be_loaded_at_0(tmp_path: Path, memory: GuestMemory, kind: int) -> None:
+    data = bytearray(build_elf([(0, CODE, 0x1000)], entry=0, notes=build_note("GNU", 3, b"id")))
+    struct.pack_into("<I", data, 64 + 56, kind)
+    with pytest.raises(ConfigError, match="is a program or library, not a kernel"):
+        load_linux(memory, store(tmp_path, bytes(data)), None, "", None)
+    static = build_elf([(LOAD_ADDRESS, CODE, 0x1000)], notes=build_note("GNU", 1, bytes(16)))
+    with pytest.raises(ConfigError, match="is a program or library, not a kernel"):
+        load_linux(memory, store(tmp_path, static), None, "", None)
+
+
+def test_what_a_glance_at_the_files_tells(tmp_path: Path) -> None:
+    kernel = store(tmp_path, build_bzimage(gzip.compress(linux_elf())))
+    check_files(kernel, kernel)
+    with pytest.raises(ConfigError, match="/etc/hostname is not a kernel"):
+        check_files(Path("/etc/hostname"), None)
+    with pytest.raises(ConfigError, match=r"initrd: .*nonexistent does not exist"):
+        check_files(kernel, tmp_path / "nonexistent")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check_files(pipe, pipe)  # would hang if it read them
 
 
 def test_bss_is_cleared_and_zero_pages_are_not_written(tmp_path: Path, memory: GuestMemory) -> None:
@@ -178,6 +200,11 @@ def test_bad_paths(tmp_path: Path, memory: GuestMemory) -> None:
         load_linux(memory, tmp_path, None, "", None)
     with pytest.raises(ConfigError, match=r"initrd: .*does not exist"):
         load_linux(memory, store(tmp_path, linux_elf()), tmp_path / "missing", "", None)
+
+
+def test_a_device_as_kernel_is_not_read_for_ever(memory: GuestMemory) -> None:
+    with pytest.raises(ConfigError, match="/dev/zero is a device, not a file"):
+        load_linux(memory, Path("/dev/zero"), None, "", None)
 
 
 def test_memory_too_small_for_initrd(tmp_path: Path, memory: GuestMemory) -> None:

@@ -69,7 +69,7 @@ def test_claimed_size_is_bounded() -> None:
 
 
 def test_unknown_compression() -> None:
-    with pytest.raises(payload.UnknownCompression):
+    with pytest.raises(ProtocolError, match="compression is unknown"):
         payload.decompress(b"\x01\x02\x03\x04" * 8)
 
 

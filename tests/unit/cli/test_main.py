@@ -10,8 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 import manor as package
-from manor.cli.main import COMMANDS, main, manor
+from manor.base.errors import ConfigError
+from manor.cli.main import COMMANDS, describe, main, manor
+from manor.cli.progress import Bar
 from manor.cli.statistics import text
+from manor.guests.default import default_guest
+from manor.guests.progress import Silent
 from manor.vmm.vm import Statistics
 
 
@@ -34,12 +38,49 @@ def test_completion_script(shell: str) -> None:
     assert "_MANOR_COMPLETE" in result.output
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("manor run --accel ", ["auto", "dbt", "kvm"]),
+        ("manor run --trace ", ["syscalls", "interrupts", "exits", "blocks", "guest-errors"]),
+        ("manor run --trace exits,s", ["exits,syscalls"]),
+        ("manor run --console ", ["serial", "virtio"]),
+    ],
+)
+def test_completion_offers_the_values_of_options(typed: str, offered: list[str]) -> None:
+    words = [*typed.split(), ""] if typed.endswith(" ") else typed.split()
+    variables = {"_MANOR_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    result = CliRunner().invoke(manor, prog_name="manor", env=variables, complete_var="_MANOR_COMPLETE")
+    assert [line.removeprefix("plain,") for line in result.output.splitlines()] == offered
+
+
 def test_unknown_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["manor", "fly"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     assert "No such command 'fly'" in capsys.readouterr().err
+
+
+def test_no_package_client_does_not_blame_an_option_that_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        default_guest(Silent())
+    assert describe(caught.value).startswith("this machine has no apt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bar_shows_one_step_and_no_bytes_that_nobody_reported() -> None:
+    bar = Bar()
+    bar.step("downloading a")
+    bar.advance(1 << 20, 2 << 20)
+    bar.step("unpacking a")
+    drawn = bar._bar_started()
+    assert [(task.description, task.fields["amount"]) for task in drawn.tasks] == [("unpacking a", "")]
+    bar.close()
 
 
 def test_help_imports_no_machine_and_no_engine() -> None:

@@ -126,6 +126,17 @@ def test_bad_option_gets_one_sentence_and_status_2(
     assert accel.vms == []
 
 
+def test_a_wrong_kernel_is_told_before_the_engine_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("manor.accel.choose._load_dbt", lambda: pytest.fail("the engine was loaded"))
+    monkeypatch.setattr(sys, "argv", ["manor", "run", "--kernel", "/etc/passwd"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "/etc/passwd is not a kernel" in capfd.readouterr().err
+
+
 def test_initrd_without_a_kernel(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["manor", "run", "--initrd", "x"])
     with pytest.raises(SystemExit) as ended:

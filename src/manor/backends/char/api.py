@@ -10,6 +10,7 @@ class CharBackend(Protocol):
 
     It takes the guest's output by `write`, and brings input by calling the device's `receive` with at most
     `can_receive()` bytes; when the device makes room it calls the `on_room` the backend put into the device.
+    What a device had taken and could not deliver, it gives back by `on_unread`, where it has one.
     """
 
     def write(self, data: bytes) -> None:

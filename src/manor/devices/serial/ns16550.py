@@ -5,8 +5,9 @@ section 8 "Registers" and table II.
 
 Guest-visible differences from hardware:
 - Transmission takes no time: the transmitter is always empty again when the guest looks.
-- Input arrives as fast as the guest takes it, and never overruns the receiver: the far end honours RTS and
-  the free space of the FIFO. Only in loopback can a character be lost.
+- Input arrives as fast as the guest takes it, and never overruns the receiver: the far end waits until the guest
+  receives, honours RTS and the free space of the FIFO, and sends again what a FIFO reset discarded. Only in
+  loopback can a character be lost.
 - The interrupt output is not gated by OUT2 (on a PC it is): programs that forget OUT2 work.
 - The input lines CTS, DSR and DCD are asserted until `set_modem_lines` says otherwise.
 - FIFO control bit 3 (DMA mode) has no effect: no RXRDY and TXRDY pins.
@@ -149,6 +150,9 @@ _MSR_RI: Final = MSR.mask("ri")
 _MSR_TERI: Final = MSR.mask("teri")
 _MCR_LOOP: Final = MCR.mask("loop")
 _MCR_RTS: Final = MCR.mask("rts")
+_POLLS: Final = 4
+"""Reads of the line status with nothing sent since the read before, by which a guest shows that it waits for input:
+for the transmitter it never has to wait. More than one, as drivers look at it for other reasons too."""
 _IIR_NONE: Final = 0x1
 _IIR_MODEM: Final = 0x0
 _IIR_THRE: Final = 0x2
@@ -172,8 +176,9 @@ class Ns16550State:
     thre_pending: bool
     timeout_pending: bool
     modem_lines: int
-    modem_control_written: bool
-    polled: bool
+    fifo_has_loopback: bool
+    rts_used: bool
+    polls: int
 
 
 class Ns16550(Device):
@@ -185,6 +190,8 @@ class Ns16550(Device):
         self.name = name
         self.on_room: Callable[[], None] | None = None
         """Called when `can_receive` became positive again; may call `receive`. Set by the backend's owner."""
+        self.on_unread: Callable[[bytes], None] | None = None
+        """Called with input that a FIFO reset discarded; it comes before what was not received yet. Set like `on_room`."""
         self._irq = irq
         self._backend = backend
         self._clock = clock
@@ -202,12 +209,14 @@ class Ns16550(Device):
     def reset(self) -> None:
         self.registers.reset()
         self._fifo.clear()
+        self._fifo_has_loopback = False
         self._fifo_enabled = False
         self._trigger = 1
         self._thre_pending = False
         self._thre_enabled = False
-        self._modem_control_written = False
-        self._polled = False
+        self._rts_used = False
+        self._polls = 0
+        self._status_read = False
         self._stop_timeout()
         self._show_modem_lines(self._modem_lines, False)
         self._update()
@@ -221,8 +230,9 @@ class Ns16550(Device):
             self._thre_pending,
             self._timeout_pending,
             self._modem_lines,
-            self._modem_control_written,
-            self._polled,
+            self._fifo_has_loopback,
+            self._rts_used,
+            self._polls,
         )
 
     def load(self, state: object) -> None:
@@ -244,8 +254,9 @@ class Ns16550(Device):
         self._stop_timeout()
         self._timeout_pending = state.timeout_pending
         self._modem_lines = state.modem_lines
-        self._modem_control_written = state.modem_control_written
-        self._polled = state.polled
+        self._fifo_has_loopback = state.fifo_has_loopback
+        self._rts_used = state.rts_used
+        self._polls = state.polls
         self._restart_timeout()
         self._update()
 
@@ -254,14 +265,16 @@ class Ns16550(Device):
     def can_receive(self) -> int:
         """Bytes `receive` takes now.
 
-        The far end honours RTS: a guest that has not opened the port yet keeps its input waiting instead of
-        losing it to the FIFO reset of its driver. A guest without modem control counts as ready when it
-        enables the data interrupt, or polls the line status without ever having written modem control.
+        A guest receives if its data interrupt is enabled or it polls the line status; before that, input would be
+        lost to the tests and resets of its driver. RTS stops the input only of a guest that has ever asserted it:
+        simple ones leave it alone. It does not stop one that polls, such as a kernel's debugger.
         """
         registers = self.registers
-        if registers[MCR] & _MCR_LOOP:
+        control = registers[MCR]
+        if control & _MCR_LOOP:
             return 0
-        ready = registers[MCR] & _MCR_RTS or registers[IER] & _IER_DATA or self._polled
+        may_send = control & _MCR_RTS or not self._rts_used
+        ready = registers[IER] & _IER_DATA and may_send or self._polls >= _POLLS
         return self._room() if ready else 0
 
     def receive(self, data: bytes) -> int:
@@ -313,6 +326,8 @@ class Ns16550(Device):
             return 0
         had_room = self._room() > 0
         byte, _ = self._fifo.popleft()
+        if not self._fifo:
+            self._fifo_has_loopback = False
         self._timeout_pending = False
         self._restart_timeout()
         self._show_first()
@@ -322,6 +337,7 @@ class Ns16550(Device):
         return byte
 
     def on_write_thr(self, value: int) -> None:
+        self._status_read = False
         self._thre_pending = True  # empty again at once
         if self.registers[MCR] & _MCR_LOOP:
             self._loop_back(value, 0)
@@ -333,6 +349,7 @@ class Ns16550(Device):
 
     def on_write_ier(self, value: int) -> None:
         # Enabling the interrupt while the register is empty requests it. Drivers test for this behaviour.
+        self._polls = 0
         if value & _IER_THRE and not self._thre_enabled:
             self._thre_pending = True
         self._thre_enabled = bool(value & _IER_THRE)
@@ -348,6 +365,7 @@ class Ns16550(Device):
         return cause | (0xC0 if self._fifo_enabled else 0)
 
     def on_write_fcr(self, value: int) -> None:
+        self._polls = 0
         enable = bool(FCR.field("enable").get(value))
         dropped = bool(FCR.field("reset_receiver").get(value)) or enable != self._fifo_enabled
         if not enable:
@@ -357,9 +375,7 @@ class Ns16550(Device):
             self._trigger = _TRIGGERS[FCR.field("trigger").get(value)]
         self._fifo_enabled = enable
         if dropped:
-            self._fifo.clear()
-            self._stop_timeout()
-            self._show_first()
+            self._discard()
         self._update()
         if dropped:
             self._offer_room()
@@ -371,8 +387,8 @@ class Ns16550(Device):
             self._update()
 
     def on_write_mcr(self, value: int) -> None:
-        self._modem_control_written = True
-        self._polled = False
+        self._polls = 0
+        self._rts_used |= bool(value & _MCR_RTS)
         if value & _MCR_LOOP:
             # RTS drives CTS, DTR drives DSR, OUT1 drives RI, OUT2 drives DCD. PC16550D, section 8.8.
             fields = MCR.by_name
@@ -390,10 +406,12 @@ class Ns16550(Device):
 
     def on_read_lsr(self) -> int:
         value = self.registers[LSR]
-        if not self._modem_control_written and not self._polled:
-            self._polled = True
-            self._offer_room()
-            value = self.registers[LSR]
+        if not value & _LSR_DR and self._polls < _POLLS:
+            self._polls += self._status_read
+            self._status_read = True
+            if self._polls == _POLLS:
+                self._offer_room()
+                value = self.registers[LSR]
         if value & _LSR_ERRORS:
             self.registers[LSR] = value & ~_LSR_ERRORS
             if self._fifo:
@@ -415,6 +433,16 @@ class Ns16550(Device):
         if self.on_room is not None and self.can_receive() > 0:
             self.on_room()
 
+    def _discard(self) -> None:
+        """Empty the FIFO; the far end sends again what came from it, but no break and nothing of a loopback test."""
+        lost = b"" if self._fifo_has_loopback else bytes(byte for byte, errors in self._fifo if not errors & _LSR_BI)
+        self._fifo.clear()
+        self._fifo_has_loopback = False
+        self._stop_timeout()
+        self._show_first()
+        if lost and self.on_unread is not None:
+            self.on_unread(lost)
+
     def _loop_back(self, byte: int, errors: int) -> None:
         """A transmitted character arrives at our own receiver."""
         if self._room() <= 0:
@@ -425,6 +453,7 @@ class Ns16550(Device):
                 return  # the FIFO keeps its contents, the new character is lost
             self._fifo.clear()  # without FIFO the old character is lost
         self._fifo.append((byte, errors))
+        self._fifo_has_loopback = True
         self._timeout_pending = False
         self._restart_timeout()
         self._show_first()

@@ -20,7 +20,7 @@ DTR, RTS, OUT1, OUT2, LOOP = 1, 2, 4, 8, 16
 
 
 class Port:
-    """A port on a bench; ready to receive unless a test takes RTS away."""
+    """A port on a bench, opened by its driver: it receives until a test takes the interrupt or RTS away."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -29,6 +29,7 @@ class Port:
         self.line = MemoryBackend()
         self.uart = Ns16550("com1", self.irq.line(), self.line, self.clock, self.timers)
         self.write(MCR, RTS | DTR | OUT2)
+        self.write(IER, 0x01)
 
     def read(self, offset: int) -> int:
         return self.uart.read(offset, 1)
@@ -79,7 +80,7 @@ def test_scratch_and_divisor(port: Port) -> None:
     port.write(IER, 0x34)
     assert (port.read(DATA), port.read(IER)) == (0x12, 0x34)
     port.write(LCR, 0x03)
-    assert (port.read(DATA), port.read(IER)) == (0, 0)
+    assert (port.read(DATA), port.read(IER)) == (0, 1)
     assert port.line.output == b""
 
 
@@ -269,31 +270,129 @@ def test_no_input_is_lost(port: Port) -> None:
     assert port.drain() == text
 
 
-def test_input_waits_until_the_guest_opens_the_port() -> None:
-    """Without this, input piped in at power-on would be dropped by the FIFO reset of the guest's driver."""
-    port = Port()
-    port.uart.reset()
-    waiting = bytearray(b"ls\n")
-    port.uart.on_room = lambda: waiting.__delitem__(slice(0, port.uart.receive(bytes(waiting))))
-    assert port.uart.can_receive() == 0
-    port.write(MCR, DTR)
-    port.write(FCR, 0x07)
-    assert waiting
-    port.write(MCR, DTR | RTS)
-    assert not waiting
-    assert port.drain() == b"ls\n"
+class Bench:
+    """A port after power-on whose backend has input waiting."""
+
+    def __init__(self, text: bytes) -> None:
+        self.port = Port()
+        self.port.uart.reset()
+        self.waiting = bytearray(text)
+        self.port.uart.on_room = self.offer
+        self.port.uart.on_unread = self.put_back
+        self.read = self.port.read
+        self.write = self.port.write
+        self.offer()
+
+    def offer(self) -> None:
+        while taken := self.port.uart.receive(bytes(self.waiting)):
+            del self.waiting[:taken]
+
+    def put_back(self, data: bytes) -> None:
+        self.waiting[:0] = data
+
+    def open(self) -> None:
+        """What Linux' driver does when its port is opened. Source: Linux 6.1, 8250_port.c, serial8250_do_startup."""
+        for value in (0x01, 0x07, 0x00):
+            self.write(FCR, value)
+        self.forget()
+        self.write(LCR, 0x03)
+        self.write(MCR, DTR | OUT2)
+        self.write(IER, 0x02)
+        self.read(LSR)
+        self.read(IIR)
+        self.write(IER, 0)
+        self.forget()
+        self.write(IER, 0x05)
+        # Only then the speed, and with it the FIFO.
+        self.write(LCR, 0x93)
+        self.write(DATA, 12)
+        self.write(IER, 0)
+        self.write(LCR, 0x13)
+        self.write(FCR, 0x01)
+        self.write(FCR, 0x81)
+        self.write(MCR, DTR | OUT2 | RTS)
+
+    def close(self) -> None:
+        """And when it is closed: serial8250_do_shutdown."""
+        self.write(MCR, OUT2)
+        self.write(IER, 0)
+        self.write(MCR, 0)
+        for value in (0x01, 0x07, 0x00):
+            self.write(FCR, value)
+        self.read(DATA)
+
+    def forget(self) -> None:
+        for register in (LSR, DATA, IIR, MSR):
+            self.read(register)
 
 
-def test_input_for_guests_without_modem_control() -> None:
-    interrupts = Port()
-    interrupts.uart.reset()
-    interrupts.write(MCR, 0)
-    interrupts.write(IER, 0x01)
-    assert interrupts.uart.can_receive() == 1
-    polling = Port()
-    polling.uart.reset()
-    polling.read(LSR)
-    assert polling.uart.can_receive() == 1
+def test_piped_input_loses_its_first_bytes() -> None:
+    bench = Bench(b"uname -a; exit\n")
+    # An early console has asserted RTS, for its output.
+    bench.write(FCR, 0)
+    bench.write(MCR, DTR | RTS)
+    for byte in b"Linux version":
+        bench.read(LSR)
+        bench.write(DATA, byte)
+    bench.open()
+    assert bench.port.drain() == b"uname -a; exit\n"
+
+
+def test_input_of_a_simple_driver_that_never_asserts_rts_is_not_lost_either() -> None:
+    bench = Bench(b"uname -a; exit\n")
+    bench.open()
+    assert bench.port.drain() == b"uname -a; exit\n"
+
+
+def test_input_survives_closing_and_opening_the_port() -> None:
+    text = bytes(range(64))
+    bench = Bench(text)
+    bench.open()
+    first = bytes(bench.read(DATA) for _ in range(3))
+    bench.close()
+    assert not bench.read(LSR) & 1
+    bench.open()
+    assert first + bench.port.drain() == text
+
+
+def test_a_guest_that_lowers_rts_is_sent_nothing_until_it_raises_it() -> None:
+    bench = Bench(bytes(range(64)))
+    bench.open()
+    bench.write(MCR, DTR | OUT2)
+    assert bench.port.drain() == bytes(range(FIFO_SIZE))
+    bench.write(MCR, DTR | OUT2 | RTS)
+    assert bench.port.drain() == bytes(range(FIFO_SIZE, 64))
+
+
+def test_input_for_a_driver_without_modem_control() -> None:
+    bench = Bench(b"ls\n")
+    bench.write(MCR, 0)
+    bench.write(IER, 0x01)
+    assert bench.port.drain() == b"ls\n"
+
+
+@pytest.mark.parametrize("control", [None, 0, DTR, DTR | RTS, DTR | OUT2])
+def test_input_for_a_guest_that_polls(control: int | None) -> None:
+    """A boot loader, or a kernel's debugger before and after the port is opened."""
+    bench = Bench(b"continue\n")
+    if control is not None:
+        bench.write(MCR, control)
+    answer = bytearray()
+    for _ in range(100):
+        if bench.read(LSR) & 1:
+            answer.append(bench.read(DATA))
+            bench.write(DATA, answer[-1])
+    assert answer == b"continue\n"
+
+
+def test_loopback_data_is_not_taken_for_input() -> None:
+    bench = Bench(b"")
+    bench.write(FCR, 0x01)
+    bench.write(MCR, LOOP)
+    bench.write(DATA, 0x55)
+    bench.write(MCR, 0)
+    bench.write(FCR, 0x03)
+    assert bench.waiting == b""
 
 
 def test_wide_accesses_are_split(port: Port) -> None:
