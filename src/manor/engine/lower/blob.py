@@ -101,6 +101,21 @@ def _shift_hole(name: str, code: bytes, other: bytes, bits: int) -> tuple[int, P
     raise StencilError(f"{name}: shift amounts {first}, {second} became {pair}")
 
 
+def _immediate_hole(name: str, code: bytes, other: bytes) -> tuple[int, Patch, Hole, int]:
+    """Find a 32-bit immediate by comparing the code for two."""
+    from manor.engine.lower.stencil import IMMEDIATE_PROBES
+
+    different = [i for i, pair in enumerate(zip(code, other, strict=True)) if pair[0] != pair[1]]
+    place = different[0] if different else 0
+    if different != list(range(place, place + 4)):
+        raise StencilError(f"{name}: immediates change the bytes {different}")
+    found = tuple(int.from_bytes(text[place : place + 4], "little") for text in (code, other))
+    for hole, sign in ((Hole.IMM, 1), (Hole.NEGATED, -1)):
+        if found == tuple(sign * low & 0xFFFFFFFF for low in IMMEDIATE_PROBES):
+            return place, Patch.ABS32, hole, 0
+    raise StencilError(f"{name}: immediates {IMMEDIATE_PROBES} became {found}")
+
+
 def finish(job: Job, functions: dict[str, Function]) -> _Record:
     """Check one stencil and bring it into the form that the emitter copies."""
     function = functions[job.name]
@@ -109,6 +124,9 @@ def finish(job: Job, functions: dict[str, Function]) -> _Record:
         record.relocations.append(
             _shift_hole(job.name, function.code, functions[job.name + "~"].code, job.shift_bits)
         )
+        record.relocations.sort()
+    if job.probed:
+        record.relocations.append(_immediate_hole(job.name, function.code, functions[job.name + "~"].code))
         record.relocations.sort()
     targets = [hole for _, _, hole, _ in record.relocations if hole in _CONTROL]
     if Hole.EXIT0 in targets or Hole.EXIT1 in targets:

@@ -67,6 +67,7 @@ cdef enum HoleNumber:
     HOLE_EXIT0 = 17
     HOLE_EXIT1 = 18
     HOLE_VALUE = 19
+    HOLE_NEGATED = 20
 
 cdef enum PatchNumber:
     PATCH_ABS64 = 0

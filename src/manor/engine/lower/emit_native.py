@@ -55,6 +55,7 @@ from cython.cimports.manor.engine.lower.emit_native import (
     HOLE_IMM,
     HOLE_LOW,
     HOLE_META,
+    HOLE_NEGATED,
     HOLE_NEXT,
     HOLE_PC_HIGH,
     HOLE_PC_LOW,
@@ -480,6 +481,8 @@ def put(e: cython.pointer(Emitter), number: uint32_t) -> cython.void:
             value = cython.cast(int64_t, cython.cast(uint64_t, e.block.flags) << FLAG_SHIFT)
         elif hole == HOLE_VALUE:
             value = e.value
+        elif hole == HOLE_NEGATED:
+            value = -e.imm
         elif hole == HOLE_COLD:
             e.cold_patch = place
         elif hole == HOLE_NEXT:
@@ -1699,6 +1702,96 @@ def stays(e: cython.pointer(Emitter), v: cython.int) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def move_back(e: cython.pointer(Emitter)) -> cython.void:
+    """Move registers to the slots they had when the loop began, as far as no other one is in the way."""
+    v: cython.int
+    slot: cython.int
+    source: cython.int
+    moved: cython.bint = True
+    rest: uint64_t
+    while moved:
+        moved = False
+        for v in range(64):
+            slot = e.loop.place[v]
+            source = e.place[v]
+            if slot < 0 or source < 0 or slot == source or wanted_in_slots(e, slot):
+                continue
+            put(e, special_stencil(SPECIAL_MOVE) + slot * SLOT_COUNT + source)
+            rest = e.holders[source]
+            while rest:
+                v = ctz64(rest)
+                rest &= rest - 1
+                if e.loop.place[v] == slot:
+                    e.holders[source] &= ~(ONE << v)
+                    e.holders[slot] |= ONE << v
+                    e.place[v] = slot
+            moved = True
+            break
+        if not moved:
+            moved = break_cycle(e)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def break_cycle(e: cython.pointer(Emitter)) -> cython.bint:
+    """Take what stands in another register's way to a free slot; 0 if there is nothing to move or no slot.
+
+    Whoever belongs there can then move: each turn brings at least one register to its place.
+    """
+    v: cython.int
+    free: cython.int = -1
+    source: cython.int
+    for v in range(SLOT_COUNT):
+        if e.holders[v] == 0:
+            free = v
+    if free < 0:
+        return False
+    for source in range(SLOT_COUNT):
+        if stands_in_the_way(e, source):
+            put(e, special_stencil(SPECIAL_MOVE) + free * SLOT_COUNT + source)
+            e.holders[free] = e.holders[source]
+            e.holders[source] = 0
+            for v in range(64):
+                if e.place[v] == source:
+                    e.place[v] = free
+            return True
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def stands_in_the_way(e: cython.pointer(Emitter), slot: cython.int) -> cython.bint:
+    """Whether another register belongs into a slot, and none that is there does."""
+    v: cython.int
+    wanted: cython.bint = False
+    for v in range(64):
+        if e.loop.place[v] == slot and e.place[v] >= 0:
+            if e.place[v] == slot:
+                return False
+            wanted = True
+    return wanted
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def wanted_in_slots(e: cython.pointer(Emitter), slot: cython.int) -> cython.bint:
+    """Whether a slot holds what the loop's beginning has in a slot; else it is emptied."""
+    rest: uint64_t = e.holders[slot]
+    while rest:
+        if e.loop.place[ctz64(rest)] >= 0:
+            return True
+        rest &= rest - 1
+    write_back(e, e.holders[slot])
+    forget_all(e, e.holders[slot])
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def close_loop(e: cython.pointer(Emitter), start: cython.pointer(uint8_t)) -> cython.bint:
     """Put the registers where they were when the loop began, and go there. 0: that is not possible."""
     v: cython.int
@@ -1707,13 +1800,17 @@ def close_loop(e: cython.pointer(Emitter), start: cython.pointer(uint8_t)) -> cy
             return 0
     x_forget_scratch(e)
     forget_all(e, TEMPORARIES_MASK)
-    # first out of the slots, then into them
+    # first out of the slots, then from slot to slot, then into them
     for v in range(64):
-        if e.place[v] != IN_MEMORY and not (stays(e, v) and (e.loop.dirty >> v) & 1):
+        if e.place[v] != IN_MEMORY and not (e.loop.place[v] != IN_MEMORY and (e.loop.dirty >> v) & 1):
             write_back(e, ONE << v)
     for v in range(XMM_REGISTERS):
         if e.xplace[v] != IN_MEMORY and not (e.xplace[v] == e.loop.xplace[v] and (e.loop.xdirty >> v) & 1):
             x_write_back(e, cython.cast(uint32_t, 1) << v)
+    move_back(e)
+    for v in range(64):
+        if e.loop.place[v] >= 0 and not stays(e, v):
+            write_back(e, ONE << v)
     for v in range(64):
         if e.loop.place[v] >= 0 and not stays(e, v):
             e.a = REGS + 8 * v

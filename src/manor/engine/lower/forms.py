@@ -136,6 +136,8 @@ class Hole(IntEnum):
     EXIT1 = 18
     VALUE = 19
     """A constant to be stored, sign-extended from 32 bits (the displacement is IMM)."""
+    NEGATED = 20
+    """-immediate: LLVM turned a subtraction into an addition."""
 
 
 class Patch(IntEnum):

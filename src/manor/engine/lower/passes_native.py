@@ -273,23 +273,55 @@ def compute_in_place(uops: cython.pointer(Uop), count: cython.int) -> cython.int
     """
     index: cython.int
     kept: cython.int = 0
+    origin: cython.int
     u: cython.pointer(Uop)
     for index in range(count):
         u = uops + kept
         if kept != index:
             u[0] = uops[index]
-        if (
-            kept
-            and ops[u.op].kind == KIND_MOVE
-            and (TEMPORARY_MASK >> u.a) & 1
-            and writes_alone(u - 1, u.a)
-            and u.insn == (u - 1).insn
-            and is_dead_after(uops, index, count, u.a)
-        ):
-            (u - 1).d = u.d
-        else:
-            kept += 1
+        kept += 1
+        if ops[u.op].kind == KIND_MOVE and (TEMPORARY_MASK >> u.a) & 1 and is_dead_after(uops, index, count, u.a):
+            origin = find_origin(uops, kept - 1)
+            if origin >= 0:
+                rename(uops, origin, kept - 1)
+                kept -= 1
     return kept
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_origin(uops: cython.pointer(Uop), index: cython.int) -> cython.int:
+    """The uop that computes what the move at `index` moves, if only moves of other registers lie between; else -1."""
+    move: cython.pointer(Uop) = uops + index
+    u: cython.pointer(Uop)
+    kind: cython.int
+    while index:
+        index -= 1
+        u = uops + index
+        if u.insn != move.insn:
+            return -1
+        if writes_alone(u, move.a):
+            return index
+        kind = ops[u.op].kind
+        if kind != KIND_MOVE and kind != KIND_MOVE_IMM:
+            return -1
+        if u.d == move.d or u.d == move.a or (kind == KIND_MOVE and u.a == move.d):
+            return -1
+    return -1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def rename(uops: cython.pointer(Uop), origin: cython.int, index: cython.int) -> cython.void:
+    """Let `origin` write what the move at `index` writes, and the moves between read it there."""
+    move: cython.pointer(Uop) = uops + index
+    between: cython.int
+    for between in range(origin + 1, index):
+        if ops[uops[between].op].kind == KIND_MOVE and uops[between].a == move.a:
+            uops[between].a = move.d
+    uops[origin].d = move.d
 
 
 @cython.cfunc

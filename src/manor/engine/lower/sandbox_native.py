@@ -31,7 +31,7 @@ from manor.engine.uop.table import NUMBER
 
 cython.declare(MAX_BLOCKS=cython.int, EXITS=cython.int, WORD=object)
 MAX_BLOCKS = 65536
-EXITS = 8  # of a block, at most
+EXITS = 16  # of a block, both copies of a loop counted
 WORD = (1 << 64) - 1
 
 

@@ -72,6 +72,14 @@ SHIFT_PROBES: Final[dict[int, tuple[int, int]]] = {8: (3, 5), 16: (9, 11), 32: (
 """Shift amounts that a stencil is compiled with; the byte that differs is the hole."""
 
 
+IMMEDIATE_PROBES: Final = (0x9E3779B9, 0xB5297A4D)
+"""Low halves of two immediates that a stencil is compiled with, where LLVM would not fold a symbol into the instruction;
+the four bytes that differ are the hole. Negative, so that no 64-bit operation is narrowed; no multiplication by them
+is cheaper done by shifts."""
+_PROBED: Final = re.compile(r"(add|and|or|xor|mul)(32|64)i|sub32i")
+"""sub64i is not among them: LLVM turns it into an addition, and -imm need not fit 32 bits."""
+
+
 class _Callee:
     """A function pointer as llvmlite's `call` wants it."""
 
@@ -621,12 +629,16 @@ def build_thunk(module: StencilModule, name: str = Special.THUNK.name, conventio
 # ---------------------------------------------------------------- the whole set
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One stencil to build: its name, and a function that builds it (and its probes)."""
+    """One stencil to build: its name, and a function that builds it (and its probes).
+
+    shift_bits, probed: a hole is found by comparing two builds: a shift amount at this width, or an immediate.
+    """
 
     name: str
     build: Callable[[StencilModule], None]
     shift_bits: int = 0
     hot: bool = True
+    probed: bool = False
 
 
 def _slot_combinations(arity: int | tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -689,15 +701,16 @@ def stencil_name(owner: str, form: str, slots: tuple[int, ...]) -> str:
 def _op_job(op: Op, form: Form, slots: tuple[int, ...]) -> Job:
     name = stencil_name(op.name, form.name, slots)
     info = describe(op)
-    if info.flags & SHIFT_AMOUNT:
-        first, second = SHIFT_PROBES[info.modulus]
+    is_probed = _PROBED.fullmatch(op.name) is not None
+    if info.flags & SHIFT_AMOUNT or is_probed:
+        probes = tuple(~0 << 32 | low for low in IMMEDIATE_PROBES) if is_probed else SHIFT_PROBES[info.modulus]
 
         def build_probes(module: StencilModule) -> None:
-            for suffix, amount in (("", first), ("~", second)):
+            for suffix, value in zip(("", "~"), probes, strict=True):
                 s = StencilBuilder(module, name + suffix)
-                _build_op(s, op, form, slots, s.const(amount))
+                _build_op(s, op, form, slots, s.const(value))
 
-        return Job(name, build_probes, info.modulus)
+        return Job(name, build_probes, shift_bits=0 if is_probed else info.modulus, probed=is_probed)
 
     def build(module: StencilModule) -> None:
         s = StencilBuilder(module, name)

@@ -13,10 +13,11 @@ import pytest
 from manor.engine.env import CC_DST, CC_OP, CC_SRC, CC_SRC2, EA, JUMP_CACHE_ENTRIES, OFFSETS, T0, VREG_COUNT
 from manor.engine.lower.forms import op_infos
 from manor.engine.uop.evaluate import evaluate
-from manor.engine.uop.ops import INTEGER_OPS, Kind
+from manor.engine.uop.ops import INTEGER_OPS, SIDE_EXIT, Kind
 from manor.engine.uop.table import NUMBER
 
 WORD = (1 << 64) - 1
+R13, R14, R15 = 13, 14, 15
 Box = Any
 INFOS = op_infos()
 COMPUTE = [op for op in INTEGER_OPS if op.kind in (Kind.UNARY, Kind.BINARY, Kind.BINARY_IMM, Kind.UPDATE)]
@@ -179,6 +180,121 @@ def test_random_faults_are_precise(box: Box, seed: int, optimized: bool) -> None
     box.unmap_page(base)
 
 
+def loop_block(rng: random.Random, base: int, unmapped: int) -> list[tuple[Any, ...]]:
+    """A random block with side exits that comes back to its start: r15 counts down, r14 walks through memory."""
+    uops = [uop for uop in random_block(rng, base, 1)[:-1] if uop[1] not in (R14, R15) or uop[0].startswith("st")]
+    insns = (uops[-1][6] if uops else 0) + 1
+    result: list[tuple[Any, ...]] = []
+    walk_at = rng.randrange(insns)
+    number = exits = 0
+    for insn in range(insns):
+        own = [uop for uop in uops if uop[6] == insn]
+        if insn == walk_at:
+            own += [("ld8", R13, R14, 0, 0, 0), ("add64i", R14, R14, 0, rng.choice((1, 9, 512)), 0)]
+        if own:
+            result += [(*uop[:6], number) for uop in own]
+            number += 1
+        if exits < 3 and rng.random() < 0.3:
+            name, imm = rng.choice((("br_eq32i", 5), ("br_slt64i", -(1 << 62)), ("br_ult8i", 3), ("br_ule64i", 2)))
+            result.append((name, SIDE_EXIT, rng.randrange(16), 0, imm, exits, number))
+            exits += 1
+            number += 1
+    result += [("add64i", R15, R15, 0, -1, 0, number), ("br_ne64i", 0, R15, 0, 0, exits, number)]
+    return result
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("seed", range(60))
+def test_random_loops(box: Box, seed: int, optimized: bool) -> None:
+    """Loops that keep their registers: every iteration, side exit, fault and count is as the model has it."""
+    rng = random.Random(seed)
+    buffer = ctypes.create_string_buffer(3 * 4096)
+    host = ctypes.addressof(buffer) + 4095 & ~4095
+    base, zero, pc = 0x40000, 35, 0x1700
+    box.map_page(base, host)
+    for _ in range(10):
+        uops = loop_block(rng, base, base + 0x1000)
+        insns = uops[-1][6] + 1
+        leaves = uops[-1][5] + 1
+        regs = [rng.choice((0, 1, 7, WORD, rng.getrandbits(64))) for _ in range(VREG_COUNT)]
+        regs[zero] = 0
+        regs[R15] = rng.choice((1, 2, 3, 12))
+        regs[R14] = base + rng.randrange(4096)  # some walk off the page
+        content = bytearray(rng.randbytes(8192))
+        ctypes.memmove(host, bytes(content), len(content))
+        model = Model(regs, content, base)
+        done = 0
+        end: tuple[int | None, int] | None = None
+        while end is None:
+            for uop in uops:
+                kind = next(o.kind for o in INTEGER_OPS if o.name == uop[0])
+                if uop[:3] == ("ld8", R13, R14) and model.regs[R14] >= base + 4096:
+                    end = None, pc + uop[6]
+                    done += uop[6]
+                    break
+                model.step(uop)
+                if kind in (Kind.BRANCH, Kind.BRANCH_IMM) and uop[1] == SIDE_EXIT and model.exit == 0:
+                    end = uop[5], 0
+                    done += uop[6] + 1
+                    break
+            else:
+                done += insns
+                if model.exit == 1:
+                    end = leaves, 0
+        for v, value in enumerate(regs):
+            box.write("regs", value, v)
+        box.write("insn_count", 50)
+        box.slow_fault = 1
+        exits = (*range(pc + 0x80, pc + 0x80 + leaves - 1), pc, pc + 0xF0)
+        left, exit_slot, rip = box.run(box.block(uops, pc=pc, exits=exits, optimized=optimized, loops=True))
+        box.slow_fault = 0
+        box.write("fault", 0)
+        assert [box.read("regs", v) for v in range(T0)] == model.regs[:T0], uops
+        assert box.read("insn_count") == 50 + done
+        if end[0] is None:
+            assert (left, rip) == (None, end[1])
+        else:
+            assert (left is not None, exit_slot, rip) == (True, end[0], exits[end[0]])
+        assert ctypes.string_at(host, 8192) == bytes(content)
+    box.unmap_page(base)
+
+
+def test_loop_leaves_at_an_interrupt(box: Box) -> None:
+    uops = [("add64i", 0, 0, 0, 1, 0, 0), ("jump", 0, 0, 0, 0, 0, 1)]
+    loop = box.block(uops, pc=0x1700, exits=(0x1700,), loops=True)
+    box.write("regs", 0)
+    box.write("insn_count", 0)
+    timer = threading.Timer(0.02, lambda: box.write("interrupt", 1))
+    timer.start()
+    assert box.run(loop) == (None, 0, 0x1700)
+    timer.join()
+    box.write("interrupt", 0)
+    assert box.read("regs") > 1000
+    assert box.read("insn_count") == 2 * box.read("regs")
+
+
+def test_side_exits_are_linked(box: Box) -> None:
+    uops = [
+        ("br_eq64i", SIDE_EXIT, 0, 0, 1, 0, 0), ("add64i", 1, 1, 0, 1, 0, 1), ("br_eq64i", SIDE_EXIT, 0, 0, 2, 1, 2),
+        ("add64i", 1, 1, 0, 1, 0, 3), ("jump", 0, 0, 0, 0, 2, 3),
+    ]  # fmt: skip
+    block = box.block(uops, pc=0x1700, exits=(0x1710, 0x1720, 0x1730))
+    target = box.block([("add64i", 1, 1, 0, 100), ("jump", 0, 0, 0, 0)], pc=0x1720, exits=(0x1740,))
+    for value, exit_slot, insns, result in ((1, 0, 1, 0), (2, 1, 3, 1), (3, 2, 4, 2)):
+        box.write("regs", value, 0)
+        box.write("regs", 0, 1)
+        box.write("insn_count", 0)
+        assert box.run(block) == (block, exit_slot, 0x1710 + 16 * exit_slot)
+        assert (box.read("insn_count"), box.read("regs", 1)) == (insns, result)
+    box.link(block, 1, target)
+    box.write("regs", 2, 0)
+    box.write("regs", 0, 1)
+    assert box.run(block) == (target, 0, 0x1740)
+    assert box.read("regs", 1) == 101
+    box.unlink(target)
+    assert box.run(block) == (block, 1, 0x1720)
+
+
 def test_head_counts_and_leaves(box: Box) -> None:
     number = box.block([("add64i", 0, 0, 0, 1), ("jump", 0, 0, 0, 0)], pc=0x1700, insns=3)
     box.write("insn_count", 10)
@@ -306,7 +422,7 @@ def test_optimize_drops_dead_flags_but_not_before_a_fault(box: Box) -> None:
 def test_optimize_follows_copies(box: Box) -> None:
     uops = [("mov", T0, 3, 0, 0, 0, 0), ("add64", T0 + 1, T0, T0, 0, 0, 0), ("mov", 5, T0 + 1, 0, 0, 0, 0),
             ("jump", 0, 0, 0, 0, 0, 0)]  # fmt: skip
-    assert box.optimized(uops) == ["add64", "mov", "jump"]
+    assert box.optimized(uops) == ["add64", "jump"]
     # not past a new value of the origin
     uops = [("mov", 6, 3, 0, 0, 0, 0), ("movi", 3, 0, 0, 1, 0, 0), ("add64i", 7, 6, 0, 0, 0, 0),
             ("jump", 0, 0, 0, 0, 0, 0)]  # fmt: skip
