@@ -70,7 +70,7 @@ class PcExits:
         self._wait_for_backends()
 
     def mmio_read(self, vcpu_index: int, gpa: int, size: int) -> int:
-        if LOCAL_APIC <= gpa < _LOCAL_APIC_END:
+        if LOCAL_APIC <= gpa < _LOCAL_APIC_END and self._lapics:
             self._lapic_count += 1
             value = self._lapics[vcpu_index].read(gpa - LOCAL_APIC, size)
         else:
@@ -83,7 +83,7 @@ class PcExits:
     def mmio_write(self, vcpu_index: int, gpa: int, size: int, value: int) -> None:
         if exit_mmio_write.on:
             exit_mmio_write(vcpu_index, self._mmio_owner(gpa), gpa, size, value)
-        if LOCAL_APIC <= gpa < _LOCAL_APIC_END:
+        if LOCAL_APIC <= gpa < _LOCAL_APIC_END and self._lapics:
             self._lapic_count += 1
             self._lapics[vcpu_index].write(gpa - LOCAL_APIC, size, value)
             return

@@ -106,6 +106,9 @@ class FakeVcpu:
 class FakeVm:
     """accel.api.VmHandle."""
 
+    interrupts: None = None
+    doorbells: None = None
+
     def __init__(self, vcpus: Sequence[FakeVcpu]) -> None:
         self.vcpus: Sequence[FakeVcpu] = vcpus
         self.is_closed = False

@@ -92,7 +92,6 @@ def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         (["--memory", "2097153"], "--memory: 2097153 bytes is not a multiple of 4 KiB."),
         (["--memory", "4M"], "--memory: 4 MiB are too small for this kernel; at least 17 MiB are needed."),
         (["--accel", "tcg"], "--accel: 'tcg' is unknown; give one of auto, dbt, kvm."),
-        (["--accel", "kvm"], "--accel: kvm is not built yet; use dbt (binary translation), or auto."),
         (["--trace", "exits,nothing"], "--trace: 'nothing' is unknown; give one or more of syscalls,"),
         (["--trace-file", "x"], "--trace-file: it needs --trace to say what to write into it."),
         (["--trace", "exits", "--trace-file", "/nonexistent/x"], "--trace-file: cannot write /nonexistent/x: No such"),
