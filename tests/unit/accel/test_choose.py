@@ -12,7 +12,6 @@ from manor.accel.kvm.probe import KvmState, Verdict
 from manor.base.errors import ConfigError, HostError
 from manor.testing.fake_accel import FakeAccel
 
-
 NO_DEVICE = Verdict(KvmState.NO_DEVICE, "cannot open /dev/kvm: No such file or directory", "Load the module.")
 EMULATED = Verdict(KvmState.EMULATED, "/dev/kvm runs ring 0 at 0.9 MIPS")
 USABLE = Verdict(KvmState.USABLE, "/dev/kvm runs guests on the processor (4,000 MIPS)")

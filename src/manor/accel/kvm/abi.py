@@ -9,7 +9,7 @@ Fields have the kernel's names. Fields called `pad` or `reserved` must be zero.
 
 from __future__ import annotations
 
-from ctypes import Array, Structure, Union, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, sizeof
+from ctypes import Structure, Union, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, sizeof
 from typing import Any, Final
 
 U8, U16, U32, U64, S64 = c_uint8, c_uint16, c_uint32, c_uint64, c_int64
@@ -26,13 +26,7 @@ def _u64s(names: str) -> list[tuple[str, Any]]:
     return [(name, U64) for name in names.split()]
 
 
-# --- system and VM ----------------------------------------------------------------------------------------
-
-
-class EnableCap(Structure):
-    """KVM_ENABLE_CAP. Section 4.37."""
-
-    _fields_ = [("cap", U32), ("flags", U32), ("args", U64 * 4), ("pad", U8 * 64)]
+# --- memory and clock ----------------------------------------------------------------------------------------
 
 
 class MemoryRegion(Structure):
@@ -55,12 +49,6 @@ class DirtyLog(Structure):
     """KVM_GET_DIRTY_LOG. dirty_bitmap: host address, a bit for each page. Section 4.8."""
 
     _fields_ = [("slot", U32), ("padding1", U32), ("dirty_bitmap", U64)]
-
-
-class ClearDirtyLog(Structure):
-    """KVM_CLEAR_DIRTY_LOG. Section 4.117."""
-
-    _fields_ = [("slot", U32), ("num_pages", U32), ("first_page", U64), ("dirty_bitmap", U64)]
 
 
 class ClockData(Structure):
@@ -416,8 +404,6 @@ def with_entries(entry: type[Structure], count: int) -> type[Structure]:
     return type(f"{entry.__name__}s", (Structure,), {"_fields_": fields})
 
 
-Entries = Array[Any]
-
 # --- the run page -----------------------------------------------------------------------------------------
 # struct kvm_run is read with plain offsets (`run_page.py`): it is mapped, and read at every exit.
 
@@ -431,7 +417,7 @@ RUN_UNION: Final = 32
 """Where the part that depends on the exit reason begins."""
 
 SIZES: Final[dict[type[Structure], int]] = {
-    EnableCap: 104, MemoryRegion: 32, DirtyLog: 16, ClearDirtyLog: 24, ClockData: 48, IrqLevel: 8, PicState: 16,
+    MemoryRegion: 32, DirtyLog: 16, ClockData: 48, IrqLevel: 8, PicState: 16,
     IoApicState: 216, IrqChip: 520, PitConfig: 64, PitChannel: 24, PitState: 112, RoutingEntry: 48, Msi: 32,
     IrqFd: 32, IoEventFd: 64, Regs: 144, SegmentReg: 24, TableReg: 16, Sregs: 312, Xcr: 16, Xcrs: 392,
     DebugRegs: 128, MpState: 4, VcpuEvents: 64, LapicRegs: 1024, GuestDebug: 72, Translation: 24, CpuidEntry: 40,

@@ -9,6 +9,7 @@ are none.
 from __future__ import annotations
 
 import threading
+from ctypes import sizeof
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,13 +31,14 @@ Message = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class IrqChipState:
     """Saved state. lapics: the register page of each vCPU's local APIC, 1 KiB. entries: the redirection entries.
-    levels: of the I/O APIC's pins, bit n is pin n."""
+    levels: of the I/O APIC's pins, bit n is pin n. pit: KVM's record of the interval timer, empty without one."""
 
     lapics: tuple[bytes, ...]
     ioapic_id: int
     ioapic_select: int
     entries: tuple[int, ...]
     levels: int
+    pit: bytes = b""
 
 
 class IrqChip:
@@ -48,6 +50,7 @@ class IrqChip:
         self._vcpus: list[Handle] = []
         self._lock = threading.Lock()
         self._messages: dict[int, Message] = {}
+        self._has_pit = False
         vm.call(ioctl.CREATE_IRQCHIP, 0, "cannot create interrupt controllers in the kernel")
         self._write_routes()
 
@@ -116,6 +119,7 @@ class IrqChip:
         """An 8254 at ports 0x40 to 0x43 and 0x61, whose counter 0 drives pin 0. Raises KvmError."""
         config = abi.PitConfig(abi.PIT_SPEAKER_DUMMY)
         self._vm.call(ioctl.CREATE_PIT2, config, "cannot create an interval timer in the kernel")
+        self._has_pit = True
 
     # --- state ------------------------------------------------------------------------------------------------
 
@@ -134,7 +138,11 @@ class IrqChip:
             page = abi.LapicRegs()
             vcpu.call(ioctl.GET_LAPIC, page, "cannot read a local APIC")
             pages.append(bytes(page.regs))
-        return IrqChipState(tuple(pages), ioapic.id, ioapic.ioregsel, tuple(ioapic.redirtbl), ioapic.irr)
+        pit = abi.PitState()
+        if self._has_pit:
+            self._vm.call(ioctl.GET_PIT2, pit, "cannot read the interval timer")
+        saved_pit = bytes(pit) if self._has_pit else b""
+        return IrqChipState(tuple(pages), ioapic.id, ioapic.ioregsel, tuple(ioapic.redirtbl), ioapic.irr, saved_pit)
 
     def load(self, state: object) -> None:
         if not isinstance(state, IrqChipState):
@@ -143,6 +151,8 @@ class IrqChip:
             raise SavedStateError("irqchip", f"{len(state.lapics)} local APICs, {len(self._vcpus)} vCPUs")
         if len(state.entries) != PINS:
             raise SavedStateError("irqchip", f"{len(state.entries)} pins, not {PINS}")
+        if len(state.pit) != (sizeof(abi.PitState) if self._has_pit else 0):
+            raise SavedStateError("irqchip", "one of the two machines has no interval timer")
         ioapic = abi.IoApicState(IOAPIC_BASE, state.ioapic_select, state.ioapic_id, state.levels)
         for pin, entry in enumerate(state.entries):
             ioapic.redirtbl[pin] = entry
@@ -150,6 +160,9 @@ class IrqChip:
         for vcpu, saved in zip(self._vcpus, state.lapics, strict=True):
             page = abi.LapicRegs((abi.U8 * abi.LAPIC_SIZE)(*saved))
             vcpu.call(ioctl.SET_LAPIC, page, "cannot set a local APIC")
+        if self._has_pit:
+            pit = abi.PitState.from_buffer_copy(state.pit)
+            self._vm.call(ioctl.SET_PIT2, pit, "cannot set the interval timer")
 
     def _read_ioapic(self) -> abi.IoApicState:
         chip = abi.IrqChip(abi.IRQCHIP_IOAPIC)

@@ -76,8 +76,12 @@ class RunPage:
     def is_exit_requested(self) -> bool:
         return self.bytes[abi.RUN_IMMEDIATE_EXIT] != 0
 
-    def close(self) -> None:
-        """Unmap the page. Nothing happens if that was done."""
+    def release(self) -> None:
+        """Let go of the views; the mapping stays, with its owner."""
         for view in (self.u64, self.u32, self.u16, self.bytes):
             view.release()
+
+    def close(self) -> None:
+        """Unmap the page. Nothing happens if that was done."""
+        self.release()
         self._map.close()
