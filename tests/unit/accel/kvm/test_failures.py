@@ -28,6 +28,7 @@ from manor.base.exits import Fault, Halt, Kicked, Shutdown
 from manor.mem.guest_memory import GuestMemory, Region
 from manor.spec.cpu_state import CpuState
 from manor.testing.fake_kvm import FakeKernel, data_of, write_exit, write_port_access
+from manor.trace import sink
 
 
 class Ports:
@@ -264,3 +265,26 @@ def test_shutdown_says_where(kernel: FakeKernel) -> None:
     vm, vcpu, _ = run_script(kernel, lambda page: write_exit(page, ExitReason.SHUTDOWN))
     assert vcpu.run() == Shutdown("triple fault at vCPU 0, ring 0, real mode, rip 0x0000000000000000")
     vm.close()
+
+
+# --- traces -----------------------------------------------------------------------------------------------------
+
+
+def test_exits_and_interrupts_can_be_traced(kernel: FakeKernel) -> None:
+    ring = sink.RingSink()
+    for name in ("exit_kvm", "interrupt_line", "interrupt_message"):
+        sink.enable(name, ring)
+    try:
+        vm, vcpu, _ = run_script(kernel, lambda page: write_port_access(page, 0x80, 1, True, b"a"))
+        vcpu.run()
+        vm.interrupts.set_level(4, True)
+        vm.interrupts.send(0xFEE0_0000, 0x31)
+        vm.close()
+    finally:
+        sink.disable("*", ring)
+    assert list(ring.events) == [
+        ("exit_kvm", (0, "io", 0)),
+        ("exit_kvm", (0, "hlt", 0)),
+        ("interrupt_line", (4, True)),
+        ("interrupt_message", (0xFEE0_0000, 0x31)),
+    ]
