@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from manor.mem import layout
 from manor.spec.machine import MachineSpec
 from manor.testing.assembler import Assembler
 from manor.testing.kernel import ENTRY, kernel_file
+from manor.trace import sink
 from manor.vmm.lifecycle import Reason
 from manor.vmm.vm import Vm
 
@@ -105,3 +107,36 @@ def test_machine_can_be_stopped_while_every_vcpu_sleeps(accel: Accel, tmp_path: 
         vm.serial.wait_for("x", TIMEOUT_S)
         vm.power_off()
         assert vm.wait(TIMEOUT_S).reason is Reason.STOPPED
+
+
+def test_kick_of_a_queue_goes_through_the_doorbell(kvm: Accel, tmp_path: Path) -> None:
+    code = Assembler(64)
+    config = layout.ECAM + (2 << 15)  # slot 2: virtio-rng
+    code.mov("eax", 2)
+    code.store(config + 4, "ax")  # decode memory
+    code.load(config + 0x10)
+    code.raw("25f0ffffff 89c3".replace(" ", ""))  # and eax, ~15; mov ebx, eax
+    code.load(config + 0x14)
+    code.raw("48c1e020 4809c3".replace(" ", ""))  # shl rax, 32; or rbx, rax
+    code.raw("66c78300300000" + "0000")  # mov word [rbx + 0x3000], 0: notify queue 0
+    code.cli()
+    code.hlt()
+    vm = Vm(spec(tmp_path, code), kvm)
+    ring = sink.RingSink()
+    for name in ("virtio_kick", "doorbell_attach", "exit_mmio_write"):
+        sink.enable(name, ring)
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        with vm:
+            vm.start()
+            deadline = time.monotonic() + TIMEOUT_S
+            while ("virtio_kick", ("virtio-rng", 0)) not in ring.events and time.monotonic() < deadline:
+                time.sleep(0.01)
+    finally:
+        sink.disable("*", ring)
+    assert ("virtio_kick", ("virtio-rng", 0)) in ring.events
+    assert set(os.listdir("/proc/self/fd")) - before == set()
+    attached = {values[0] for name, values in ring.events if name == "doorbell_attach"}
+    written = {values[2] for name, values in ring.events if name == "exit_mmio_write"}
+    assert attached
+    assert attached.isdisjoint(written)

@@ -298,7 +298,8 @@ def statistics_page() -> str:
     body = _table(("name", "meaning"), [(f"`{name}`", STATISTICS[name]) for name in names])
     body += ["", "## Counters of the accelerator `dbt`", "", "Sums over all vCPUs.", ""]
     body += _table(("name", "meaning"), [(f"`{name}`", COUNTERS[name]) for name in counters()])
-    body += ["", "## Counters of the accelerator `kvm`", "", "Sums over all vCPUs. Counters that are 0 are left out.", ""]
+    body += ["", "## Counters of the accelerator `kvm`", ""]
+    body += ["Sums over all vCPUs; exits that did not occur are left out.", ""]
     body += _table(("name", "meaning"), [(f"`{name}`", meaning) for name, meaning in KVM_COUNTERS.items()])
     return _page("Statistics", introduction, body)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from manor.accel.api import Accel
+from manor.accel.api import Accel, VmHandle
 from manor.backends.char.api import CharBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
@@ -29,6 +29,7 @@ from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.machine.allocator import SlotAllocator
+from manor.machine.doorbells import DoorbellWiring, Readers
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.interrupts import Interrupts, connect_interrupts
 from manor.machine.pc import Backpressure, Machine, PcExits
@@ -52,6 +53,7 @@ class HostSide:
     lock: the machine lock; callbacks of `timers` run with it held, `defer` runs a callback so, soon.
     power_off, reset: the guest asked for it; called with the lock held, they note it and return.
     wake: the vCPU of that index may have work; any thread, with locks held.
+    readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
     """
 
     clock: Clock
@@ -63,6 +65,7 @@ class HostSide:
     power_off: Callable[[], None]
     reset: Callable[[], None]
     wake: Callable[[int], None]
+    readers: Readers | None = None
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -74,6 +77,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     lapics: list[LocalApic] = []
     exits = PcExits(pio, mmio, lapics, [host.serial, host.console])
     vm = accel.create_vm(memory, exits, spec.cpus)
+    doorbells = _watch_doorbells(vm, pio, mmio, host)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
     lapics += interrupts.lapics
     serial, rtc, power = _add_legacy(pio, interrupts.lines, host)
@@ -94,6 +98,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         lapics=lapics,
         serial=serial,
         console=console,
+        doorbells=doorbells,
         devices=[*interrupts.devices, serial, rtc, power, pci, *pci.functions.values()],
     )
 
@@ -104,6 +109,18 @@ def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
     return load_linux(
         memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
     )
+
+
+def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:
+    """Let the accelerator serve the doorbells of what will be mapped, if it can."""
+    if vm.doorbells is None or host.readers is None:
+        return []
+    wirings = []
+    for bus, is_port in ((pio, True), (mmio, False)):
+        wiring = DoorbellWiring(vm.doorbells, host.readers, host.lock, is_port)
+        bus.watcher = wiring
+        wirings.append(wiring)
+    return wirings
 
 
 def _add_legacy(pio: Bus, lines: IrqSink, host: HostSide) -> tuple[Ns16550, Mc146818, PowerControl]:

@@ -16,6 +16,7 @@ from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.console import VirtioConsole
+from manor.machine.doorbells import DoorbellWiring
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
 from manor.trace.event import declare
@@ -150,6 +151,7 @@ class Machine:
     serial: Ns16550
     console: VirtioConsole
     devices: list[Device] = field(default_factory=list)
+    doorbells: list[DoorbellWiring] = field(default_factory=list)
 
     def exits_by_device(self) -> dict[str, int]:
         """Accesses that left guest code, by device."""
@@ -162,4 +164,6 @@ class Machine:
 
     def close(self) -> None:
         """Free the accelerator's VM and the memory. No vCPU may be running."""
+        for wiring in self.doorbells:
+            wiring.close()
         self.vm.close()
