@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from manor.accel.api import Accel
 from manor.accel.kvm.probe import Verdict
 from manor.base.exits import Kicked, Shutdown
+from manor.machine.interrupts import load_vm, save_vm
 from manor.mem import layout
 from manor.spec.cpu_state import CpuState, Segment
+from manor.spec.interrupt_state import give_back
 from manor.testing.assembler import Assembler
 from manor.testing.board import CODE, DEVICE, DONE, IDT, PORT, REAL_CODE, ROM, TRAMPOLINE, Board
 from tests.micro.conftest import MakeBoard
@@ -363,3 +367,53 @@ def test_debug_registers_and_halt_survive(board: Board) -> None:
     vcpu.set_state(state)
     got: CpuState = vcpu.get_state()
     assert (got.dr, got.halted, got.runnable) == (state.dr, True, True)
+
+
+@pytest.mark.parametrize("source_name", ["dbt", "kvm"])
+@pytest.mark.parametrize("target_name", ["dbt", "kvm"])
+@pytest.mark.parametrize("kind", ["pending", "timer", "deadline"])
+def test_interrupts_continue_on_any_accelerator(
+    request: pytest.FixtureRequest, make_board: MakeBoard, source_name: str, target_name: str, kind: str
+) -> None:
+    code = enabled()
+    code.cli()
+    if kind == "pending":
+        steps = [(0x300, VECTOR | 1 << 18)]
+    elif kind == "timer":
+        steps = [(0x3E0, 0xB), (0x320, VECTOR), (0x380, 200_000_000)]
+    else:
+        steps = [(0x320, VECTOR | 2 << 17)]
+    for register, value in steps:
+        code.mov("eax", value)
+        code.store(LAPIC + register)
+    if kind == "deadline":
+        code.raw("0f31 0500001000 83d200 b9e0060000 0f30")  # rdtsc; add eax, 1 << 20; adc edx, 0; wrmsr TSC_DEADLINE
+    code.mov("eax", 0)
+    code.out(DONE)
+    code.jmp("on")
+    code.label("on")
+    code.sti()
+    sleep(code)
+    source = make_board(request.getfixturevalue(source_name))
+    with_handler(source, code)
+    source.run(source.long_mode())
+    assert source.written == []
+    state = save_vm(source.vm, source.interrupts)
+    target = make_board(request.getfixturevalue(target_name))
+    target.memory.load(0, source.memory.read(0, 1 << 20))
+    load_vm(target.vm, target.interrupts, state)
+    assert target.run() == Kicked()
+    assert target.written == [VECTOR]
+
+
+def test_interrupt_in_flight_goes_back_to_its_controller(dbt: Accel, make_board: MakeBoard) -> None:
+    board = make_board(dbt)
+    state = board.long_mode()
+    lapic = board.interrupts.save().lapics[0]
+    state.events.interrupt = VECTOR
+    vcpu, given = give_back(state, replace(lapic, isr=1 << VECTOR))
+    assert (vcpu.events.interrupt, given.isr, given.irr) == (None, 0, 1 << VECTOR)
+    with pytest.raises(ValueError, match="interrupt 0x40 is in flight"):
+        board.vm.vcpus[0].set_state(state)
+    state.events.is_soft = True
+    assert give_back(state, lapic) == (state, lapic)

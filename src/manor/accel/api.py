@@ -8,6 +8,7 @@ from typing import Protocol
 from manor.base.exits import Exit
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
+from manor.spec.interrupt_state import InterruptState
 
 
 class ExitHandler(Protocol):
@@ -87,8 +88,8 @@ class InterruptControllers(Protocol):
     def reset(self) -> None:
         """Power-on state of the I/O APIC. The local APICs are reset with their vCPUs."""
 
-    def save(self) -> object:
-        """State of the I/O APIC and every local APIC, as a frozen record. No vCPU may be running."""
+    def save(self) -> InterruptState:
+        """State of the I/O APIC and every local APIC. No vCPU may be running."""
 
     def load(self, state: object) -> None:
         """Take over what `save` of an equal machine gave. Raises SavedStateError."""

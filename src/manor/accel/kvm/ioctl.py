@@ -93,6 +93,7 @@ GET_VCPU_EVENTS: Final = _request("KVM_GET_VCPU_EVENTS", 0x9F, _READ, abi.VcpuEv
 SET_VCPU_EVENTS: Final = _request("KVM_SET_VCPU_EVENTS", 0xA0, _WRITE, abi.VcpuEvents)
 GET_DEBUGREGS: Final = _request("KVM_GET_DEBUGREGS", 0xA1, _READ, abi.DebugRegs)
 SET_DEBUGREGS: Final = _request("KVM_SET_DEBUGREGS", 0xA2, _WRITE, abi.DebugRegs)
+GET_TSC_KHZ: Final = _request("KVM_GET_TSC_KHZ", 0xA3)
 GET_XSAVE: Final = _request("KVM_GET_XSAVE", 0xA4, _READ, abi.XSAVE_SIZE)
 SET_XSAVE: Final = _request("KVM_SET_XSAVE", 0xA5, _WRITE, abi.XSAVE_SIZE)
 GET_XCRS: Final = _request("KVM_GET_XCRS", 0xA6, _READ, abi.Xcrs)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 from ctypes import sizeof
-from dataclasses import dataclass
 from typing import Final
 
-from manor.accel.kvm import abi, ioctl
+from manor.accel.kvm import abi, ioctl, lapic_page
 from manor.accel.kvm.handle import Handle
 from manor.base.errors import SavedStateError
+from manor.spec.interrupt_state import InterruptState
 from manor.trace.event import declare
 
 interrupt_line = declare("interrupt_line", pin=int, level=bool)
@@ -28,19 +28,6 @@ IOAPIC_BASE: Final = 0xFEC0_0000
 Message = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class IrqChipState:
-    """Saved state. lapics: the register page of each vCPU's local APIC, 1 KiB. entries: the redirection entries.
-    levels: of the I/O APIC's pins, bit n is pin n. pit: KVM's record of the interval timer, empty without one."""
-
-    lapics: tuple[bytes, ...]
-    ioapic_id: int
-    ioapic_select: int
-    entries: tuple[int, ...]
-    levels: int
-    pit: bytes = b""
-
-
 class IrqChip:
     """accel.api.InterruptControllers. Thread: any."""
 
@@ -50,7 +37,6 @@ class IrqChip:
         self._vcpus: list[Handle] = []
         self._lock = threading.Lock()
         self._messages: dict[int, Message] = {}
-        self._has_pit = False
         vm.call(ioctl.CREATE_IRQCHIP, 0, "cannot create interrupt controllers in the kernel")
         self._write_routes()
 
@@ -119,7 +105,6 @@ class IrqChip:
         """An 8254 at ports 0x40 to 0x43 and 0x61, whose counter 0 drives pin 0. Raises KvmError."""
         config = abi.PitConfig(abi.PIT_SPEAKER_DUMMY)
         self._vm.call(ioctl.CREATE_PIT2, config, "cannot create an interval timer in the kernel")
-        self._has_pit = True
 
     # --- state ------------------------------------------------------------------------------------------------
 
@@ -131,38 +116,42 @@ class IrqChip:
             ioapic.redirtbl[pin] = MASKED
         self._write_ioapic(ioapic)
 
-    def save(self) -> IrqChipState:
+    def save(self) -> InterruptState:
         ioapic = self._read_ioapic()
-        pages = []
-        for vcpu in self._vcpus:
-            page = abi.LapicRegs()
-            vcpu.call(ioctl.GET_LAPIC, page, "cannot read a local APIC")
-            pages.append(bytes(page.regs))
-        pit = abi.PitState()
-        if self._has_pit:
-            self._vm.call(ioctl.GET_PIT2, pit, "cannot read the interval timer")
-        saved_pit = bytes(pit) if self._has_pit else b""
-        return IrqChipState(tuple(pages), ioapic.id, ioapic.ioregsel, tuple(ioapic.redirtbl), ioapic.irr, saved_pit)
+        return InterruptState(
+            tuple(lapic_page.read(vcpu, index) for index, vcpu in enumerate(self._vcpus)),
+            ioapic.ioregsel,
+            ioapic.id,
+            tuple(ioapic.redirtbl),
+            tuple(bool(ioapic.irr >> pin & 1) for pin in range(PINS)),
+        )
 
     def load(self, state: object) -> None:
-        if not isinstance(state, IrqChipState):
+        if not isinstance(state, InterruptState):
             raise SavedStateError("irqchip", f"not the state of interrupt controllers: {type(state).__name__}")
-        if len(state.lapics) != len(self._vcpus) or any(len(page) != abi.LAPIC_SIZE for page in state.lapics):
+        if len(state.lapics) != len(self._vcpus):
             raise SavedStateError("irqchip", f"{len(state.lapics)} local APICs, {len(self._vcpus)} vCPUs")
-        if len(state.entries) != PINS:
+        if len(state.entries) != PINS or len(state.levels) != PINS:
             raise SavedStateError("irqchip", f"{len(state.entries)} pins, not {PINS}")
-        if len(state.pit) != (sizeof(abi.PitState) if self._has_pit else 0):
-            raise SavedStateError("irqchip", "one of the two machines has no interval timer")
-        ioapic = abi.IoApicState(IOAPIC_BASE, state.ioapic_select, state.ioapic_id, state.levels)
+        levels = sum(level << pin for pin, level in enumerate(state.levels))
+        ioapic = abi.IoApicState(IOAPIC_BASE, state.ioapic_index, state.ioapic_id, levels)
         for pin, entry in enumerate(state.entries):
             ioapic.redirtbl[pin] = entry
         self._write_ioapic(ioapic)
-        for vcpu, saved in zip(self._vcpus, state.lapics, strict=True):
-            page = abi.LapicRegs((abi.U8 * abi.LAPIC_SIZE)(*saved))
-            vcpu.call(ioctl.SET_LAPIC, page, "cannot set a local APIC")
-        if self._has_pit:
-            pit = abi.PitState.from_buffer_copy(state.pit)
-            self._vm.call(ioctl.SET_PIT2, pit, "cannot set the interval timer")
+        for vcpu, lapic in zip(self._vcpus, state.lapics, strict=True):
+            lapic_page.write(vcpu, lapic)
+
+    def save_pit(self) -> bytes:
+        """KVM's record of the interval timer."""
+        pit = abi.PitState()
+        self._vm.call(ioctl.GET_PIT2, pit, "cannot read the interval timer")
+        return bytes(pit)
+
+    def load_pit(self, saved: bytes) -> None:
+        """Take over what `save_pit` gave. Raises SavedStateError."""
+        if len(saved) != sizeof(abi.PitState):
+            raise SavedStateError("pit", f"{len(saved)} bytes")
+        self._vm.call(ioctl.SET_PIT2, abi.PitState.from_buffer_copy(saved), "cannot set the interval timer")
 
     def _read_ioapic(self) -> abi.IoApicState:
         chip = abi.IrqChip(abi.IRQCHIP_IOAPIC)

@@ -20,8 +20,8 @@ PORTABLE: Final = (
 """What every accelerator keeps. A state with these alone continues anywhere."""
 _KVM_CLOCK: Final = (0x4B56_4D00, 0x4B56_4D01)
 """kvmclock: wall clock and system time. Section "KVM-specific MSRs" of the kernel's documentation."""
-OWN: Final = (0x1A0, 0x6E0, *_KVM_CLOCK, 0x4B56_4D02, 0x4B56_4D03, 0x4B56_4D04)
-"""What only a guest on KVM has: MISC_ENABLE, TSC_DEADLINE, kvmclock, asynchronous page faults, steal time, EOI."""
+OWN: Final = (0x1A0, *_KVM_CLOCK, 0x4B56_4D02, 0x4B56_4D03, 0x4B56_4D04)
+"""What only a guest on KVM has: MISC_ENABLE, kvmclock, asynchronous page faults, steal time, EOI."""
 _MOST: Final = 4096
 
 

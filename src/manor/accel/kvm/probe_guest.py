@@ -39,6 +39,9 @@ TSS_ADDRESS: Final = 0xFFFB_D000
 _TIMEOUT_S: Final = 5.0
 _SHORT_LOOP: Final = 5_000
 _LONG_LOOP: Final = 1_000_000
+_TRIES: Final = 3
+"""A busy host may take the processor away for a while; that does not make its KVM slow."""
+_now = time.perf_counter_ns
 _FAST_NS: Final = 1_000_000
 """A short loop that takes less is worth measuring with a longer one: most of its time is the exit."""
 _CR0: Final = 0x8000_0031
@@ -67,24 +70,29 @@ def measure(system: Handle, run_size: int) -> Measurement:
         outcome = vm.run()
         if outcome != _PORT:
             return Measurement(False, 0.0, False, f"a port write in real mode ends in {_name(outcome)}")
-        vm.enter_long_mode(_LOOP, 0, _SHORT_LOOP)
-        started = time.perf_counter_ns()
-        outcome = vm.run()
-        elapsed = time.perf_counter_ns() - started
-        if outcome != _PORT:
-            return Measurement(False, 0.0, False, f"a loop in long mode ends in {_name(outcome)}")
-        count = _SHORT_LOOP
-        if elapsed < _FAST_NS:
-            count = _LONG_LOOP
-            vm.enter_long_mode(_LOOP, 0, count)
-            started = time.perf_counter_ns()
-            vm.run()
-            elapsed = time.perf_counter_ns() - started
+        count, elapsed = _SHORT_LOOP, _FAST_NS
+        for _ in range(_TRIES):
+            outcome, taken = _time_loop(vm, _SHORT_LOOP)
+            if outcome != _PORT:
+                return Measurement(False, 0.0, False, f"a loop in long mode ends in {_name(outcome)}")
+            elapsed = taken
+            if taken < _FAST_NS:
+                count = _LONG_LOOP
+                _, elapsed = _time_loop(vm, count)
+                break
         mips = 2 * count * 1000 / max(elapsed, 1)
         vm.enter_long_mode(_USER, 3, 0)
         outcome = vm.run()
         works = outcome == _SYSCALL_PORT
         return Measurement(True, round(mips, 1), works, "" if works else f"SYSCALL ends in {_name(outcome)}")
+
+
+def _time_loop(vm: _ProbeVm, count: int) -> tuple[int | ExitReason, int]:
+    """How a loop of 2 * `count` instructions ended, and its time in ns."""
+    vm.enter_long_mode(_LOOP, 0, count)
+    started = _now()
+    outcome = vm.run()
+    return outcome, _now() - started
 
 
 def _name(outcome: int | ExitReason) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -83,7 +84,10 @@ def exercise(kernel: FakeKernel) -> None:
         vm.interrupts.attach_line(5, 4)
         vm.interrupts.detach_message(5, vm.interrupts.attach_message(5, 0xFEE0_0000, 0x40))
         vm.interrupts.add_pit()
-        vm.interrupts.load(vm.interrupts.save())
+        vm.interrupts.load_pit(vm.interrupts.save_pit())
+        saved = vm.interrupts.save()
+        lapic = replace(saved.lapics[0], tsc_deadline=5, timer_remaining_ns=10)
+        vm.interrupts.load(replace(saved, lapics=(lapic,)))
         vm.doorbells.attach(5, 0x1000, is_port=False)
         vm.dirty_log.start()
         vm.dirty_log.take()

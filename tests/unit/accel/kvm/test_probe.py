@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,12 @@ def test_measurement_decides(
     assert verdict.is_usable == (state is KvmState.USABLE)
 
 
-def test_guest_is_measured_once_and_then_cached(kernel: FakeKernel, tmp_path: Path) -> None:
+def test_guest_is_measured_once_and_then_cached(
+    kernel: FakeKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entered = 0
+    ticks = itertools.count(0, 1000)
+    monkeypatch.setattr("manor.accel.kvm.probe_guest._now", lambda: next(ticks))
 
     def enter(page: RunPage) -> None:
         nonlocal entered
