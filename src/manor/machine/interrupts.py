@@ -68,7 +68,7 @@ class Interrupts:
 
 
 def save_vm(vm: VmHandle, interrupts: Interrupts) -> VmState:
-    """The vCPUs and interrupt controllers of a machine that is not running; it may continue on another accelerator."""
+    """The vCPUs and interrupt controllers of a machine that does not run; it may continue on another accelerator."""
     controllers = interrupts.save()
     pairs = [
         give_back(vcpu.get_state(), lapic) for vcpu, lapic in zip(vm.vcpus, controllers.lapics, strict=True)
@@ -109,7 +109,8 @@ def connect_interrupts(
     wake: the vCPU of that index may have work; any thread, with locks held.
     """
     if vm.interrupts is not None:
-        return Interrupts(vm.interrupts, vm.interrupts, [AcceleratorChips(NAME, vm.interrupts)], [], None, vm.interrupts)
+        chips = AcceleratorChips(NAME, vm.interrupts)
+        return Interrupts(vm.interrupts, vm.interrupts, [chips], in_accelerator=vm.interrupts)
     bus = ApicBus()
     lapics = []
     for vcpu in vm.vcpus:

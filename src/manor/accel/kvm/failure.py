@@ -37,8 +37,7 @@ def explain(vcpu: Handle, index: int, page: RunPage) -> VcpuFailure:
     if reason == ExitReason.INTERNAL_ERROR:
         suberror = page.u32[_SUBERROR // 4]
         if suberror == _EMULATION:
-            code = _instruction(page)
-            return EmulationFailure(place, code, _disassemble(code, place))
+            return EmulationFailure(place, *_disassemble(_instruction(page), place))
         return UnexpectedExit(f"KVM gave up: {_SUBERRORS.get(suberror, f'internal error {suberror}')}", place)
     name = ExitReason(reason).name if reason in ExitReason.__members__.values() else str(reason)
     return UnexpectedExit(f"unexpected exit {name}", place)
@@ -71,14 +70,15 @@ def _instruction(page: RunPage) -> bytes:
     return bytes(page.bytes[_BYTES : _BYTES + length])
 
 
-def _disassemble(code: bytes, place: Place) -> str:
+def _disassemble(code: bytes, place: Place) -> tuple[bytes, str]:
+    """The first instruction of `code`, which may hold some more, and its text."""
     from manor.engine.disassemble import decode
     from manor.engine.env import FLAG_CODE32, FLAG_CODE64
 
     # In real mode, and for 16-bit code, no flag is set; protected mode is taken to be 32-bit code.
     flags = {"long": FLAG_CODE64, "real": 0}.get(place.mode, FLAG_CODE32)
     line = decode(code, place.rip, flags) if code else None
-    return "(unknown)" if line is None else line.text
+    return (code, "(unknown)") if line is None else (code[: line.size], line.text)
 
 
 def _registers(regs: abi.Regs, sregs: abi.Sregs) -> str:
