@@ -18,6 +18,7 @@ from manor.base.exits import Debug, Fault, Kicked
 from manor.mem import layout
 from manor.testing.assembler import Assembler
 from manor.testing.board import CODE, DEVICE, PORT, Board
+from manor.trace import sink
 from tests.micro.conftest import MakeBoard
 from tests.micro.test_both import VECTOR, enabled, ending, sleep, with_handler
 
@@ -213,3 +214,18 @@ def test_guest_sees_no_hidden_feature(board: Board) -> None:
     seen = read_back(kvm_vm(board).vcpus[0].handle)
     shown = [feature.name for feature in cpuid.HIDDEN if cpuid.has(seen, feature)]
     assert shown == []
+
+
+def test_exits_can_be_traced_with_their_place(board: Board) -> None:
+    code = Assembler(64)
+    code.store(DEVICE)
+    ending(code)
+    board.load(code)
+    ring = sink.RingSink()
+    sink.enable("exit_*", ring)
+    try:
+        board.run(board.long_mode())
+    finally:
+        sink.disable("*", ring)
+    seen = [(name, values[1]) for name, values in ring.events if name in ("exit_kvm", "exit_mmio_write")]
+    assert seen[:2] == [("exit_kvm", "mmio"), ("exit_mmio_write", "device")]
