@@ -99,7 +99,7 @@ def vm_built(manor_only: None, guest: DefaultGuest, cpus: int) -> Iterator[Vm]:
     from manor.accel.choose import choose
 
     spec = MachineSpec(guest.kernel, guest.initrd, guest.cmdline, 256 << 20, cpus, "serial")
-    with Vm(spec, choose("auto").accel, reboot=False) as vm:
+    with Vm(spec, choose("dbt").accel, reboot=False) as vm:
         vm.prepare()
         yield vm
 

@@ -119,7 +119,7 @@ def test_reboot_ends_it_when_asked_to(booted: GuestProcess, manor_only: None) ->
 def test_reboot_boots_again(guest: DefaultGuest, manor_only: None) -> None:
     import manor
 
-    with manor.start(guest.kernel, initrd=guest.initrd, append=guest.cmdline) as vm:
+    with manor.start(guest.kernel, initrd=guest.initrd, append=guest.cmdline, accel="dbt") as vm:
         vm.serial.wait_for(PROMPT, BOOT_TIMEOUT_S)
         vm.serial.send("reboot -f\n")
         vm.serial.wait_for(BANNER, BOOT_TIMEOUT_S)
@@ -194,5 +194,5 @@ def test_second_start_needs_no_package_client(
     import manor
 
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
-    with manor.start() as vm:
+    with manor.start(accel="dbt") as vm:
         vm.serial.wait_for(PROMPT, BOOT_TIMEOUT_S)

@@ -31,7 +31,7 @@ def guest_files() -> None:
 @pytest.fixture(scope="module", params=[1, 2], ids=["1cpu", "2cpus"])
 def vm_booted(request: pytest.FixtureRequest) -> Iterator[manor.Vm]:
     """A VM whose shell waits for commands."""
-    with manor.start(cpus=request.param, memory="256M", reboot=False) as vm:
+    with manor.start(cpus=request.param, memory="256M", accel="dbt", reboot=False) as vm:
         vm.serial.wait_for(BANNER, BOOT_SECONDS)
         vm.serial.wait_for(PROMPT, BOOT_SECONDS)
         yield vm
@@ -62,12 +62,12 @@ def test_processes_files_and_signals(vm_booted: manor.Vm) -> None:
 
 
 def test_power_off_from_the_shell() -> None:
-    with manor.start(memory="256M", reboot=False) as vm:
+    with manor.start(memory="256M", accel="dbt", reboot=False) as vm:
         vm.serial.wait_for(PROMPT, BOOT_SECONDS)
         vm.serial.send("exit\n")
         assert vm.wait(BOOT_SECONDS).reason is manor.Reason.POWER_OFF
 
 
 def test_panic_is_told() -> None:
-    with manor.start(memory="256M", append="panic=-1 rdinit=/nonexistent init=/nonexistent") as vm:
+    with manor.start(memory="256M", accel="dbt", append="panic=-1 rdinit=/nonexistent init=/nonexistent") as vm:
         assert vm.wait(BOOT_SECONDS).reason is manor.Reason.PANIC

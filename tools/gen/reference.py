@@ -275,6 +275,15 @@ def register_page() -> str:
 
 
 # ---------------------------------------------------------------------- statistics
+KVM_COUNTERS: Final = {
+    "entries": "times the processor entered the guest (root mode to non-root mode)",
+    "guest_ns": "time in KVM_RUN: in the guest, in the kernel on its behalf, and asleep after HLT",
+    "host_ns": "time outside: in device models and in the loop around them",
+    "exits_kick": "exits because another thread asked for it",
+    "exits_REASON": "exits by reason, in the kernel's words: `io` and `mmio` are accesses to devices",
+}
+
+
 def counters() -> list[str]:
     """Names of the counters of the accelerator `dbt`, in order."""
     return ["guest_instructions", *STATS, "guest_mips"]
@@ -289,6 +298,9 @@ def statistics_page() -> str:
     body = _table(("name", "meaning"), [(f"`{name}`", STATISTICS[name]) for name in names])
     body += ["", "## Counters of the accelerator `dbt`", "", "Sums over all vCPUs.", ""]
     body += _table(("name", "meaning"), [(f"`{name}`", COUNTERS[name]) for name in counters()])
+    body += ["", "## Counters of the accelerator `kvm`", ""]
+    body += ["Sums over all vCPUs; exits that did not occur are left out.", ""]
+    body += _table(("name", "meaning"), [(f"`{name}`", meaning) for name, meaning in KVM_COUNTERS.items()])
     return _page("Statistics", introduction, body)
 
 

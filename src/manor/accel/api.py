@@ -8,6 +8,7 @@ from typing import Protocol
 from manor.base.exits import Exit
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
+from manor.spec.interrupt_state import InterruptState
 
 
 class ExitHandler(Protocol):
@@ -75,8 +76,45 @@ class Vcpu(Protocol):
     def set_state(self, state: CpuState) -> None: ...
 
 
+class InterruptControllers(Protocol):
+    """Local APICs and an I/O APIC that the accelerator brings: an IrqSink (the pins) and an MsiSink. Thread: any."""
+
+    def set_level(self, number: int, level: bool) -> None:
+        """Drive pin `number` of the I/O APIC."""
+
+    def send(self, address: int, data: int) -> None:
+        """Deliver an interrupt message."""
+
+    def reset(self) -> None:
+        """Power-on state of the I/O APIC. The local APICs are reset with their vCPUs."""
+
+    def save(self) -> InterruptState:
+        """State of the I/O APIC and every local APIC. No vCPU may be running."""
+
+    def load(self, state: object) -> None:
+        """Take over what `save` of an equal machine gave. Raises SavedStateError."""
+
+
+class Doorbells(Protocol):
+    """Addresses whose writes go to an eventfd without leaving the kernel. Thread: any. Raises HostError."""
+
+    def attach(self, fd: int, address: int, is_port: bool) -> None:
+        """A write of any size and value to `address` adds 1 to the eventfd `fd`, and is not seen by the ExitHandler."""
+
+    def detach(self, fd: int, address: int, is_port: bool) -> None:
+        """Undo `attach`."""
+
+
 class VmHandle(Protocol):
     """A virtual machine of one accelerator: memory and vCPUs."""
+
+    @property
+    def interrupts(self) -> InterruptControllers | None:
+        """The interrupt controllers inside the accelerator; None: the machine makes them and connects each vCPU."""
+
+    @property
+    def doorbells(self) -> Doorbells | None:
+        """None: every write comes to the ExitHandler."""
 
     @property
     def vcpus(self) -> Sequence[Vcpu]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from manor.accel.api import Accel
+from manor.accel.kvm.accel import KvmAccel
+from manor.accel.kvm.probe import probe
 from manor.base.errors import ConfigError, HostError
 from manor.spec.machine import ACCEL_NAMES
 
@@ -27,11 +29,17 @@ def choose(name: str) -> Choice:
     """
     if name not in ACCEL_NAMES:
         raise ConfigError("accel", f"{name!r} is unknown; give one of {', '.join(ACCEL_NAMES)}")
-    if name == "kvm":
-        raise ConfigError("accel", "kvm is not built yet; use dbt (binary translation), or auto")
     if name == "dbt":
         return Choice(_load_dbt(), "binary translation, as asked for")
-    return Choice(_load_dbt(), "binary translation, the only one there is so far (kvm is not built yet)")
+    verdict = probe()
+    if name == "kvm":
+        if not verdict.can_run:
+            advice = f"; {verdict.fix[:1].lower()}{verdict.fix[1:].rstrip('.')}" if verdict.fix else ""
+            raise ConfigError("accel", f"kvm is {verdict.state.value} here: {verdict.reason}{advice}")
+        return Choice(KvmAccel(), "as asked for" if verdict.is_usable else f"as asked for, but {verdict.reason}")
+    if verdict.is_usable:
+        return Choice(KvmAccel(), verdict.reason)
+    return Choice(_load_dbt(), f"binary translation, as kvm is {verdict.state.value}: {verdict.reason}")
 
 
 def _load_dbt() -> Accel:

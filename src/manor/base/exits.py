@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from manor.base.errors import ManorError
+
 
 @dataclass(frozen=True, slots=True)
 class Halt:
@@ -36,9 +38,11 @@ class Debug:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The accelerator cannot go on; `reason` says why and where. The VM must stop."""
+    """The accelerator cannot go on; `reason` says why and where. The VM must stop. error: the same as a type, if
+    any."""
 
     reason: str
+    error: ManorError | None = None
 
 
 Exit = Halt | WaitForSipi | Kicked | Shutdown | Debug | Fault

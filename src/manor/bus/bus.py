@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
+from manor.bus.doorbell import MapWatcher
 from manor.bus.range_map import Range, RangeMap
 from manor.trace.event import declare
 
@@ -54,6 +55,8 @@ class Bus:
         self.lock = threading.RLock() if lock is None else lock
         self._ranges: RangeMap[Slot] = RangeMap()
         self._last: Range[Slot] | None = None
+        self.watcher: MapWatcher | None = None
+        """Told about every change of the map that is made from now on."""
         self._reads = 0
         self._writes = 0
         self._unmapped = 0
@@ -71,22 +74,30 @@ class Bus:
                     )
             self._ranges.add(start, size, Slot(target, name))
             self._last = None
+            if self.watcher is not None:
+                self.watcher.mapped(start, target)
 
     def unmap(self, start: int) -> None:
         """Remove the target that starts at `start`. Raises KeyError if there is none."""
         with self.lock:
             self._ranges.remove(start)
             self._last = None
+            if self.watcher is not None:
+                self.watcher.unmapped(start)
 
     def remap(self, start: int, new_start: int) -> None:
         """Move the target at `start` to `new_start`. On overlap: ValueError, and it stays where it was."""
         with self.lock:
             old = self._ranges.remove(start)
             self._last = None
+            if self.watcher is not None:
+                self.watcher.unmapped(start)
             try:
                 self.map(new_start, old.size, old.owner.target, old.owner.name)
             except ValueError:
                 self._ranges.add(old.start, old.size, old.owner)
+                if self.watcher is not None:
+                    self.watcher.mapped(old.start, old.owner.target)
                 raise
 
     def find(self, address: int) -> tuple[BusTarget, int, str] | None:

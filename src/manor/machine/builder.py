@@ -12,15 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from manor.accel.api import Accel, Vcpu
+from manor.accel.api import Accel, VmHandle
 from manor.backends.char.api import CharBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
 from manor.boot.linux_x86 import BootedKernel, load_linux
 from manor.bus.bus import Bus
-from manor.bus.irq import IrqLine
-from manor.devices.intc.apic_bus import ApicBus
-from manor.devices.intc.ioapic import IoApic
+from manor.bus.irq import IrqLine, IrqSink
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.misc.power import ACPI_TABLE, I8042_TABLE, ByteOverlay, PowerControl
 from manor.devices.pci.host import PciHost, Window
@@ -31,13 +29,14 @@ from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.machine.allocator import SlotAllocator
-from manor.machine.cpu_lines import VcpuLines
+from manor.machine.doorbells import DoorbellWiring, Readers
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
+from manor.machine.interrupts import Interrupts, connect_interrupts
 from manor.machine.pc import Backpressure, Machine, PcExits
 from manor.mem import layout
 from manor.mem.guest_memory import GuestMemory, Region
 from manor.spec.cpu_state import CpuState
-from manor.spec.machine import TSC_FREQUENCY_HZ, MachineSpec
+from manor.spec.machine import MachineSpec
 
 _SEED_SIZE = 32
 """Bytes of entropy handed to the kernel: what its random generator takes as one seed."""
@@ -54,6 +53,7 @@ class HostSide:
     lock: the machine lock; callbacks of `timers` run with it held, `defer` runs a callback so, soon.
     power_off, reset: the guest asked for it; called with the lock held, they note it and return.
     wake: the vCPU of that index may have work; any thread, with locks held.
+    readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
     """
 
     clock: Clock
@@ -65,6 +65,7 @@ class HostSide:
     power_off: Callable[[], None]
     reset: Callable[[], None]
     wake: Callable[[int], None]
+    readers: Readers | None = None
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -76,12 +77,11 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     lapics: list[LocalApic] = []
     exits = PcExits(pio, mmio, lapics, [host.serial, host.console])
     vm = accel.create_vm(memory, exits, spec.cpus)
-    apic_bus = ApicBus()
-    lapics += [_connect_lapic(vcpu, apic_bus, host) for vcpu in vm.vcpus]
-    io_apic = IoApic("ioapic", apic_bus)
-    mmio.map(layout.IO_APIC, layout.IO_APIC_SIZE, io_apic, io_apic.name)
-    serial, rtc, power = _add_legacy(pio, io_apic, host)
-    pci = _add_pci_host(pio, mmio, io_apic, apic_bus, power)
+    doorbells = _watch_doorbells(vm, pio, mmio, host)
+    interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
+    lapics += interrupts.lapics
+    serial, rtc, power = _add_legacy(pio, interrupts.lines, host)
+    pci = _add_pci_host(pio, mmio, interrupts, power)
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
     _plug(pci, [console, rng])
@@ -98,7 +98,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         lapics=lapics,
         serial=serial,
         console=console,
-        devices=[*lapics, io_apic, serial, rtc, power, pci, *pci.functions.values()],
+        doorbells=doorbells,
+        devices=[*interrupts.devices, serial, rtc, power, pci, *pci.functions.values()],
     )
 
 
@@ -110,17 +111,22 @@ def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
     )
 
 
-def _connect_lapic(vcpu: Vcpu, bus: ApicBus, host: HostSide) -> LocalApic:
-    """The local APIC of a vCPU, wired to it in both directions."""
-    lapic = LocalApic(vcpu.index, host.clock, host.timers, TSC_FREQUENCY_HZ, VcpuLines(vcpu, host.wake), bus)
-    vcpu.set_interrupt_controller(lapic)
-    return lapic
+def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:
+    """Let the accelerator serve the doorbells of what will be mapped, if it can."""
+    if vm.doorbells is None or host.readers is None:
+        return []
+    wirings = []
+    for bus, is_port in ((pio, True), (mmio, False)):
+        wiring = DoorbellWiring(vm.doorbells, host.readers, host.lock, is_port)
+        bus.watcher = wiring
+        wirings.append(wiring)
+    return wirings
 
 
-def _add_legacy(pio: Bus, io_apic: IoApic, host: HostSide) -> tuple[Ns16550, Mc146818, PowerControl]:
+def _add_legacy(pio: Bus, lines: IrqSink, host: HostSide) -> tuple[Ns16550, Mc146818, PowerControl]:
     """What sits at fixed ports: serial port, clock, power control."""
-    serial = Ns16550("serial", IrqLine(io_apic, layout.COM1_IRQ), host.serial, host.clock, host.timers)
-    rtc = Mc146818("rtc", IrqLine(io_apic, layout.RTC_IRQ), host.clock, host.timers)
+    serial = Ns16550("serial", IrqLine(lines, layout.COM1_IRQ), host.serial, host.clock, host.timers)
+    rtc = Mc146818("rtc", IrqLine(lines, layout.RTC_IRQ), host.clock, host.timers)
     power = PowerControl("power", host.power_off, host.reset)
     pio.map(layout.COM1, layout.COM1_SIZE, serial, serial.name)
     pio.map(layout.RTC, layout.RTC_SIZE, rtc, rtc.name)
@@ -129,13 +135,13 @@ def _add_legacy(pio: Bus, io_apic: IoApic, host: HostSide) -> tuple[Ns16550, Mc1
     return serial, rtc, power
 
 
-def _add_pci_host(pio: Bus, mmio: Bus, io_apic: IoApic, apic_bus: ApicBus, power: PowerControl) -> PciHost:
+def _add_pci_host(pio: Bus, mmio: Bus, interrupts: Interrupts, power: PowerControl) -> PciHost:
     """The host bridge with its windows; the reset control register shares its ports."""
     host = PciHost(
         mmio,
         pio,
-        io_apic,
-        apic_bus,
+        interrupts.lines,
+        interrupts.messages,
         (
             Window("io", layout.PCI_IO, layout.PCI_IO_SIZE),
             Window("memory", layout.MMIO32, layout.MMIO32_SIZE),

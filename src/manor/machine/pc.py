@@ -16,6 +16,7 @@ from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.console import VirtioConsole
+from manor.machine.doorbells import DoorbellWiring
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
 from manor.trace.event import declare
@@ -70,7 +71,7 @@ class PcExits:
         self._wait_for_backends()
 
     def mmio_read(self, vcpu_index: int, gpa: int, size: int) -> int:
-        if LOCAL_APIC <= gpa < _LOCAL_APIC_END:
+        if LOCAL_APIC <= gpa < _LOCAL_APIC_END and self._lapics:
             self._lapic_count += 1
             value = self._lapics[vcpu_index].read(gpa - LOCAL_APIC, size)
         else:
@@ -83,7 +84,7 @@ class PcExits:
     def mmio_write(self, vcpu_index: int, gpa: int, size: int, value: int) -> None:
         if exit_mmio_write.on:
             exit_mmio_write(vcpu_index, self._mmio_owner(gpa), gpa, size, value)
-        if LOCAL_APIC <= gpa < _LOCAL_APIC_END:
+        if LOCAL_APIC <= gpa < _LOCAL_APIC_END and self._lapics:
             self._lapic_count += 1
             self._lapics[vcpu_index].write(gpa - LOCAL_APIC, size, value)
             return
@@ -150,6 +151,7 @@ class Machine:
     serial: Ns16550
     console: VirtioConsole
     devices: list[Device] = field(default_factory=list)
+    doorbells: list[DoorbellWiring] = field(default_factory=list)
 
     def exits_by_device(self) -> dict[str, int]:
         """Accesses that left guest code, by device."""
@@ -162,4 +164,6 @@ class Machine:
 
     def close(self) -> None:
         """Free the accelerator's VM and the memory. No vCPU may be running."""
+        for wiring in self.doorbells:
+            wiring.close()
         self.vm.close()

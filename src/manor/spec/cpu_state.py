@@ -36,12 +36,33 @@ class DescriptorTable:
 
 
 @dataclass(slots=True)
+class PendingEvents:
+    """What is in flight between two instructions.
+
+    exception: vector of a fault or trap whose delivery has begun; error_code: its error code, if it has one.
+    interrupt: vector that was taken from the interrupt controller and is not delivered yet; is_soft: it comes from
+    INT n. nmi_blocked: between an NMI's delivery and its IRET. shadow: interrupts are held off for one instruction
+    (STI, MOV SS).
+    """
+
+    exception: int | None = None
+    error_code: int | None = None
+    interrupt: int | None = None
+    is_soft: bool = False
+    nmi_pending: bool = False
+    nmi_blocked: bool = False
+    shadow: bool = False
+
+
+@dataclass(slots=True)
 class CpuState:
     """Everything a vCPU needs to start or continue. The defaults are the state after RESET.
 
     gpr: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 to r15.
     fpu: FXSAVE image (512 bytes) or empty for the power-on FPU.
-    runnable: False for an application processor that waits for INIT/SIPI.
+    xsave: what follows the FXSAVE image in an XSAVE area of standard format, from the header on; empty if nothing but
+    x87 and SSE is in use. tsc: time-stamp counter, None to leave it as it is. dr: DR0 to DR3.
+    halted: stopped by HLT until an interrupt. runnable: False for an application processor that waits for INIT/SIPI.
     Source: SDM volume 3, table 9-1 "IA-32 and Intel 64 Processor States Following Power-up".
     """
 
@@ -67,4 +88,11 @@ class CpuState:
     xcr0: int = 1
     msrs: dict[int, int] = field(default_factory=dict)
     fpu: bytes = b""
+    xsave: bytes = b""
+    dr: list[int] = field(default_factory=lambda: [0] * 4)
+    dr6: int = 0xFFFF0FF0
+    dr7: int = 0x400
+    tsc: int | None = None
     runnable: bool = True
+    halted: bool = False
+    events: PendingEvents = field(default_factory=PendingEvents)

@@ -14,11 +14,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
+from typing import Final
 
 from manor.accel.api import ExitHandler, InterruptController
+from manor.accel.kvm.probe import KvmState, Verdict
 from manor.base.exits import Exit, Halt, Kicked, WaitForSipi
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
+
+NO_KVM: Final = Verdict(KvmState.NO_DEVICE, "this test has no /dev/kvm")
+"""What `accel.choose.probe` says in tests that must not depend on their host: `lambda: NO_KVM`."""
 
 Program = Callable[["FakeVcpu"], Generator[Exit, None, None]]
 
@@ -105,6 +110,9 @@ class FakeVcpu:
 
 class FakeVm:
     """accel.api.VmHandle."""
+
+    interrupts: None = None
+    doorbells: None = None
 
     def __init__(self, vcpus: Sequence[FakeVcpu]) -> None:
         self.vcpus: Sequence[FakeVcpu] = vcpus

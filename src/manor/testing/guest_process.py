@@ -43,8 +43,8 @@ def command(runner: Runner, boot: Boot) -> list[str]:
     if runner == "manor":
         initrd = () if boot.initrd is None else ("--initrd", str(boot.initrd))
         return [
-            sys.executable, "-m", "manor", "run", "--kernel", str(boot.kernel), *initrd, "--append", boot.append,
-            "--memory", f"{boot.memory}M", "--cpus", str(boot.cpus), "--no-reboot", *boot.extra,
+            sys.executable, "-m", "manor", "run", "--accel", "dbt", "--kernel", str(boot.kernel), *initrd, "--append",
+            boot.append, "--memory", f"{boot.memory}M", "--cpus", str(boot.cpus), "--no-reboot", *boot.extra,
         ]  # fmt: skip
     machine, words = {
         "qemu-q35": ("q35", ""),

@@ -13,8 +13,8 @@ ENTRY: Final = 16 * MiB
 _EM_X86_64: Final = 62
 
 
-def kernel_file(directory: Path) -> Path:
-    """A new ELF file in `directory`, as small as one can be: one page with a HLT at ENTRY.
+def kernel_file(directory: Path, code: bytes = b"\xf4") -> Path:
+    """A new ELF file in `directory`, as small as one can be: one page with `code`, by default a HLT, at ENTRY.
 
     Source: System V ABI, chapter 4 "Object Files".
     """
@@ -24,5 +24,5 @@ def kernel_file(directory: Path) -> Path:
     )  # fmt: skip
     segment = struct.pack("<IIQQQQQQ", 1, 5, PAGE_SIZE, ENTRY, ENTRY, PAGE_SIZE, PAGE_SIZE, PAGE_SIZE)
     path = directory / "kernel"
-    path.write_bytes((header + segment).ljust(PAGE_SIZE, b"\0") + b"\xf4".ljust(PAGE_SIZE, b"\0"))
+    path.write_bytes((header + segment).ljust(PAGE_SIZE, b"\0") + code.ljust(PAGE_SIZE, b"\0"))
     return path

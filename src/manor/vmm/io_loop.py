@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from manor.base.clock import SECOND, Clock
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 Callback = Callable[[], None]
 
+_FLUSH_S: Final = 5.0
 _SELECT_LIMIT: Final = 1024
 """select(2) takes no descriptors from here on (FD_SETSIZE)."""
 
@@ -227,3 +229,28 @@ class LockedTimers:
         """Run no callback any more, also none that is due: what they belong to is being taken apart."""
         with self.lock:
             self.is_closed = True
+
+
+class LoopReaders:
+    """The loop's readers for other threads (machine.doorbells.Readers): both calls take effect soon, in order."""
+
+    def __init__(self, loop: IoLoop) -> None:
+        self._loop = loop
+
+    def watch(self, fd: int, callback: Callback) -> None:
+        """As IoLoop.add_reader. Thread: any."""
+        self._loop.call_soon_threadsafe(partial(self._loop.add_reader, fd, callback))
+
+    def unwatch(self, fd: int, then: Callback) -> None:
+        """As IoLoop.remove_reader; `then` runs after it, on the loop's thread. Thread: any."""
+        self._loop.call_soon_threadsafe(partial(self._forget, fd, then))
+
+    def flush(self) -> None:
+        """Wait until what was asked for has happened. Thread: any but the loop's, which must be running."""
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(done.set)
+        done.wait(_FLUSH_S)
+
+    def _forget(self, fd: int, then: Callback) -> None:
+        self._loop.remove_reader(fd)
+        then()

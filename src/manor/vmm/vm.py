@@ -33,7 +33,7 @@ from manor.mem.layout import MAX_RAM
 from manor.spec.check import check
 from manor.spec.machine import ConsoleName, MachineSpec
 from manor.vmm.console import Console
-from manor.vmm.io_loop import IoLoop, LockedTimers
+from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.vcpu_loop import VcpuLoop
 
@@ -78,6 +78,7 @@ class Vm:
         self._clock = HostClock()
         self._lifecycle = Lifecycle()
         self._loop = IoLoop(self._clock, self._on_loop_error)
+        self._readers = LoopReaders(self._loop)
         self._request = threading.Condition()
         self._requested: VmEnd | None = None
         self._end: VmEnd | None = None
@@ -208,6 +209,7 @@ class Vm:
             power_off=self._on_power_off,
             reset=self._on_reset,
             wake=self._wake,
+            readers=self._readers,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -243,6 +245,7 @@ class Vm:
         self._final = final
         if machine is not None:
             machine.close()
+            self._readers.flush()
 
     def _supervise(self) -> None:
         while True:

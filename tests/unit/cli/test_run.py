@@ -21,7 +21,7 @@ from manor.cli.main import main
 from manor.cli.run import run
 from manor.cli.status import STATUS
 from manor.cli.trace import KINDS
-from manor.testing.fake_accel import FakeAccel
+from manor.testing.fake_accel import NO_KVM, FakeAccel
 from manor.testing.kernel import kernel_file
 from manor.vmm.lifecycle import Reason
 
@@ -32,7 +32,8 @@ import sys
 sys.path.insert(0, {source!r})
 from manor.testing import guest_programs
 from manor.accel import choose
-from manor.testing.fake_accel import FakeAccel
+from manor.testing.fake_accel import NO_KVM, FakeAccel
+choose.probe = lambda: NO_KVM
 program = getattr(guest_programs, sys.argv.pop(1))
 choose._load_dbt = lambda: FakeAccel(program)
 from manor.cli.main import main
@@ -92,7 +93,6 @@ def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         (["--memory", "2097153"], "--memory: 2097153 bytes is not a multiple of 4 KiB."),
         (["--memory", "4M"], "--memory: 4 MiB are too small for this kernel; at least 17 MiB are needed."),
         (["--accel", "tcg"], "--accel: 'tcg' is unknown; give one of auto, dbt, kvm."),
-        (["--accel", "kvm"], "--accel: kvm is not built yet; use dbt (binary translation), or auto."),
         (["--trace", "exits,nothing"], "--trace: 'nothing' is unknown; give one or more of syscalls,"),
         (["--trace-file", "x"], "--trace-file: it needs --trace to say what to write into it."),
         (["--trace", "exits", "--trace-file", "/nonexistent/x"], "--trace-file: cannot write /nonexistent/x: No such"),
@@ -115,6 +115,7 @@ def test_bad_option_gets_one_sentence_and_status_2(
     accel = FakeAccel()
     if options[0] != "--accel":
         monkeypatch.setattr("manor.accel.choose._load_dbt", lambda: accel)
+        monkeypatch.setattr("manor.accel.choose.probe", lambda: NO_KVM)
     monkeypatch.setattr(sys, "argv", ["manor", "run", "--kernel", str(kernel), *options])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -166,7 +167,7 @@ def test_exit_status_says_how_the_guest_ended(
     assert process.returncode == STATUS[reason], errors
     assert output.startswith(b"hello\n")
     first, *others = errors.decode().splitlines()
-    assert first.startswith("manor: accelerator fake: binary translation, the only one there is so far")
+    assert first.startswith("manor: accelerator fake: binary translation, as kvm is no device: this test has")
     if reason is Reason.POWER_OFF:
         assert others == []
     else:

@@ -15,7 +15,7 @@ from manor.base.units import MiB
 from manor.devices.misc.power import RESET_VALUE
 from manor.mem import layout
 from manor.spec.machine import MachineSpec
-from manor.testing.fake_accel import FakeAccel, FakeVcpu, Program
+from manor.testing.fake_accel import NO_KVM, FakeAccel, FakeVcpu, Program
 from manor.testing.guest_programs import echo, off
 from manor.testing.kernel import kernel_file
 from manor.vmm.lifecycle import Reason, State, VmEnd
@@ -221,6 +221,7 @@ def test_window_size_survives_a_reboot(make: Callable[..., Vm]) -> None:
 
 def test_start_from_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manor.accel.choose._load_dbt", lambda: FakeAccel(echo))
+    monkeypatch.setattr("manor.accel.choose.probe", lambda: NO_KVM)
     with manor.start(kernel=str(kernel_file(tmp_path)), memory="64M", append="console=ttyS0") as vm:
         vm.serial.wait_for("ready", 5)
         assert vm.spec.memory == 64 * MiB
@@ -233,7 +234,6 @@ def test_start_from_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"memory": 1024}, "memory: .*too little"),
         ({"cpus": 0}, "cpus: 0 is not"),
         ({"accel": "tcg"}, "accel: 'tcg' is unknown; give one of auto, dbt, kvm"),
-        ({"accel": "kvm"}, "accel: kvm is not built yet; use dbt"),
         ({"console": "vga"}, "console: 'vga' is unknown"),
         ({"kernel": None, "initrd": "x"}, "initrd: it needs a kernel"),
     ],
@@ -242,6 +242,7 @@ def test_start_refuses_nonsense_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object], message: str
 ) -> None:
     monkeypatch.setattr("manor.accel.choose._load_dbt", FakeAccel)
+    monkeypatch.setattr("manor.accel.choose.probe", lambda: NO_KVM)
     all_arguments: dict[str, object] = {"kernel": kernel_file(tmp_path), **arguments}
     with pytest.raises(ConfigError, match=message):
         manor.start(**all_arguments)  # type: ignore[arg-type]

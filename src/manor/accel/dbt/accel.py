@@ -147,7 +147,10 @@ class Gate:
 
 
 class DbtVm:
-    """accel.api.VmHandle on the engine."""
+    """accel.api.VmHandle on the engine. The machine brings the interrupt controllers."""
+
+    interrupts: None = None
+    doorbells: None = None
 
     def __init__(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> None:
         self.memory = memory

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+import time
 from typing import Final, Protocol
 
 from manor.engine.env import OFFSETS, SEGMENT_FIELDS
-from manor.spec.cpu_state import CpuState, DescriptorTable, Segment
+from manor.spec.cpu_state import CpuState, DescriptorTable, PendingEvents, Segment
 
 CR0, CR2, CR3, CR4 = 0, 2, 3, 4
 DIRECT_MSRS: Final[dict[int, str]] = {
@@ -19,6 +20,7 @@ DIRECT_MSRS: Final[dict[int, str]] = {
     0x174: "sysenter_cs",
     0x175: "sysenter_esp",
     0x176: "sysenter_eip",
+    0x1A0: "misc_enable",
     0x277: "pat",
     0x2FF: "mtrr_def_type",
 }
@@ -28,6 +30,12 @@ _SEGMENT_NAMES: Final = dict(zip(SEGMENT_FIELDS, ("es", "cs", "ss", "ds", "fs", 
 _CODE_LONG: Final = 1 << 13
 _EFER_LMA: Final = 1 << 10
 _PROTECTED: Final = 1
+
+
+DR6, DR7 = 6, 7
+_U64: Final = (1 << 64) - 1
+_TRAPS: Final = (1, 3, 4)
+"""#DB, #BP, #OF: RIP is behind the instruction. Source: SDM volume 3, table 6-1."""
 
 
 class EngineCpu(Protocol):
@@ -58,6 +66,20 @@ class Fields:
         struct.pack_into("<" + code, self._view, OFFSETS[name] + index * size, value & (1 << 8 * size) - 1)
 
 
+def _unsupported(state: CpuState) -> str:
+    """What in `state` the engine cannot hold, for people; empty if it can hold all."""
+    for msr, value in state.msrs.items():
+        if msr not in DIRECT_MSRS and value:
+            return f"MSR {msr:#x} is not part of the engine's state"
+    if state.xsave:
+        return "the engine keeps x87 and SSE, not the rest of an XSAVE area"
+    if state.events.exception in _TRAPS:
+        return f"trap {state.events.exception} is in flight; let the vCPU run on a little"
+    if state.events.interrupt is not None and not state.events.is_soft:
+        return f"interrupt {state.events.interrupt:#x} is in flight; give it back to its controller"
+    return ""
+
+
 def get_state(cpu: EngineCpu) -> CpuState:
     """Read a vCPU that is not running."""
     f = Fields(cpu.state)
@@ -75,7 +97,17 @@ def get_state(cpu: EngineCpu) -> CpuState:
         xcr0=f.get("xcr0"),
         msrs={index: f.get(name) for index, name in DIRECT_MSRS.items()},
         fpu=cpu.fpu_image(),
+        dr=[f.get("dr", i) for i in range(4)],
+        dr6=f.get("dr", DR6),
+        dr7=f.get("dr", DR7),
+        tsc=(time.monotonic_ns() + f.get("tsc_offset")) & _U64,
         runnable=not f.get("wait_sipi", code="I"),
+        halted=bool(f.get("halted", code="I")),
+        events=PendingEvents(
+            nmi_pending=bool(f.get("nmi_pending", code="i")),
+            nmi_blocked=bool(f.get("nmi_blocked", code="I")),
+            shadow=bool(f.get("shadow", code="I")),
+        ),
     )
     for index, name in enumerate(_SEGMENT_NAMES.values()):
         segment = Segment(
@@ -89,7 +121,12 @@ def get_state(cpu: EngineCpu) -> CpuState:
 
 
 def set_state(cpu: EngineCpu, state: CpuState) -> None:
-    """Load a vCPU that is not running. Raises ValueError for an MSR that the engine does not keep."""
+    """Load a vCPU that is not running. Raises ValueError for what the engine does not keep: an MSR that is not 0, a
+    part of XSAVE, a trap in flight. A fault or INT n in flight is dropped: RIP is still at its instruction, which
+    raises it again."""
+    refused = _unsupported(state)
+    if refused:
+        raise ValueError(refused)
     f = Fields(cpu.state)
     for index, value in enumerate(state.gpr):
         f.set("regs", value, index)
@@ -113,11 +150,19 @@ def set_state(cpu: EngineCpu, state: CpuState) -> None:
     # CPL is the DPL of SS. Source: SDM volume 3, 5.5.
     f.set("cpl", (state.ss.attributes >> 5) & 3 if state.cr0 & _PROTECTED else 0, code="I")
     f.set("wait_sipi", 0 if state.runnable else 1, code="I")
-    f.set("halted", 0, code="I")
+    f.set("halted", state.halted, code="I")
+    for index, value in enumerate(state.dr):
+        f.set("dr", value, index)
+    f.set("dr", state.dr6, DR6)
+    f.set("dr", state.dr7, DR7)
+    if state.tsc is not None:
+        f.set("tsc_offset", state.tsc - time.monotonic_ns())
+    f.set("nmi_pending", state.events.nmi_pending, code="i")
+    f.set("nmi_blocked", state.events.nmi_blocked, code="I")
+    f.set("shadow", state.events.shadow, code="I")
     for msr, value in state.msrs.items():
-        if msr not in DIRECT_MSRS:
-            raise ValueError(f"MSR {msr:#x} is not part of the engine's state")
-        f.set(DIRECT_MSRS[msr], value)
+        if msr in DIRECT_MSRS:
+            f.set(DIRECT_MSRS[msr], value)
     if state.fpu:
         cpu.load_fpu_image(state.fpu)
     cpu.set_flags(state.rflags)

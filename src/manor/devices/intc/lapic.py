@@ -14,7 +14,6 @@ they must not wait for a thread that may want it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from manor.base.clock import Clock
@@ -35,6 +34,7 @@ from manor.devices.intc.lapic_timer import LapicTimer, TimerMode
 from manor.devices.intc.message import BROADCAST_8, BROADCAST_32, DeliveryMode, InterruptMessage
 from manor.regs.block import RegisterBlock
 from manor.regs.field import Reg
+from manor.spec.interrupt_state import LapicState, apic_divider
 from manor.trace.event import declare, guest_error
 
 __all__ = ["ApicBus", "CpuLines", "LapicState", "LocalApic"]
@@ -64,8 +64,6 @@ _DFR_FLAT: Final = 0xF
 _FIRST_LEGAL_VECTOR: Final = 16
 """Vectors 0 to 15 belong to exceptions. SDM volume 3, 11.5.2."""
 _ALL: Final = (1 << 256) - 1
-_DIVIDERS: Final = (2, 4, 8, 16, 32, 64, 128, 1)
-"""Figure 11-10, by bits 3, 1, 0."""
 
 
 def _msr_map(direction: str) -> dict[int, Reg]:
@@ -91,31 +89,6 @@ class CpuLines(Protocol):
     def nmi(self) -> None: ...
     def init(self) -> None: ...
     def sipi(self, vector: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class LapicState:
-    """Saved state. irr, isr, tmr: 256-bit numbers, bit n is vector n. timer_remaining_ns: None when
-    stopped."""
-
-    apic_id: int
-    apic_base: int
-    tpr: int
-    ldr: int
-    dfr: int
-    svr: int
-    esr: int
-    esr_pending: int
-    icr: int
-    lvt: tuple[int, ...]
-    irr: int
-    isr: int
-    tmr: int
-    timer_mode: int
-    timer_initial_count: int
-    divide: int
-    tsc_deadline: int
-    timer_remaining_ns: int | None
 
 
 class LocalApic(Device):
@@ -209,7 +182,7 @@ class LocalApic(Device):
             timer.reset()
             timer.mode = TimerMode(state.timer_mode)
             timer.initial_count = state.timer_initial_count
-            timer.divider = _divider(state.divide)
+            timer.divider = apic_divider(state.divide)
             timer.tsc_deadline = state.tsc_deadline
             timer.restore(state.timer_remaining_ns)
             self._update()
@@ -617,7 +590,7 @@ class LocalApic(Device):
     def on_write_divide(self, value: int) -> None:
         self._expire_timer()
         self._divide = value
-        self._timer.set_divider(_divider(value))
+        self._timer.set_divider(apic_divider(value))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -715,8 +688,3 @@ class LocalApic(Device):
             lapic_timer_fire(self.apic_id, entry & 0xFF, is_masked)
         if not is_masked:
             self.accept(entry & 0xFF, False)
-
-
-def _divider(divide: int) -> int:
-    """Divide configuration register to divider."""
-    return _DIVIDERS[(divide & 3) | (divide >> 1) & 4]

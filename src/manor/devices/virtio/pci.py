@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 
 from manor.base.errors import SavedStateError
+from manor.bus.doorbell import Doorbell
 from manor.devices.pci.bar import Bar, BarKind
 from manor.devices.pci.capability import CAP_ID_VENDOR, BytesCapability
 from manor.devices.pci.config import FunctionState, Identity, PciFunction
@@ -262,6 +264,13 @@ class VirtioPci(PciFunction):
             self.device.write_config(inside, size, value)
         else:
             self.report(f"write at {inside:#x} of the ISR status")
+
+    def doorbells(self) -> list[Doorbell]:
+        """DoorbellTarget: the notification address of each queue."""
+        return [
+            Doorbell(NOTIFY_OFFSET + NOTIFY_MULTIPLIER * index, partial(self.device.kick, index))
+            for index in range(len(self.device.queues))
+        ]
 
     # -- Notifier: the device's side --
 

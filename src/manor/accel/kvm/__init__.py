@@ -1,0 +1,1 @@
+"""Accelerator `kvm`: guests run on the processor's own virtualization, through Linux's /dev/kvm."""

@@ -1,0 +1,1 @@
+"""Guests of a few instructions, written in Python, on every accelerator."""
