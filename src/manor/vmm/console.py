@@ -159,7 +159,7 @@ class Console:
         self._feed()
 
     def put_back(self, data: bytes) -> None:
-        """Input that the device took and could not deliver: it goes in front of what waits. Thread: machine lock held."""
+        """Input that the device took and could not deliver goes first again. Thread: machine lock held."""
         with self._changed:
             self._input.appendleft(data)
             self._input_size += len(data)
