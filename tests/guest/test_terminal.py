@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -116,6 +117,16 @@ def test_window_size_is_passed_on_when_it_changes(terminal: Terminal) -> None:
     time.sleep(0.5)
     terminal.send("stty -F /dev/hvc0 size\r")
     terminal.wait_for("\n26 81\r\n", STEP_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("lines", [1, 200])
+def test_piped_script_runs_completely(manor_only: None, guest: DefaultGuest, lines: int) -> None:
+    """From its first byte: it is there before the guest's driver is."""
+    script = "".join(f"echo li''ne {number}\n" for number in range(lines)) + "exit\n"
+    argv = command("manor", Boot(guest.kernel, guest.initrd, guest.cmdline))
+    done = subprocess.run(argv, input=script.encode(), capture_output=True, timeout=BOOT_TIMEOUT_S, check=True)
+    # The guest echoes what it has not read yet into the middle of its output.
+    assert re.findall(r"^line (\d+)", done.stdout.decode(), re.MULTILINE) == [str(number) for number in range(lines)]
 
 
 def test_terminal_is_restored_when_the_guest_panics(manor_only: None, guest: DefaultGuest) -> None:

@@ -47,5 +47,5 @@ def _load_dbt() -> Accel:
     try:
         from manor.accel.dbt.accel import DbtAccel
     except ImportError as error:
-        raise HostError(f"the engine's native parts are not built ({error}); run: make setup, or pip install .") from error
+        raise HostError(f"the engine's native parts are not built ({error}); make setup builds them") from error
     return DbtAccel()

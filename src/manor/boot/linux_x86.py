@@ -126,7 +126,7 @@ def load_linux(
 
 
 def check_files(kernel: Path, initrd: Path | None) -> None:
-    """Raise ConfigError as `load_linux` would for what a glance tells: files that are missing, unreadable or no kernel."""
+    """Raise ConfigError as `load_linux` would for what a glance tells: a file is missing, unreadable or no kernel."""
     if kernel.is_fifo():
         return  # what is read from it would be missing later
     data = _read_file(kernel, "kernel", _HEAD)

@@ -56,7 +56,8 @@ def decompress(payload: bytes) -> bytes:
     name = compression_of(payload)
     if name is None:
         known = ", ".join(dict.fromkeys(name for _, name in _MAGICS if name != "none"))
-        raise ProtocolError(f"its compression is unknown (it begins with {payload[:4].hex(' ')}, which is none of {known})")
+        start = payload[:4].hex(" ")
+        raise ProtocolError(f"its compression is unknown (it begins with {start}, which is none of {known})")
     if name == "none":
         return payload
     if len(payload) < 8:

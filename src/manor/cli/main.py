@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -47,6 +48,7 @@ def manor() -> None:
 
 def main() -> None:
     """The entry point of the `manor` program. Ends the process."""
+    _open_standard_streams()
     try:
         sys.exit(manor(prog_name="manor", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -58,6 +60,15 @@ def main() -> None:
         sys.exit(fail(describe(error), EXIT_USAGE))
     except ManorError as error:
         sys.exit(fail(str(error), EXIT_ERROR))
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where the caller closed a standard stream, before another file gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest free number: those below were just seen to be open.
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def describe(error: ConfigError) -> str:

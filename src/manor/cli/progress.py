@@ -1,7 +1,8 @@
-"""Progress of preparing the default guest: a bar on a terminal, plain lines elsewhere."""
+"""Progress of preparing the default guest: a bar on a terminal that can move its cursor, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ class Bar:
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Progress for a `with` block, in the form that suits standard error."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield Lines()
         return
     bar = Bar()

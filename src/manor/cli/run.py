@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -28,6 +29,8 @@ STDIN: Final = 0
 STDOUT: Final = 1
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_FILE: Final = click.Path(path_type=Path, readable=False)
+"""Click looks at nothing: who reads the file says in one sentence what is wrong with it."""
 _EPILOG: Final = """\b
 Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wrong options;
 3 the guest rebooted (with --no-reboot); 4 its kernel panicked; 5 triple fault;
@@ -37,10 +40,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 
 @click.command(epilog=_EPILOG)
 @click.option(
-    "--kernel", metavar="FILE", type=click.Path(path_type=Path),
+    "--kernel", metavar="FILE", type=_FILE,
     help="A Linux kernel: bzImage or ELF. Default: Debian's, with an initrd of Manor's own.",
 )  # fmt: skip
-@click.option("--initrd", metavar="FILE", type=click.Path(path_type=Path), help="The initial RAM disk.")
+@click.option("--initrd", metavar="FILE", type=_FILE, help="The initial RAM disk.")
 @click.option("--append", metavar="TEXT", help="The kernel command line (for the default guest: an addition).")
 @click.option("--memory", metavar="SIZE", default="256M", show_default=True, help="Size of RAM.")
 @click.option("--cpus", metavar="N", type=int, default=1, show_default=True, help=f"vCPUs, 1 to {MAX_CPUS}.")
@@ -60,7 +63,7 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     help=f"Print events as they happen, on standard error: {', '.join(KINDS)}.",
 )  # fmt: skip
 @click.option(
-    "--trace-file", metavar="FILE", type=click.Path(path_type=Path),
+    "--trace-file", metavar="FILE", type=_FILE,
     help="Write the events there instead; as JSON lines if the name ends in .jsonl.",
 )  # fmt: skip
 def run(
@@ -121,7 +124,7 @@ def _describe(
     from manor.cli.progress import shown_progress
     from manor.guests.default import default_guest
 
-    with shown_progress() as progress:
+    with _cleaning_up(), shown_progress() as progress:
         guest = default_guest(progress)
     words = [guest.cmdline, *_terminal_words(), append]
     return MachineSpec(guest.kernel, guest.initrd, " ".join(filter(None, words)), memory, cpus, console)
@@ -142,7 +145,7 @@ def _terminal_words() -> list[str]:
 def _attach_and_wait(vm: Vm) -> int:
     """Run `vm` with this process's standard input and output as its console; returns the exit status."""
     from manor.vmm.lifecycle import Reason, VmEnd
-    from manor.vmm.terminal import InputReader, OutputWriter, RawMode, window_size
+    from manor.vmm.terminal import InputReader, OutputWriter, RawMode, is_terminal, window_size
 
     received: list[int] = []
 
@@ -151,7 +154,13 @@ def _attach_and_wait(vm: Vm) -> int:
             received.append(number)
             vm.request_end(VmEnd(Reason.STOPPED, detail))
 
-    writer = OutputWriter(STDOUT, lambda: leave(signal.SIGPIPE, "nobody reads the output"))
+    def no_output(error: OSError) -> None:
+        if error.errno in (errno.EPIPE, errno.EIO):
+            leave(signal.SIGPIPE, "nobody reads the output")
+        else:
+            vm.request_end(VmEnd(Reason.ERROR, f"cannot write the output: {error.strerror}"))
+
+    writer = OutputWriter(STDOUT, no_output)
     port = vm.serial if vm.spec.console == "serial" else vm.console
     vm.serial.show_on(writer)
     vm.console.show_on(writer)
@@ -187,6 +196,8 @@ def _attach_and_wait(vm: Vm) -> int:
         finally:
             writer.release()
     end = vm.wait()
+    if is_terminal(STDIN) and end.reason is Reason.STOPPED:
+        print(file=sys.stderr)  # the guest was stopped in the middle of a line
     if end.reason not in (Reason.POWER_OFF, Reason.STOPPED):
         print(f"manor: the VM ended: {end}.", file=sys.stderr)
     if received and end.reason is Reason.STOPPED:
@@ -205,6 +216,21 @@ def _signals(noted: list[int], wake: threading.Event) -> Iterator[None]:
         wake.set()
 
     old = {number: signal.signal(number, note) for number in (*ENDING_SIGNALS, signal.SIGWINCH)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """End by an exception where signals would end the process, for a `with` block: so that nothing is left behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise click.exceptions.Exit(EXIT_SIGNAL + number)
+
+    old = {number: signal.signal(number, leave) for number in ENDING_SIGNALS}
     try:
         yield
     finally:

@@ -42,15 +42,23 @@ def complete_kinds(context: click.Context, option: click.Parameter, typed: str) 
 
 
 class _Lines:
-    """A TextSink or JsonSink over a file that may be closed under a thread that is still firing."""
+    """A TextSink or JsonSink over a file that may be closed or become full under a thread that is still firing."""
 
     def __init__(self, target: sink.TextSink | sink.JsonSink) -> None:
         self._target = target
         self.is_open = True
+        self.error: OSError | None = None
+        """Why the trace ended early."""
 
     def emit(self, event: Event, values: tuple[object, ...]) -> None:
-        if self.is_open:
+        if not self.is_open:
+            return
+        try:
             self._target.emit(event, values)
+        except OSError as error:
+            # No reason to stop the guest.
+            self.is_open = False
+            self.error = error
 
 
 @contextmanager
@@ -64,18 +72,24 @@ def tracing(kinds: list[str], file: Path | None) -> Iterator[None]:
             raise ConfigError("trace-file", "it needs --trace to say what to write into it")
         yield
         return
-    with _open(file) as stream:
-        clock = HostClock()
-        is_json = file is not None and file.suffix == ".jsonl"
-        lines = _Lines(sink.JsonSink(stream, clock) if is_json else sink.TextSink(stream, clock))
-        for kind in kinds:
-            for pattern in KINDS[kind]:
-                sink.enable(pattern, lines)
+    stream = _open(file)
+    clock = HostClock()
+    is_json = file is not None and file.suffix == ".jsonl"
+    lines = _Lines(sink.JsonSink(stream, clock) if is_json else sink.TextSink(stream, clock))
+    for kind in kinds:
+        for pattern in KINDS[kind]:
+            sink.enable(pattern, lines)
+    try:
+        yield
+    finally:
+        lines.is_open = False
+        sink.disable("*", lines)
         try:
-            yield
-        finally:
-            lines.is_open = False
-            sink.disable("*", lines)
+            stream.close()
+        except OSError as error:
+            lines.error = error
+        if lines.error is not None and file is not None:
+            print(f"manor: the trace is incomplete: cannot write {file}: {lines.error.strerror}.", file=sys.stderr)
 
 
 def _open(file: Path | None) -> TextIO:

@@ -49,6 +49,7 @@ _BUSYBOX_FILES: Final = ("bin/busybox", "usr/bin/busybox")
 """Before and after the distribution merged /bin into /usr/bin."""
 _MANIFEST_VERSION: Final = 1
 """Raise it when the set of cached files changes; older caches are then filled anew."""
+_MANIFEST_KEYS: Final = frozenset(("version", "kernel", "parts"))
 _MAX_MODULE: Final = 64 << 20
 """A compressed module that claims more is not a module."""
 
@@ -132,9 +133,9 @@ def _read_manifest(cache: Cache, variant: KernelVariant) -> dict[str, str] | Non
     if data is None:
         return None
     manifest = json.loads(data)
-    if manifest.get("format") != _MANIFEST_VERSION:
+    if manifest.get("format") != _MANIFEST_VERSION or not manifest.keys() >= _MANIFEST_KEYS:
         return None
-    return {key: str(manifest[key]) for key in ("version", "kernel", "parts")}
+    return {key: str(manifest[key]) for key in _MANIFEST_KEYS}
 
 
 def _manifest_entry(variant: KernelVariant) -> str:

@@ -79,8 +79,9 @@ class Console:
             return self._output.decode("utf-8", "replace")
 
     def send(self, text: str | bytes) -> None:
-        """Type `text`. It waits in a queue until the guest reads it."""
-        self.send_bytes(text.encode() if isinstance(text, str) else text)
+        """Type `text`. It waits in a queue until the guest reads it; after the VM's end nobody does."""
+        # memoryview: `bytes` alone would take a number for a length.
+        self.send_bytes(text.encode() if isinstance(text, str) else bytes(memoryview(text)))
 
     def wait_for(self, pattern: str | re.Pattern[str], timeout: float | None = 60.0) -> str:
         """Wait until the guest prints `pattern` (text, or a compiled regular expression).
@@ -159,7 +160,7 @@ class Console:
         self._feed()
 
     def put_back(self, data: bytes) -> None:
-        """Input that the device took and could not deliver: it goes in front of what waits. Thread: machine lock held."""
+        """Input that the device took and could not deliver goes first again. Thread: machine lock held."""
         with self._changed:
             self._input.appendleft(data)
             self._input_size += len(data)
@@ -246,5 +247,7 @@ def _match_end(pattern: str | re.Pattern[str], text: str) -> int | None:
     if isinstance(pattern, str):
         found = text.find(pattern)
         return None if found < 0 else found + len(pattern)
+    if not isinstance(pattern, re.Pattern):
+        raise TypeError(f"wait for text or a compiled regular expression of text, not {type(pattern).__name__}")
     match = pattern.search(text)
     return None if match is None else match.end()

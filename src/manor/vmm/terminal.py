@@ -97,11 +97,11 @@ class OutputWriter:
     """Writes bytes to a descriptor on a thread of its own, in order, all of them.
 
     `write` never waits; who produces the bytes looks at `is_full` and calls `wait_room` where it holds no lock.
-    If the reader goes away (EPIPE, EIO), `on_broken` is called once, on the writer's thread, and what follows is
-    dropped.
+    If writing fails (EPIPE, EIO: the reader went away), `on_broken` is called once, on the writer's thread, and what
+    follows is dropped.
     """
 
-    def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
+    def __init__(self, descriptor: int, on_broken: Callable[[OSError], None]) -> None:
         self._descriptor = descriptor
         self._on_broken = on_broken
         self._condition = threading.Condition()
@@ -152,8 +152,8 @@ class OutputWriter:
                 self._chunks.clear()
             try:
                 self._write_all(data)
-            except OSError:
-                self._give_up()
+            except OSError as error:
+                self._give_up(error)
                 return
             with self._condition:
                 self._pending -= len(data)
@@ -169,13 +169,13 @@ class OutputWriter:
                 # Somebody else made the shared file description non-blocking: wait as a blocking one would.
                 _wait_writable(self._descriptor)
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: OSError) -> None:
         with self._condition:
             self._broken = True
             self.is_full = False
             self._chunks.clear()
             self._condition.notify_all()
-        self._on_broken()
+        self._on_broken(error)
 
 
 class InputReader:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any
 
 from manor.accel.api import Accel
@@ -346,6 +346,11 @@ def describe(
     console: ConsoleName = "serial",
 ) -> MachineSpec:
     """The MachineSpec for the arguments of `start`. Raises ConfigError."""
+    _check_type("kernel", kernel, (str, PathLike, NoneType), "a path")
+    _check_type("initrd", initrd, (str, PathLike, NoneType), "a path")
+    _check_type("append", append, (str, NoneType), "text")
+    _check_type("memory", memory, (int, str), 'a number of bytes or text like "512M"')
+    _check_type("cpus", cpus, (int,), "a whole number")
     try:
         size = parse_size(memory) if isinstance(memory, str) else memory
     except ValueError as error:
@@ -363,3 +368,8 @@ def describe(
     return MachineSpec(
         Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
     )
+
+
+def _check_type(name: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise ConfigError(name, f"{value!r} is not {wanted}")

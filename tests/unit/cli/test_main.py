@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from click.testing import CliRunner
 import manor as package
 from manor.base.errors import ConfigError
 from manor.cli.main import COMMANDS, describe, main, manor
-from manor.cli.progress import Bar
+from manor.cli.progress import Bar, Lines, shown_progress
 from manor.cli.statistics import text
 from manor.guests.default import default_guest
 from manor.guests.progress import Silent
@@ -81,6 +83,33 @@ def test_bar_shows_one_step_and_no_bytes_that_nobody_reported() -> None:
     drawn = bar._bar_started()
     assert [(task.description, task.fields["amount"]) for task in drawn.tasks] == [("unpacking a", "")]
     bar.close()
+
+
+def test_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for term, kind in (("dumb", Lines), ("xterm", Bar)):
+        monkeypatch.setenv("TERM", term)
+        with shown_progress() as progress:
+            assert isinstance(progress, kind)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signal_while_fetching_leaves_no_scratch_files(tmp_path: Path, number: signal.Signals) -> None:
+    tool = tmp_path / "apt-cache"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    (tmp_path / "apt-get").symlink_to(tool)
+    cache = tmp_path / "cache"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "manor", "run"], stderr=subprocess.DEVNULL,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "XDG_CACHE_HOME": str(cache), "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    limit = time.monotonic() + 30
+    while not list(cache.glob("manor/scratch-*")) and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert [path.name for path in (cache / "manor").iterdir()] == ["lock"]
 
 
 def test_help_imports_no_machine_and_no_engine() -> None:

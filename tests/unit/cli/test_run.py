@@ -97,6 +97,7 @@ def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         (["--trace-file", "x"], "--trace-file: it needs --trace to say what to write into it."),
         (["--trace", "exits", "--trace-file", "/nonexistent/x"], "--trace-file: cannot write /nonexistent/x: No such"),
         (["--kernel", "/nonexistent"], "--kernel: /nonexistent does not exist."),
+        (["--kernel", "/proc/self/mem"], "--kernel: /proc/self/mem cannot be read: Input/output error."),
         (["--kernel", "/etc"], "--kernel: /etc is a directory"),
         (["--kernel", "/etc/hostname"], "--kernel: /etc/hostname is not a kernel"),
         (["--initrd", "/nonexistent"], "--initrd: /nonexistent does not exist."),
@@ -201,6 +202,27 @@ def test_reader_of_the_output_that_goes_away_ends_the_vm(manor: Callable[..., su
     assert process.wait(20) == 128 + signal.SIGPIPE
 
 
+def test_full_disk_is_not_taken_for_a_reader_that_went_away(manor: Callable[..., subprocess.Popen[bytes]]) -> None:
+    with open("/dev/full", "wb") as full:
+        process = manor("chatter", stdout=full.fileno())
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert errors.endswith(b"manor: the VM ended: error: cannot write the output: No space left on device.\n")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_do_no_harm(kernel: Path, closed: tuple[int, ...]) -> None:
+    redirections = " ".join(f"{number}>&-" for number in closed)
+    code = DRIVER.format(source=str(ROOT / "src"))
+    argv = [sys.executable, "-c", code, "power_off", "run", "--kernel", str(kernel), "--memory", "64M", "--stats"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirections}', "sh", *argv], capture_output=True, timeout=20, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (b"" if 1 in closed else b"hello\n")
+    assert (done.stderr == b"") is (2 in closed)
+
+
 def test_pipes_carry_everything_and_end_of_input_is_not_the_end(
     manor: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
@@ -254,6 +276,14 @@ def test_trace_to_standard_error_and_to_files(
     assert b"exit_pio_write" not in errors
     events = [json.loads(line) for line in file.read_text().splitlines()]
     assert [event["value"] for event in events if event["event"] == "exit_pio_write"][:5] == list(b"hello")
+
+
+def test_full_disk_ends_the_trace_and_not_the_guest(manor: Callable[..., subprocess.Popen[bytes]]) -> None:
+    process = manor("power_off", "--trace", "exits", "--trace-file", "/dev/full")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    last = errors.splitlines()[-1]
+    assert last == b"manor: the trace is incomplete: cannot write /dev/full: No space left on device."
 
 
 def test_every_kind_of_trace_has_globs() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from manor.base.errors import ConfigError, ManorError
 from manor.guests import cpio
+from manor.guests.cache import Cache
 from manor.guests.default import default_guest
 from manor.guests.packages import CorruptedDownload
 from manor.guests.progress import Silent
@@ -99,6 +100,12 @@ def test_damaged_file_is_reported_and_fetched_again(root: Path, entry: str) -> N
     assert len(progress.warnings) == 1
     assert entry in progress.warnings[0]
     assert "damaged" in progress.warnings[0]
+
+
+def test_incomplete_manifest_is_fetched_again(root: Path) -> None:
+    first = default_guest(Silent(), root=root)
+    Cache(root).store("guest/cloud/manifest.json", b'{"format": 1}')
+    assert default_guest(Silent(), root=root) == first
 
 
 def test_damaged_initrd_is_built_again_without_the_client(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,3 +167,27 @@ def test_panic_is_not_seen_where_there_is_none() -> None:
     console = Console("serial")
     console.write(b"Kernel panic\n - not syncing\n" + b"x" * 10000 + b"\n")
     assert not console.has_panicked
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["x"]])
+def test_what_is_no_text_is_refused_before_it_is_in_the_queue(wrong: object) -> None:
+    console = Console("serial")
+    with pytest.raises(TypeError):
+        console.send(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="wait for text or a compiled regular expression"):
+        console.wait_for(wrong)  # type: ignore[arg-type]
+    console.send(b"x")
+    uart = Uart(10)
+    console.connect(uart, threading.RLock())
+    assert uart.taken == b"x"
+
+
+def test_input_that_was_put_back_comes_first() -> None:
+    console = Console("serial")
+    uart = Uart(2)
+    uart.on_room = console.connect(uart, threading.RLock())
+    console.send("abcd")
+    console.put_back(uart.taken)
+    uart.drain(10)
+    assert uart.taken == b"ab" + b"abcd"
+    assert console.input_room() == console_module.MAX_QUEUED_INPUT

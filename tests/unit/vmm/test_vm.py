@@ -236,6 +236,12 @@ def test_start_from_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"accel": "tcg"}, "accel: 'tcg' is unknown; give one of auto, dbt, kvm"),
         ({"console": "vga"}, "console: 'vga' is unknown"),
         ({"kernel": None, "initrd": "x"}, "initrd: it needs a kernel"),
+        ({"memory": 1.5}, "memory: 1.5 is not a number of bytes or text"),
+        ({"memory": None}, "memory: None is not"),
+        ({"cpus": "2"}, "cpus: '2' is not a whole number"),
+        ({"cpus": True}, "cpus: True is not"),
+        ({"kernel": b"x"}, "kernel: b'x' is not a path"),
+        ({"append": ["quiet"]}, "append: .* is not text"),
     ],
 )
 def test_start_refuses_nonsense_by_name(

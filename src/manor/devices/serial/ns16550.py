@@ -191,7 +191,7 @@ class Ns16550(Device):
         self.on_room: Callable[[], None] | None = None
         """Called when `can_receive` became positive again; may call `receive`. Set by the backend's owner."""
         self.on_unread: Callable[[bytes], None] | None = None
-        """Called with input that a FIFO reset discarded; it comes before what was not received yet. Set like `on_room`."""
+        """Called with input that a FIFO reset discarded, to be sent again before any other. Set like `on_room`."""
         self._irq = irq
         self._backend = backend
         self._clock = clock
@@ -274,7 +274,7 @@ class Ns16550(Device):
         if control & _MCR_LOOP:
             return 0
         may_send = control & _MCR_RTS or not self._rts_used
-        ready = registers[IER] & _IER_DATA and may_send or self._polls >= _POLLS
+        ready = (registers[IER] & _IER_DATA and may_send) or self._polls >= _POLLS
         return self._room() if ready else 0
 
     def receive(self, data: bytes) -> int:
