@@ -40,6 +40,11 @@ def _guest_bytes(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> bytes:
 
 
 @cython.cfunc
+def _exits(block: cython.pointer(Block)) -> tuple:
+    return tuple([block.exits[index].pc for index in range(block.exit_count)])
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def trace_block(env: cython.pointer(Env), block: cython.pointer(Block)) -> cython.int:
@@ -49,7 +54,6 @@ def trace_block(env: cython.pointer(Env), block: cython.pointer(Block)) -> cytho
     the block key, and where its exits lead, by number.
     """
     done: cython.int = 1
-    index: cython.int
     mxcsr: uint32_t = fp_enter_host()
     with cython.gil:
         callbacks: object = cython.cast(object, cython.cast(cython.p_void, env.callbacks))
@@ -61,7 +65,7 @@ def trace_block(env: cython.pointer(Env), block: cython.pointer(Block)) -> cytho
                 _copy(block.uops, cython.cast(uint64_t, block.uop_count) * cython.sizeof(Uop)),
                 _copy(block.code, block.code_size),
                 block.flags,
-                tuple([block.exits[index].pc for index in range(block.exit_count)]),
+                _exits(block),
             )
         except BaseException as error:  # noqa: BLE001 - any exception ends run(), which raises it again
             env.fault = FAULT_HOST

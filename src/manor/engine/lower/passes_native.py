@@ -337,11 +337,12 @@ def writes_alone(u: cython.pointer(Uop), v: cython.int) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_dead_after(uops: cython.pointer(Uop), index: cython.int, count: cython.int, v: cython.int) -> cython.bint:
-    """Whether the guest instruction of a uop does not read the temporary `v` behind it."""
-    insn: cython.int = uops[index].insn
+def is_dead_after(uops: cython.pointer(Uop), start: cython.int, count: cython.int, v: cython.int) -> cython.bint:
+    """Whether the guest instruction of the uop at `start` does not read the temporary `v` behind it."""
+    insn: cython.int = uops[start].insn
     info: cython.pointer(OpInfo)
-    for index in range(index + 1, count):
+    index: cython.int
+    for index in range(start + 1, count):
         if uops[index].insn != insn:
             return True
         info = cython.address(ops[uops[index].op])

@@ -73,9 +73,9 @@ SHIFT_PROBES: Final[dict[int, tuple[int, int]]] = {8: (3, 5), 16: (9, 11), 32: (
 
 
 IMMEDIATE_PROBES: Final = (0x9E3779B9, 0xB5297A4D)
-"""Low halves of two immediates that a stencil is compiled with, where LLVM would not fold a symbol into the instruction;
-the four bytes that differ are the hole. Negative, so that no 64-bit operation is narrowed; no multiplication by them
-is cheaper done by shifts."""
+"""Low halves of two immediates that a stencil is compiled with, where LLVM would not fold a symbol into the
+instruction; the four bytes that differ are the hole. Negative, so that no 64-bit operation is narrowed; no
+multiplication by them is cheaper done by shifts."""
 _PROBED: Final = re.compile(r"(add|and|or|xor|mul)(32|64)i|sub32i")
 """sub64i is not among them: LLVM turns it into an addition, and -imm need not fit 32 bits."""
 

@@ -22,7 +22,14 @@ from cython.cimports.libc.stdint import (
 )
 from cython.cimports.libc.string import memcpy
 from cython.cimports.manor.engine.env import Env
-from cython.cimports.manor.engine.isa.x86.translate_native import MAX_EXITS, Entry, HelperInfo, Item, Template, Translator
+from cython.cimports.manor.engine.isa.x86.translate_native import (
+    MAX_EXITS,
+    Entry,
+    HelperInfo,
+    Item,
+    Template,
+    Translator,
+)
 from cython.cimports.manor.engine.softmmu_native import MODE_STACK, OPERAND_SHIFT, fetch_gpa, raise_fault
 from cython.cimports.manor.engine.uop.uop import SIDE_EXIT, Uop
 from cython.cimports.manor.engine.vm import Vm
