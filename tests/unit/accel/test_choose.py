@@ -71,5 +71,5 @@ def test_engine_that_is_not_built_is_a_clear_error(monkeypatch: pytest.MonkeyPat
         return original(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(HostError, match=r"native parts are not built \(No module named .*run: make"):
+    with pytest.raises(HostError, match=r"native parts are not built \(No module named .*make setup builds them"):
         choose("auto")
