@@ -23,7 +23,7 @@ def uop(name: str, **fields: int) -> Uop:
         (uop("movi", d=RAX, imm=-1), "rax = -1"),
         (uop("movi", d=CC_OP, imm=cc("SUB", 64)), "cc_op = SUB64"),
         (uop("movi", d=CC_OP, imm=cc("EFLAGS", 8)), "cc_op = EFLAGS"),
-        (uop("movi", d=CC_OP, imm=4 * len(CC_KINDS)), "cc_op = 0x2c"),
+        (uop("movi", d=CC_OP, imm=4 * len(CC_KINDS)), "cc_op = 0x3c"),
         (uop("zext32", d=RCX, a=T0), "rcx = zext32 t0"),
         (uop("add64", d=T0, a=RAX, b=RCX), "t0 = add64 rax, rcx"),
         (uop("add64i", d=RSP, a=RSP, imm=-16), "rsp = add64i rsp, -0x10"),

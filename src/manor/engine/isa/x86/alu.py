@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 
 from manor.engine.env import CC_DST, CC_SRC, CC_SRC2, RAX, RDX
 from manor.engine.isa.x86.declare import Body, declare, insn
@@ -234,13 +233,7 @@ def imul3(c: Builder, dst: Operand, src: Operand, imm: Operand) -> None:
 
 
 def _multiply_truncated(c: Builder, dst: Operand, a: int, b: int) -> None:
-    if dst.width == 64:
-        low = c.op("mul64", a, b)
-        overflow = c.op("sub64", c.op("mulhs64", a, b), c.op("sar64", low, c.const(63)))
-    else:
-        low = c.op("mul64", c.sext(a, dst.width), c.sext(b, dst.width))
-        overflow = c.op("sub64", low, c.sext(low, dst.width))
-    c.flags("MUL", low, overflow)
+    c.flags("IMUL", c.op("mul64" if dst.width == 64 else "mul32", a, b), a, b)
     c.write(dst, CC_DST)
 
 
@@ -355,14 +348,15 @@ def _shift(operation: str, kind: str) -> Body:
         count = _count(c, src, width)
         result = c.at(operation, value, count)
         by_one = isinstance(count, Imm) and src.spec.kind == "1"
-        one_less = Imm(count.code, -1) if isinstance(count, Imm) else c.op("sub64", count, c.const(1))
-        before = value if by_one else c.at(operation, value, one_less)
         if dst.memory:
             c.write(dst, result)
-        if isinstance(count, Imm):
-            with nullcontext() if by_one else c.unless_zero(63 if width == 64 else 31):
-                c.flags(kind, result, before)
+        if by_one:
+            c.flags(kind, result, value)
+        elif isinstance(count, Imm):
+            with c.unless_zero(63 if width == 64 else 31):
+                c.flags(f"{operation.upper()}I", result, value, c.movi(count))
         else:
+            before = c.at(operation, value, c.op("sub64", count, c.const(1)))
             known = c.movi(_cc(kind, width))
             c.emit("selnz", CC_SRC, before, count)
             c.emit("selnz", CC_DST, result, count)

@@ -10,6 +10,8 @@ looks. Kinds and what the cells hold (r = result, a and b = operands):
     INC     dst = r, src = CF before    DEC  dst = r, src = CF before
     SHL     dst = r, src = a << (count - 1)
     SHR     dst = r, src = a >> (count - 1), logical or arithmetic
+    IMUL    dst = r, src = a, src2 = b: the forms with a truncated result
+    SHLI, SHRI, SARI   dst = r, src = a, src2 = count, not 0: an immediate
 
 SUB keeps the left operand instead of the result so that `cmp` computes nothing and a
 following conditional jump compares the two cells directly.
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final
 
-CC_KINDS: Final = ("EFLAGS", "ADD", "ADC", "SUB", "SBB", "LOGIC", "INC", "DEC", "SHL", "SHR", "MUL")
+CC_KINDS: Final = ("EFLAGS", "ADD", "ADC", "SUB", "SBB", "LOGIC", "INC", "DEC", "SHL", "SHR", "MUL", "IMUL", "SHLI", "SHRI", "SARI")
 CC_DYNAMIC: Final = 255
 """Translation time only: CC_OP is not known."""
 

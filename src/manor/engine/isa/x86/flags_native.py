@@ -8,6 +8,7 @@ Flag definitions: SDM volume 1, 3.4.3.1, and the "Flags Affected" of each instru
 import cython
 from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.manor.engine.env import Env
+from cython.cimports.manor.engine.isa.x86.flags_native import multiply_overflow
 
 from manor.engine import env as _env
 
@@ -54,6 +55,26 @@ def result_flags(result: uint64_t, width: cython.int) -> uint64_t:
 @cython.exceptval(check=False)
 def top_bit(value: uint64_t, width: cython.int) -> uint64_t:
     return (value >> (width - 1)) & 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sign_extended(value: uint64_t, width: cython.int) -> uint64_t:
+    return cython.cast(int64_t, value << (64 - width)) >> (64 - width)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def product_overflows(a: uint64_t, b: uint64_t, width: cython.int) -> cython.bint:
+    """Whether the signed product of the low `width` bits needs more than that."""
+    unused: cython.int = 64 - width
+    product: int64_t
+    # with one factor moved to the top, the product overflows 64 bits just when it does `width` bits
+    return multiply_overflow(
+        cython.cast(int64_t, a << unused), cython.cast(int64_t, b << unused) >> unused, cython.address(product)
+    )
 
 
 @cython.cfunc
@@ -121,6 +142,18 @@ def compute_eflags(env: cython.pointer(Env)) -> uint64_t:
     elif kind == 10:  # MUL
         if src:
             flags |= CF | OF
+    elif kind == 11:  # IMUL
+        if product_overflows(src, src2, width):
+            flags |= CF | OF
+    elif kind == 12:  # SHLI
+        src <<= src2 - 1
+        flags |= top_bit(src, width)
+        flags |= top_bit(src ^ dst, width) << 11
+    elif kind == 13 or kind == 14:  # SHRI, SARI
+        src = low_bits(src, width) if kind == 13 else sign_extended(src, width)
+        src = src >> (src2 - 1) if kind == 13 else cython.cast(int64_t, src) >> (src2 - 1)
+        flags |= src & 1
+        flags |= top_bit(src ^ dst, width) << 11
     return flags
 
 
