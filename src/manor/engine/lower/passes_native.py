@@ -53,7 +53,8 @@ from manor.engine.uop.table import NUMBER as _NUMBER
 
 cython.declare(
     ops=OpInfo[2048], helpers=HelperInfo[1024], op_count=cython.int, helper_count=cython.int, ADD64=cython.int,
-    ZEXT32=cython.int, AND64I=cython.int, ADD64I=cython.int, MOV=cython.int, PXOR=cython.int, XZERO=cython.int,
+    ZEXT32=cython.int, AND64I=cython.int, ADD64I=cython.int, MOV=cython.int, AND32=cython.int, AND64=cython.int,
+    OR32=cython.int, OR64=cython.int, CC_DST=cython.int, PXOR=cython.int, XZERO=cython.int,
     TEMPORARY_MASK=uint64_t, ARCHITECTURAL_MASK=uint64_t,
 )  # fmt: skip
 
@@ -117,6 +118,11 @@ ZEXT32 = _NUMBER["zext32"]
 AND64I = _NUMBER["and64i"]
 ADD64I = _NUMBER["add64i"]
 MOV = _NUMBER["mov"]
+AND32 = _NUMBER["and32"]
+AND64 = _NUMBER["and64"]
+OR32 = _NUMBER["or32"]
+OR64 = _NUMBER["or64"]
+CC_DST = _env.CC_DST
 PXOR = _NUMBER["pxor"]
 XZERO = _NUMBER["xzero"]
 TEMPORARY_MASK = _temporaries()
@@ -176,8 +182,13 @@ def propagate_copies(uops: cython.pointer(Uop), count: cython.int) -> cython.voi
             u.a = source[u.a]
         if info.flags & OP_B_IS_VREG and (copies >> u.b) & 1:
             u.b = source[u.b]
+        if (u.op == AND32 or u.op == OR32) and u.a == u.b:
+            # TEST of a register with itself. Whoever reads the lazy result looks at its width only.
+            u.op = MOV if u.d == CC_DST else ZEXT32
+            info = cython.address(ops[u.op])
         if (
             (u.op == ZEXT32 and (clean >> u.a) & 1)
+            or ((u.op == AND64 or u.op == OR64) and u.a == u.b)
             or (u.op == AND64I and u.imm == -1)
             or (u.op == ADD64I and u.imm == 0)
         ):
