@@ -45,6 +45,9 @@ cython.declare(PART_X87=cython.int, PART_SSE=cython.int, PART_MXCSR=cython.int)
 PART_X87 = 1
 PART_SSE = 2
 PART_MXCSR = 4
+cython.declare(MXCSR_UM=uint32_t, MXCSR_FTZ=uint32_t)
+MXCSR_UM = 1 << 11
+MXCSR_FTZ = 1 << 15
 
 
 # ------------------------------------------------------------------ MXCSR
@@ -114,6 +117,8 @@ def sse_trap_begin(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint
     save[3] = compute_eflags(env)
     _merge(env)
     fpu_enter(env)
+    if not env.mxcsr & MXCSR_UM:  # an exact tiny result counts too, and flushing is what reports it with UM set
+        host_ldmxcsr(host_stmxcsr() | MXCSR_FTZ)
     return 0
 
 
@@ -121,10 +126,12 @@ def sse_trap_begin(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint
 @cython.nogil
 @cython.exceptval(check=False)
 def sse_trap_check(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    """After it: an unmasked exception undoes it and is raised. (An exact tiny result raises no #XM here.)"""
+    """After it: an unmasked exception undoes it and is raised. (With an unmasked underflow, PE is always set.)"""
     number: uint64_t = imm & 15
     save: cython.pointer[uint64_t] = cython.address(env.xmm[2 * (XMM_SCRATCH + 2)])
     flags: uint32_t = host_stmxcsr() & 0x3F
+    if not env.mxcsr & MXCSR_UM:
+        host_ldmxcsr((host_stmxcsr() & ~MXCSR_FTZ) | (env.mxcsr & MXCSR_FTZ))
     if flags & ~(env.mxcsr >> 7) & 7:  # found before anything was computed
         flags &= 7
         host_ldmxcsr((host_stmxcsr() & 0xFFC0) | flags)
