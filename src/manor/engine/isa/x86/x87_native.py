@@ -399,9 +399,12 @@ def _x87_run(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) 
         _execute(env, cython.address(frame), op)
         # FPREM reports the quotient in C0, C1 and C3 and "not finished" in C2.
         mask = C1
-        if partial:  # a NaN, or no result at all, has no quotient: its bits stay
+        if partial:
             mask = CONDITIONS
-            if (frame.r.high & 0x7FFF) == 0x7FFF or frame.sw & ~env.fpu_control & (IE | DE | ZE):
+            if frame.sw & ~env.fpu_control & (IE | DE | ZE):  # no result: there is no quotient, its bits stay
+                mask = C1 | C2
+                frame.sw &= ~C2
+            elif (frame.r.high & 0x7FFF) == 0x7FFF:  # nor has a NaN
                 mask = C1 | C2
         unmasked = _raise_flags(env, frame.sw & EXCEPTIONS, frame.sw, mask)
         if not unmasked & (IE | DE | ZE):

@@ -5,6 +5,7 @@ Oracle for those of 32-bit code: unicorn. Flags that the manual leaves undefined
 
 from __future__ import annotations
 
+import struct
 from random import Random
 
 import pytest
@@ -166,3 +167,39 @@ def test_sgdt_and_sldt(vm64: MicroVm) -> None:
 
 def test_int1_is_a_debug_trap(vm64: MicroVm) -> None:
     assert run64(vm64, "f1") == 1
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_tiny_result_with_underflow_unmasked_is_a_simd_exception(vm64: MicroVm, exact: bool) -> None:
+    """CVTSD2SS of 2**-149, a denormal of single precision (SDM volume 1, 4.9.1.5: unmasked, tiny is enough)."""
+    image = bytearray(vm64.cpu.fpu_image())
+    struct.pack_into("<I", image, 24, 0x1F80 & ~0x800)
+    struct.pack_into("<QQQQ", image, 160, 77, 0, 0x36A0_0000_0000_0000 | (0 if exact else 1), 0)
+    vm64.cpu.load_fpu_image(bytes(image))
+    vm64.write(CODE, b"\xf2\x0f\x5a\xc1" + END)
+    vm64.set("rip", CODE)
+    vm64.cpu.changed()
+    assert vm64.run_until(CODE + 4, 8).vector == 19
+    after = vm64.cpu.fpu_image()
+    assert struct.unpack_from("<I", after, 24)[0] & 0x8010 == 0x10
+    assert struct.unpack_from("<Q", after, 160)[0] == 77
+
+
+@pytest.mark.parametrize(
+    ("code", "control", "top", "status"),
+    [
+        (b"\xd9\xf8", 0x37D, (1 << 63, 0x7FFE), 0x8082),  # FPREM: C2 would say that it goes on
+        (b"\xd9\xfb", 0x37F, (1 << 62, 0x5913), 0x3801),  # FSINCOS: an unnormal is invalid, not a large angle
+    ],
+    ids=["fprem_of_a_denormal_does_nothing", "fsincos_of_an_unnormal_is_invalid"],
+)
+def test_x87_operand_exceptions(vm64: MicroVm, code: bytes, control: int, top: tuple[int, int], status: int) -> None:
+    image = bytearray(vm64.cpu.fpu_image())
+    struct.pack_into("<HHB", image, 0, control, 0, 3)
+    struct.pack_into("<QHHIQH", image, 32, *top, 0, 0, 1, 0)
+    vm64.cpu.load_fpu_image(bytes(image))
+    vm64.write(CODE, code + END)
+    vm64.set("rip", CODE)
+    vm64.cpu.changed()
+    assert vm64.run_until(CODE + 2, 8).vector is None
+    assert struct.unpack_from("<H", vm64.cpu.fpu_image(), 2)[0] == status
