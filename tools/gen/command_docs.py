@@ -39,6 +39,8 @@ NOTES: Final = (
     "The terminal is in raw mode while the guest runs: every key, Ctrl-C included, goes to the guest. Ctrl-] leaves.",
     "Standard input and output may be pipes or files. Then no key has a meaning of its own, and the end of the "
     "input does not end the virtual machine.",
+    "What is typed or piped in before the guest reads it waits. The virtio console (--console virtio) cannot know when "
+    "that is: Linux drops what comes before its driver has started, so send nothing before the first output there.",
     "A guest that resets itself after a kernel panic ends the virtual machine. Linux does so with panic=-1 on its "
     "command line.",
     "The default guest is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor).",

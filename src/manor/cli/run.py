@@ -6,10 +6,10 @@ import errno
 import json
 import os
 import signal
+import socket
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -165,9 +165,8 @@ def _attach_and_wait(vm: Vm) -> int:
     vm.serial.show_on(writer)
     vm.console.show_on(writer)
     # The signals' handlers only leave a note: what they ask for takes locks that the main thread may hold.
-    wake = threading.Event()
     noted: list[int] = []
-    with _signals(noted, wake):
+    with _signals(noted) as (woken, wake):
         raw = RawMode(STDIN)
         reader = InputReader(
             STDIN, vm.loop, port, lambda: vm.request_end(VmEnd(Reason.STOPPED, "Ctrl-]")), lambda: raw.is_active
@@ -179,11 +178,10 @@ def _attach_and_wait(vm: Vm) -> int:
                 if (size := window_size(STDOUT)) is not None:
                     vm.resize(*size)
                 vm.start()
-                vm.on_end(wake.set)
+                vm.on_end(wake)
                 reader.start()
                 while vm.end is None:
-                    wake.wait()
-                    wake.clear()
+                    woken.recv(512)
                     while noted:
                         number = noted.pop(0)
                         if number == signal.SIGWINCH:
@@ -208,19 +206,33 @@ def _attach_and_wait(vm: Vm) -> int:
 
 
 @contextmanager
-def _signals(noted: list[int], wake: threading.Event) -> Iterator[None]:
-    """Note signals in `noted` instead of dying by them, for a `with` block."""
+def _signals(noted: list[int]) -> Iterator[tuple[socket.socket, Callable[[], None]]]:
+    """Note signals in `noted` instead of dying by them, for a `with` block.
+
+    Gives a socket that becomes readable when there is one, and what makes it so from any thread. No lock would do,
+    as the kernel may run a handler on another thread, which does not interrupt a main thread that waits for a lock.
+    """
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
-        wake.set()
 
+    def wake() -> None:
+        # A full socket wakes as well; a closed one has nobody behind it.
+        with suppress(OSError):
+            writing.send(b"\0")
+
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    old_descriptor = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     old = {number: signal.signal(number, note) for number in (*ENDING_SIGNALS, signal.SIGWINCH)}
     try:
-        yield
+        yield reading, wake
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(old_descriptor)
+        reading.close()
+        writing.close()
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import termios
 import threading
 import tty
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fcntl import ioctl
 from types import FrameType, TracebackType
 from typing import Final, Protocol
@@ -68,7 +69,7 @@ class RawMode:
             self._saved = termios.tcgetattr(self._descriptor)
             self._set_raw()
             if threading.current_thread() is threading.main_thread():
-                self._old_continue = signal.signal(signal.SIGCONT, lambda *_: self._set_raw())
+                self._old_continue = signal.signal(signal.SIGCONT, self._on_continue)
         return self
 
     def __exit__(
@@ -84,13 +85,14 @@ class RawMode:
     def _set_raw(self) -> None:
         tty.setraw(self._descriptor, termios.TCSANOW)
 
+    def _on_continue(self, number: int, frame: FrameType | None) -> None:
+        with _unless_hung_up():  # a hang-up continues its processes, too
+            self._set_raw()
+
     def _restore(self, saved: list[int | list[bytes | int]]) -> None:
-        try:
+        with _unless_hung_up():
             # NOW: waiting for output to drain could take for ever on a terminal that went away.
             termios.tcsetattr(self._descriptor, termios.TCSANOW, saved)
-        except termios.error as error:
-            if error.args[0] not in (errno.EIO, errno.ENOTTY):  # hung up: there is nothing left to restore
-                raise
 
 
 class OutputWriter:
@@ -258,6 +260,16 @@ class InputReader:
             self._on_escape()
             return
         self._target.send_bytes(data)
+
+
+@contextmanager
+def _unless_hung_up() -> Iterator[None]:
+    """Ignore that the terminal has no modes any more, for a `with` block."""
+    try:
+        yield
+    except termios.error as error:
+        if error.args[0] not in (errno.EIO, errno.ENOTTY):
+            raise
 
 
 def is_terminal(descriptor: int) -> bool:

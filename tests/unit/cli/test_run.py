@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -57,11 +58,13 @@ def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         stdin: int = subprocess.PIPE,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
+        terminal: int | None = None,
     ) -> subprocess.Popen[bytes]:
         code = DRIVER.format(source=str(ROOT / "src"))
         process = subprocess.Popen(
             [sys.executable, "-c", code, program, "run", "--kernel", str(kernel), "--memory", "64M", *options],
             stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
+            preexec_fn=None if terminal is None else lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         processes.append(process)
         return process
@@ -344,6 +347,22 @@ def test_terminal_is_restored_after_a_signal(
     process.send_signal(number)
     assert process.wait(20) == 128 + number
     assert termios.tcgetattr(user.theirs) == user.before
+
+
+def test_hang_up_of_the_terminal_ends_the_vm(
+    manor: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    with (tmp_path / "errors").open("wb") as errors:
+        process = manor("echo", stdin=theirs, stdout=theirs, stderr=errors.fileno(), terminal=theirs)
+    os.close(theirs)
+    seen = b""
+    while b"ready" not in seen:
+        seen += os.read(ours, 4096)
+    os.close(ours)
+    # The signal, or the output that fails: who is first.
+    assert process.wait(20) in (128 + signal.SIGHUP, 128 + signal.SIGPIPE)
+    assert b"Traceback" not in (tmp_path / "errors").read_bytes()
 
 
 def test_window_size_reaches_the_guest_at_start_and_on_change(

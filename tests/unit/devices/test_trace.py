@@ -88,7 +88,7 @@ def test_serial_port(ring: RingSink) -> None:
     uart.write(2, 1, 1)
     uart.write(0, 1, ord("a"))
     uart.write(4, 1, 3)
-    uart.write(1, 1, 1)  # it takes nothing from a line that nobody listens to
+    uart.write(1, 1, 1)
     uart.receive(b"x")
     uart.write(4, 1, 0x10)  # loopback: what is sent comes back, more than the FIFO holds
     for _ in range(FIFO_SIZE + 2):
