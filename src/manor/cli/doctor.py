@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from manor.cli.status import EXIT_ERROR, EXIT_OK
+
 if TYPE_CHECKING:
     from manor.host.finding import Finding, Judgement
 
@@ -34,7 +36,7 @@ def doctor(as_json: bool) -> int:
     else:
         # None leaves it to click: colours on a terminal only. NO_COLOR: see https://no-color.org.
         click.echo(text(findings), color=False if os.environ.get("NO_COLOR") else None)
-    return 0 if can_run(findings) else 1
+    return EXIT_OK if can_run(findings) else EXIT_ERROR
 
 
 def text(findings: list[Finding]) -> str:

@@ -31,9 +31,10 @@ def check_access(host: Host, verdict: Verdict) -> Finding:
     """Whether this user may open the device; if not, the group or the command that is missing."""
     node = host.node(DEVICE)
     if node is None:
-        return Finding("kvm-access", "note", f"not looked at, as there is no {DEVICE}", facts={"may_open": None})
+        facts: dict[str, Fact] = {"may_open": None, "group": None}
+        return Finding("kvm-access", "note", f"not looked at, as there is no {DEVICE}", facts=facts)
     group = host.group_name(node.gid)
-    facts: dict[str, Fact] = {"may_open": verdict.state is not KvmState.NO_PERMISSION, "group": group}
+    facts = {"may_open": verdict.state is not KvmState.NO_PERMISSION, "group": group}
     if verdict.state is not KvmState.NO_PERMISSION:
         return Finding("kvm-access", "ok", f"this user may open {DEVICE}", facts=facts)
     rights = f"mode {node.mode:03o}, group {group or node.gid}"

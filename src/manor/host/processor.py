@@ -51,15 +51,14 @@ def check_cpu(host: Host) -> Finding:
     model = " ".join(_field(host, "model name").split()) or "a processor without a name"
     reached = level(features)
     extras = [name for name in _EXTRAS if name in features]
-    facts: dict[str, Fact] = {"model": model, "level": reached, "extras": list(extras)}
+    lacks = sorted(LEVELS[reached] - features) if reached < len(LEVELS) else []
+    facts: dict[str, Fact] = {"model": model, "level": reached, "lacks": list(lacks), "extras": list(extras)}
     if not features:
-        facts["level"] = None
+        facts |= {"level": None, "lacks": []}
         return Finding("cpu", "note", "/proc/cpuinfo does not tell the processor's features", facts=facts)
     text = f"{model}: x86-64-v{reached}" if reached else f"{model}: below x86-64-v1"
-    if reached < len(LEVELS):
-        lacking = sorted(LEVELS[reached] - features)
-        facts["lacks"] = list(lacking)
-        text += f" (v{reached + 1} lacks {', '.join(lacking)})"
+    if lacks:
+        text += f" (to v{reached + 1} it lacks {', '.join(lacks)})"
     if extras:
         text += f", with {', '.join(extras)}"
     if reached < ENGINE_LEVEL:
