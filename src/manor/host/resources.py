@@ -10,6 +10,7 @@ from manor.host.host import Host
 
 _THP: Final = "/sys/kernel/mm/transparent_hugepage/enabled"
 _CGROUPS: Final = "/sys/fs/cgroup"
+_MAX_USER_NAMESPACES: Final = "/proc/sys/user/max_user_namespaces"
 _NEEDED: Final = ("cpu", "memory")
 _USEFUL: Final = ("cpu", "cpuset", "io", "memory", "pids")
 """Controllers with which a guest's share of the host is limited; without the first ones there is no limit worth it."""
@@ -70,7 +71,8 @@ def check_namespaces(host: Host) -> Finding:
     """
     kinds = [name for name in host.names("/proc/self/ns") if not name.endswith("_for_children")]
     facts: dict[str, Fact] = {"kinds": list(kinds), "user_allowed": False}
-    if "user" not in kinds:
+    # Either tells; a process that changed its user may not read its own list.
+    if "user" not in kinds and not host.exists(_MAX_USER_NAMESPACES):
         text = "this kernel has no user namespaces, so nothing but root can put a guest into a sandbox"
         return Finding("namespaces", "missing", text, facts=facts)
     for path, forbidding in _userns_switches(host):
@@ -80,12 +82,13 @@ def check_namespaces(host: Host) -> Finding:
             text = f"user namespaces are not allowed to this user ({setting} is {forbidding})"
             return Finding("namespaces", "missing", text, f"Allow them: sudo sysctl -w {setting}={value}.", facts)
     facts["user_allowed"] = True
-    return Finding("namespaces", "ok", f"user namespaces are allowed; kinds: {', '.join(kinds)}", facts=facts)
+    listed = f"; kinds: {', '.join(kinds)}" if kinds else ""
+    return Finding("namespaces", "ok", f"user namespaces are allowed{listed}", facts=facts)
 
 
 def _userns_switches(host: Host) -> list[tuple[str, str]]:
     """(file, value that forbids user namespaces). The last two are Debian's and Ubuntu's, and spare root."""
-    switches = [("/proc/sys/user/max_user_namespaces", "0")]
+    switches = [(_MAX_USER_NAMESPACES, "0")]
     if host.uid != 0:
         switches += [
             ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
