@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from manor.cli.status import STATUS
 from manor.cli.trace import KINDS
+from manor.host.examine import TOPICS
+from manor.host.finding import JUDGEMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -20,11 +23,12 @@ def load_generator() -> object:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-def test_reference_of_manor_run_is_up_to_date() -> None:
+def test_reference_of_commands_is_up_to_date() -> None:
     generator = load_generator()
     for path, text in generator.pages().items():  # type: ignore[attr-defined]
         assert path.read_text("utf-8") == text, f"{path}: run tools/gen/command_docs.py"
@@ -35,6 +39,12 @@ def test_reference_of_manor_run_names_every_trace_and_status() -> None:
     assert set(generator.TRACES) == set(KINDS)  # type: ignore[attr-defined]
     documented = {status for status, _ in generator.STATUSES}  # type: ignore[attr-defined]
     assert {str(status) for status in STATUS.values()} <= documented
+
+
+def test_reference_of_manor_doctor_names_every_verdict_and_topic() -> None:
+    generator = load_generator()
+    assert tuple(generator.VERDICTS) == JUDGEMENTS  # type: ignore[attr-defined]
+    assert list(generator.FACTS) == list(TOPICS)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

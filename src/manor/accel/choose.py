@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from manor.accel.api import Accel
 from manor.accel.kvm.accel import KvmAccel
-from manor.accel.kvm.probe import probe
+from manor.accel.kvm.probe import Verdict, probe
 from manor.base.errors import ConfigError, HostError
 from manor.spec.machine import ACCEL_NAMES
 
@@ -22,16 +22,17 @@ class Choice:
         return f"accelerator {self.accel.name}: {self.why}"
 
 
-def choose(name: str) -> Choice:
+def choose(name: str, verdict: Verdict | None = None) -> Choice:
     """The accelerator that `name` asks for; `auto` picks one.
 
+    verdict: what the probe said, where it was asked already.
     Raises ConfigError for an unknown or unavailable name, HostError if the native parts are not built.
     """
     if name not in ACCEL_NAMES:
         raise ConfigError("accel", f"{name!r} is unknown; give one of {', '.join(ACCEL_NAMES)}")
     if name == "dbt":
         return Choice(_load_dbt(), "binary translation, as asked for")
-    verdict = probe()
+    verdict = verdict or probe()
     if name == "kvm":
         if not verdict.can_run:
             advice = f"; {verdict.fix[:1].lower()}{verdict.fix[1:].rstrip('.')}" if verdict.fix else ""

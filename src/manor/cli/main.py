@@ -15,6 +15,7 @@ from manor.cli.status import EXIT_ERROR, EXIT_USAGE
 
 COMMANDS: Final = {
     "run": ("manor.cli.run:run", "Boot a virtual machine in this terminal."),
+    "doctor": ("manor.cli.doctor:doctor", "Tell what this host can do for guests and what to change."),
     "completion": ("manor.cli.completion:completion", "Print the completion script for a shell."),
 }
 """name -> ("module:object", one line of help). The help stands here so that `manor --help` imports no command."""

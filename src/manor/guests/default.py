@@ -89,6 +89,18 @@ def default_guest(
     return guest
 
 
+def cached_version(kernel_variant: KernelVariant = "cloud", root: Path | None = None) -> str | None:
+    """Version of the kernel package if the cache has all that a start needs. Nothing is fetched, and nothing written.
+
+    Raises DamagedEntry for a damaged file, HostError where the cache cannot be read.
+    """
+    cache = Cache(root if root is not None else default_root())
+    manifest = _read_manifest(cache, kernel_variant)
+    if manifest is None or any(cache.find(manifest[part]) is None for part in ("kernel", "parts")):
+        return None
+    return manifest["version"]
+
+
 # --- from the cache -----------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ def test_completion_script(shell: str) -> None:
         ("manor run --trace ", ["syscalls", "interrupts", "exits", "blocks", "guest-errors"]),
         ("manor run --trace exits,s", ["exits,syscalls"]),
         ("manor run --console ", ["serial", "virtio"]),
+        ("manor doctor --j", ["--json"]),
     ],
 )
 def test_completion_offers_the_values_of_options(typed: str, offered: list[str]) -> None:

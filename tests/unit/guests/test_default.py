@@ -11,7 +11,7 @@ import pytest
 from manor.base.errors import ConfigError, ManorError
 from manor.guests import cpio
 from manor.guests.cache import Cache
-from manor.guests.default import default_guest
+from manor.guests.default import cached_version, default_guest
 from manor.guests.packages import CorruptedDownload
 from manor.guests.progress import Silent
 from manor.testing.packages import build_deb
@@ -82,6 +82,15 @@ def test_first_start_assembles_the_guest(root: Path) -> None:
     assert files["lib/modules/order"] == b"virtio.ko\nvirtio_pci.ko\n"
     assert files["lib/modules/virtio.ko"] == module()
     assert "lib/modules/virtio_mem.ko" not in files
+
+
+def test_cached_version_is_known_without_the_client(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cached_version(root=root) is None
+    assert not root.exists()
+    default_guest(Silent(), root=root)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert cached_version(root=root) == "1"
+    assert cached_version("generic", root) is None
 
 
 def test_second_start_runs_no_client(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""What this host can do for guests, and what to change: the checks behind `manor doctor`."""
