@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from manor.engine.env import CC_DST, CC_SRC, CC_SRC2, RAX, RDX
 from manor.engine.isa.x86.declare import Body, declare, insn
 from manor.engine.isa.x86.template import (

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from typing import Final
 
-CC_KINDS: Final = ("EFLAGS", "ADD", "ADC", "SUB", "SBB", "LOGIC", "INC", "DEC", "SHL", "SHR", "MUL", "IMUL", "SHLI", "SHRI", "SARI")
+CC_KINDS: Final = (
+    "EFLAGS", "ADD", "ADC", "SUB", "SBB", "LOGIC", "INC", "DEC", "SHL", "SHR", "MUL", "IMUL", "SHLI", "SHRI", "SARI",
+)  # fmt: skip
 CC_DYNAMIC: Final = 255
 """Translation time only: CC_OP is not known."""
 
