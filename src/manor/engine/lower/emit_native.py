@@ -1846,7 +1846,7 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
                count: cython.int) -> cython.int:  # fmt: skip
     """Make host code of a block: sets code, code_size, and where its exits are. Returns EMIT_*.
 
-    uops: already optimised. block.pc, flags, insn_count, exits (block and pc), exit_count and loops must be set;
+    uops: already optimised. block.pc, flags, insn_count, exits (block, pc, no link), exit_count and loops must be set;
     there are twice exit_count exits if it loops. It must stay where it is until the arena is reset.
     """
     e: cython.pointer(Emitter) = cython.cast(cython.pointer(Emitter), vm.emitter)
@@ -1862,6 +1862,9 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
     # hot code of a uop is at most three evictions and two stencils, a cold path at most 1 KiB
     if e.used + 8192 + copies * cython.cast(uint64_t, count) * (1024 + 512 + 2 * LARGEST) > e.size:
         return EMIT_FULL
+    for index in range(block.exit_count * copies):
+        block.exits[index].patch = cython.NULL
+        block.exits[index].stub = cython.NULL
     e.block = block
     e.exits = block.exits
     e.out = e.base + e.used
