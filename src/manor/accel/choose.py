@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from manor.accel.api import Accel
-from manor.accel.kvm.accel import KvmAccel
 from manor.accel.kvm.probe import Verdict, probe
 from manor.base.errors import ConfigError, HostError
 from manor.spec.machine import ACCEL_NAMES
@@ -37,10 +36,17 @@ def choose(name: str, verdict: Verdict | None = None) -> Choice:
         if not verdict.can_run:
             advice = f"; {verdict.fix[:1].lower()}{verdict.fix[1:].rstrip('.')}" if verdict.fix else ""
             raise ConfigError("accel", f"kvm is {verdict.state.value} here: {verdict.reason}{advice}")
-        return Choice(KvmAccel(), "as asked for" if verdict.is_usable else f"as asked for, but {verdict.reason}")
+        return Choice(_load_kvm(), "as asked for" if verdict.is_usable else f"as asked for, but {verdict.reason}")
     if verdict.is_usable:
-        return Choice(KvmAccel(), verdict.reason)
+        return Choice(_load_kvm(), verdict.reason)
     return Choice(_load_dbt(), f"binary translation, as kvm is {verdict.state.value}: {verdict.reason}")
+
+
+def _load_kvm() -> Accel:
+    """Imported here and not above: a guest under dbt does not need it."""
+    from manor.accel.kvm.accel import KvmAccel
+
+    return KvmAccel()
 
 
 def _load_dbt() -> Accel:

@@ -127,7 +127,7 @@ FIELDS: Final[tuple[EnvField, ...]] = (
     _f("int32_t", "interrupt", 0, "non-zero: leave at the next block head (any thread sets it)"),
     _f("uint32_t", "fault", 0, "FAULT_*: set by helpers, checked after each"),
     _f("uint64_t", "insn_count", 0, "guest instructions executed"),
-    _f("uint64_t", "block_exit", 0, "chaining: address of the exit slot that was taken, 0 if none"),
+    _f("uint64_t", "block_exit", 0, "chaining: the Exit that was taken, Block | 1 if left at its head, else 0"),
     _f("uint64_t", "host_sp", 0, "host stack pointer of the run loop, for generated code's own use"),
     _f("uint64_t", "scratch", 8, "spill cells of generated code"),
     _f("uint64_t", "thunks", 16, "addresses of slow-path thunks, for generated code (see lower)"),
