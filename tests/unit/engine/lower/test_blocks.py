@@ -180,7 +180,7 @@ def test_random_faults_are_precise(box: Box, seed: int, optimized: bool) -> None
     box.unmap_page(base)
 
 
-def loop_block(rng: random.Random, base: int, unmapped: int) -> list[tuple[Any, ...]]:
+def loop_block(rng: random.Random, base: int) -> list[tuple[Any, ...]]:
     """A random block with side exits that comes back to its start: r15 counts down, r14 walks through memory."""
     uops = [uop for uop in random_block(rng, base, 1)[:-1] if uop[1] not in (R14, R15) or uop[0].startswith("st")]
     insns = (uops[-1][6] if uops else 0) + 1
@@ -213,7 +213,7 @@ def test_random_loops(box: Box, seed: int, optimized: bool) -> None:
     base, zero, pc = 0x40000, 35, 0x1700
     box.map_page(base, host)
     for _ in range(10):
-        uops = loop_block(rng, base, base + 0x1000)
+        uops = loop_block(rng, base)
         insns = uops[-1][6] + 1
         leaves = uops[-1][5] + 1
         regs = [rng.choice((0, 1, 7, WORD, rng.getrandbits(64))) for _ in range(VREG_COUNT)]
