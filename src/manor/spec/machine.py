@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from manor.base.units import MiB
+from manor.spec.block import DiskSpec
+from manor.spec.net import NicSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
 """The core crystal clock that CPUID leaf 0x15 reports; local APIC timers count at this rate before division.
@@ -32,7 +34,8 @@ class MachineSpec:
     """One virtual machine of type `pc`.
 
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
-    window size; the output of both is shown. Paths are opened when the machine is built, not here.
+    window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
+    machine is built, not here.
     """
 
     kernel: Path
@@ -41,3 +44,6 @@ class MachineSpec:
     memory: int = 256 * MiB
     cpus: int = 1
     console: ConsoleName = "serial"
+    name: str = ""
+    disks: tuple[DiskSpec, ...] = ()
+    nics: tuple[NicSpec, ...] = ()
