@@ -6,7 +6,7 @@ import struct
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -79,17 +79,26 @@ class Pages:
 class MappedImage(ABC):
     """A read-only `BlockBackend` over `locate`. Owns its files and what backs it.
 
-    details: what `info` shows of the format.
+    cluster_size: the format's unit of allocation, None without. details: what is particular to the image, in the words
+    of `qemu-img info`.
     """
 
     is_read_only: Final = True
 
     def __init__(
-        self, name: str, size: int, files: Sequence[File], backing: BlockBackend | None, details: dict[str, object]
+        self,
+        name: str,
+        size: int,
+        files: Sequence[File],
+        details: Mapping[str, str | int | bool],
+        *,
+        cluster_size: int | None = None,
+        backing: BlockBackend | None = None,
     ) -> None:
         self.name = name
         self.size = size
         self.backing = backing
+        self.cluster_size = cluster_size
         self.details = details
         self._files = tuple(files)
         self._sizes = {id(file): file.size() for file in self._files}

@@ -44,10 +44,8 @@ MAX_BLOCK: Final = 256 << 20
 class VdiImage(MappedImage):
     """A VDI. All positions and sizes in bytes."""
 
-    def __init__(
-        self, file: File, size: int, block: int, table: int, first: int, extra: int, details: dict[str, object]
-    ) -> None:
-        super().__init__(file.name, size, [file], None, details)
+    def __init__(self, file: File, size: int, block: int, table: int, first: int, extra: int, kind: str) -> None:
+        super().__init__(file.name, size, [file], {"create type": kind}, cluster_size=block)
         self._file = file
         self._block = block
         self._table = table
@@ -91,8 +89,4 @@ def open_vdi(file: File, context: Context) -> BlockBackend:
         raise ProtocolError(f"{name}: the disk has {size} bytes and its table holds {blocks} blocks of {block}")
     if table % _ENTRY.size or table + blocks * _ENTRY.size > file.size():
         raise ProtocolError(f"{name}: the table of {blocks} blocks at {table:#x} lies outside the file")
-    details: dict[str, object] = {
-        "create-type": "dynamic" if kind == DYNAMIC else "fixed",
-        "cluster-size": block,
-    }
-    return VdiImage(file, size, block, table, first, extra, details)
+    return VdiImage(file, size, block, table, first, extra, "dynamic" if kind == DYNAMIC else "fixed")

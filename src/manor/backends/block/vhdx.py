@@ -92,8 +92,8 @@ class VhdxImage(MappedImage):
         self, file: File, bat: int, parameters: Parameters, backing: BlockBackend | None, data_guid: bytes
     ) -> None:
         kind = "differencing" if parameters.has_parent else "fixed" if parameters.is_fixed else "dynamic"
-        details: dict[str, object] = {"create-type": kind, "cluster-size": parameters.block}
-        super().__init__(file.name, parameters.size, [file], backing, details)
+        details = {"create type": kind}
+        super().__init__(file.name, parameters.size, [file], details, cluster_size=parameters.block, backing=backing)
         self.data_id = str(UUID(bytes_le=data_guid))
         self._file = file
         self._bat = bat

@@ -132,9 +132,17 @@ class VmdkImage(MappedImage):
         extents: list[Flat | Sparse],
         files: list[File],
         backing: BlockBackend | None,
-        details: dict[str, object],
+        descriptor: Descriptor | None,
     ) -> None:
-        super().__init__(name, sum(extent.size for extent in extents), files, backing, details)
+        grains = {extent.grain for extent in extents if isinstance(extent, Sparse)}
+        super().__init__(
+            name,
+            sum(extent.size for extent in extents),
+            files,
+            _details(descriptor, any(isinstance(extent, Sparse) and extent.is_packed for extent in extents)),
+            cluster_size=max(grains, default=None),
+            backing=backing,
+        )
         self._extents = extents
         self._starts: list[int] = []
         start = 0
@@ -211,7 +219,7 @@ def _open_sparse(file: File, context: Context) -> BlockBackend:
     backing = _open_parent(file.name, descriptor, context)
     try:
         extent = Sparse(file, header, backing is not None)
-        return VmdkImage(file.name, [extent], [file], backing, _details(descriptor, header))
+        return VmdkImage(file.name, [extent], [file], backing, descriptor)
     except BaseException:
         if backing is not None:
             backing.close()
@@ -228,32 +236,28 @@ def _open_described(file: File, context: Context) -> BlockBackend:
     # The descriptor is not among the files of data: offsets in the extents are not offsets in it.
     opened: list[File] = [file]
     backing = _open_parent(file.name, descriptor, context)
-    header: Header | None = None
     try:
         extents: list[Flat | Sparse] = []
         for line in descriptor.extents:
-            extent, header = _open_extent(file.name, line, context, opened, backing is not None)
-            extents.append(extent)
-        return VmdkImage(file.name, extents, opened, backing, _details(descriptor, header))
+            extents.append(_open_extent(file.name, line, context, opened, backing is not None))
+        return VmdkImage(file.name, extents, opened, backing, descriptor)
     except BaseException:
         # `file` itself is closed by whoever called the opener.
         close_all([*opened[1:], *([backing] if backing is not None else [])])
         raise
 
 
-def _open_extent(
-    image: str, line: ExtentLine, context: Context, opened: list[File], below: bool
-) -> tuple[Flat | Sparse, Header | None]:
+def _open_extent(image: str, line: ExtentLine, context: Context, opened: list[File], below: bool) -> Flat | Sparse:
     size = line.sectors * SECTOR
     if line.kind == "ZERO":
-        return Flat(size, None), None
+        return Flat(size, None)
     file = context.open_file(image, line.file)
     opened.append(file)
     if line.kind in ("FLAT", "VMFS"):
         position = line.offset * SECTOR
         if position + size > file.size():
             raise ProtocolError(f"{file.name}: the extent should have {position + size} bytes and has {file.size()}")
-        return Flat(size, file, position), None
+        return Flat(size, file, position)
     if file.size() >= 4 and read_exactly(file, 0, 4, "header") == b"COWD":
         raise ConfigError(image, f"its extent {line.file} is a COWD image of VMware ESX, which Manor does not read")
     header = read_header(file)
@@ -261,7 +265,7 @@ def _open_extent(
         raise ProtocolError(f"{file.name}: the extent should have {line.sectors} sectors and has {header.capacity}")
     extent = Sparse(file, header, below)
     extent.size = size
-    return extent, header
+    return extent
 
 
 def _open_parent(name: str, descriptor: Descriptor | None, context: Context) -> BlockBackend | None:
@@ -311,11 +315,8 @@ def _parse_header(file: File, position: int) -> Header:
     return Header(version, flags, capacity, grain, descriptor, descriptor_size, entries, directory)
 
 
-def _details(descriptor: Descriptor | None, header: Header | None) -> dict[str, object]:
-    details: dict[str, object] = {}
+def _details(descriptor: Descriptor | None, is_packed: bool) -> dict[str, str | int | bool]:
+    details: dict[str, str | int | bool] = {"compressed": True} if is_packed else {}
     if descriptor is not None:
-        details |= {"create-type": descriptor.create_type, "cid": descriptor.cid, "parent-cid": descriptor.parent_cid}
-    if header is not None:
-        details["cluster-size"] = header.grain * SECTOR
-        details["compressed"] = bool(header.flags & _HAS_PACKED_GRAINS)
+        details |= {"cid": descriptor.cid, "parent cid": descriptor.parent_cid, "create type": descriptor.create_type}
     return details

@@ -43,8 +43,8 @@ _MAX_GEOMETRY: Final = 65535 * 16 * 255
 class VpcImage(MappedImage):
     """A dynamic VHD: a table of blocks, each with a bitmap of its sectors before it."""
 
-    def __init__(self, file: File, size: int, table: int, block: int, details: dict[str, object]) -> None:
-        super().__init__(file.name, size, [file], None, details)
+    def __init__(self, file: File, size: int, table: int, block: int) -> None:
+        super().__init__(file.name, size, [file], {"create type": "dynamic"}, cluster_size=block)
         self._file = file
         self._table = table
         self._block = block
@@ -69,8 +69,8 @@ class VpcImage(MappedImage):
 class FixedVpcImage(MappedImage):
     """A fixed VHD: the disk as it is, then the footer."""
 
-    def __init__(self, file: File, size: int, details: dict[str, object]) -> None:
-        super().__init__(file.name, size, [file], None, details)
+    def __init__(self, file: File, size: int) -> None:
+        super().__init__(file.name, size, [file], {"create type": "fixed"})
         self._file = file
 
     def locate(self, offset: int, size: int) -> Iterator[Piece]:
@@ -101,7 +101,7 @@ def open_vpc(file: File, context: Context) -> BlockBackend:
     if kind == FIXED:
         if size > length:
             raise ProtocolError(f"{name}: the disk has {size} bytes and the file {length}; it was cut off")
-        return FixedVpcImage(file, size, {"create-type": "fixed"})
+        return FixedVpcImage(file, size)
     if kind != DYNAMIC:
         raise ProtocolError(f"{name}: a VHD of type {kind} is not known; fixed (2) and dynamic (3) are")
     header = read_exactly(file, data_offset, DYNAMIC_SIZE, "dynamic disk header")
@@ -116,7 +116,7 @@ def open_vpc(file: File, context: Context) -> BlockBackend:
         raise ProtocolError(f"{name}: the disk has {size} bytes and its table holds {entries} blocks of {block}")
     if table % _ENTRY.size or table + entries * _ENTRY.size > length:
         raise ProtocolError(f"{name}: the table of {entries} blocks at {table:#x} lies outside the file")
-    return VpcImage(file, size, table, block, {"create-type": "dynamic", "cluster-size": block})
+    return VpcImage(file, size, table, block)
 
 
 def _find_footer(file: File) -> bytes:
