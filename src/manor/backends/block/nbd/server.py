@@ -43,6 +43,7 @@ MIN_HOLE: Final = 64 << 10
 _ERRORS: Final = {"io": Error.EIO, "no-space": Error.ENOSPC, "read-only": Error.EPERM, "unsupported": Error.ENOTSUP}
 
 nbd_client = declare("nbd_client", client=int, event=str)
+"""A client of the NBD server came, or went and why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,9 +143,11 @@ class ServerSession:
 
     # ------------------------------------------------------------------ negotiation
     def _talk(self) -> Parser:
-        self._flags = HandshakeFlag(CLIENT_FLAGS.unpack((yield CLIENT_FLAGS.size))[0])
-        if self._flags & ~(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES):
-            raise ProtocolError(f"the client answered with flags {self._flags:#x}")
+        (flags,) = CLIENT_FLAGS.unpack((yield CLIENT_FLAGS.size))
+        # int: the complement of an IntFlag has no bits that are not declared.
+        if flags & ~int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES):
+            raise ProtocolError(f"the client answered with flags {flags:#x}")
+        self._flags = HandshakeFlag(flags)
         yield from self._options()
 
     def _options(self) -> Parser:
@@ -308,7 +310,7 @@ class ServerSession:
         """The error that the request has without being done; 0 if none."""
         command = request.command
         changes = command in (Command.WRITE, Command.TRIM, Command.WRITE_ZEROES)
-        if request.flags & ~(_FLAGS_OF[command] | CommandFlag.FUA):
+        if int(request.flags) & ~int(_FLAGS_OF[command] | CommandFlag.FUA):
             return Error.EINVAL, f"flags {request.flags:#x} are not known with {command.name}"
         if changes and offered.read_only:
             return Error.EPERM, "the export is read-only"
