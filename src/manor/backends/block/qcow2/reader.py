@@ -182,7 +182,12 @@ class Reader:
                     return False
             elif kind == ZEROES or (kind == HOLE and (backing is None or offset >= backing.size)):
                 zero_fill(pieces)
-            elif kind == PACKED or backing is None or offset + count > backing.size or not backing.read_nowait(offset, pieces):
+            elif (
+                kind == PACKED
+                or backing is None
+                or offset + count > backing.size
+                or not backing.read_nowait(offset, pieces)
+            ):
                 return False
             offset += count
             size -= count
@@ -259,5 +264,3 @@ class Reader:
                 yield Extent(extent.offset, extent.size, extent.kind, depth, extent.file_offset)
         if size > inside:
             yield Extent(offset + inside, size - inside, "hole")
-
-
