@@ -78,7 +78,7 @@ NOTES: Final = {
     "map": (
         "depth 0 is FILE itself. zero without present: nobody has written there; zero with present: an image says that "
         "zeros are there.",
-        "offset is a place in the file of that image. Compressed and encrypted parts have none.",
+        "offset, or Mapped to, is a place in the file of that image. Compressed parts, and disks on servers, have none.",
     ),
     "snapshot": (
         "Snapshots keep the disk only, not the memory of a machine.",
