@@ -9,6 +9,7 @@ from manor.base.exits import Exit
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
 from manor.spec.interrupt_state import InterruptState
+from manor.spec.machine import CpuModel
 from manor.spec.timer_state import TimerState
 
 
@@ -141,4 +142,7 @@ class Accel(Protocol):
 
     name: str
 
-    def create_vm(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> VmHandle: ...
+    def create_vm(
+        self, memory: GuestMemory, handler: ExitHandler, cpus: int, cpu_model: CpuModel = "max"
+    ) -> VmHandle:
+        """Raises ConfigError if the guest's processor cannot be such a one, HostError if the host refuses."""

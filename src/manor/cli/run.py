@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from manor.base.errors import ConfigError
 from manor.base.units import parse_size
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
-from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
+from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, ConsoleName, CpuModel, MachineSpec
 
 if TYPE_CHECKING:
     from manor.vmm.vm import Vm
@@ -52,6 +53,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
 )  # fmt: skip
 @click.option(
+    "--cpu", type=click.Choice(CPU_MODELS), default="max", show_default=True,
+    help="What the guest sees of a processor; host and x86-64-v3 need the accelerator kvm.",
+)  # fmt: skip
+@click.option(
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
 )  # fmt: skip
@@ -73,6 +78,7 @@ def run(
     memory: str,
     cpus: int,
     accel: str,
+    cpu: CpuModel,
     console: ConsoleName,
     no_reboot: bool,
     stats: bool,
@@ -103,7 +109,7 @@ def run(
         check_files(kernel, initrd)
     choice = choose(accel)
     with tracing(kinds, trace_file):
-        spec = _describe(kernel, initrd, append, size, cpus, console)
+        spec = replace(_describe(kernel, initrd, append, size, cpus, console), cpu=cpu)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)

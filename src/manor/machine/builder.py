@@ -77,7 +77,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
     exits = PcExits(pio, mmio, lapics, [host.serial, host.console])
-    vm = accel.create_vm(memory, exits, spec.cpus)
+    vm = accel.create_vm(memory, exits, spec.cpus, spec.cpu)
     doorbells = _watch_doorbells(vm, pio, mmio, host)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
     lapics += interrupts.lapics
