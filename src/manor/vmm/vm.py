@@ -213,7 +213,7 @@ class Vm:
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
-        self._vcpus = [VcpuLoop(vcpu, self.request_end) for vcpu in self._machine.vm.vcpus]
+        self._vcpus = [VcpuLoop(vcpu, self.request_end, self._name_of) for vcpu in self._machine.vm.vcpus]
 
     def _run(self) -> None:
         machine = self._machine
@@ -297,6 +297,12 @@ class Vm:
         vcpus = self._vcpus
         if index < len(vcpus):
             vcpus[index].wake()
+
+    def _name_of(self, address: int) -> str:
+        """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
+        from manor.boot.symbols import read_symbols
+
+        return read_symbols(self.spec.kernel).name_of(address)
 
     def _on_power_off(self) -> None:
         self.request_end(VmEnd(Reason.POWER_OFF))

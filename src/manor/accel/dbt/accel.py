@@ -75,7 +75,8 @@ class DbtVcpu:
             if reason == HALT_WAIT_SIPI:
                 return WaitForSipi()
             if reason == HALT_SHUTDOWN:
-                return Shutdown(f"triple fault at rip {self._fields().get('rip'):#018x}")
+                rip = self._fields().get("rip")
+                return Shutdown(f"triple fault at rip {rip:#018x}", rip)
             return Kicked()
 
     def kick(self) -> None:
