@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ import click
 
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
+from manor.cli.net import OUTSIDE, choose_nics
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
 from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
@@ -55,6 +57,19 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
 )  # fmt: skip
+@click.option(
+    "--net", "nets", metavar="KIND[:NAME][,OPTION=VALUE...]", multiple=True,
+    help="A network interface: user, isolated:NAME, tap:IFNAME, bridge:BRIDGE, macvtap:IFNAME or none. Repeatable.",
+)  # fmt: skip
+@click.option("--no-net", is_flag=True, help="No network interface at all.")
+@click.option(
+    "--port", "ports", metavar="[ADDRESS:]HOST:GUEST[/udp]", multiple=True,
+    help="A port of the host that leads into the guest, through the first user-mode interface. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--outside", type=click.Choice(tuple(OUTSIDE)),
+    help="What user-mode interfaces reach that do not say so themselves: all, the host alone, or nothing.",
+)
 @click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")
 @click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
@@ -74,6 +89,10 @@ def run(
     cpus: int,
     accel: str,
     console: ConsoleName,
+    nets: tuple[str, ...],
+    no_net: bool,
+    ports: tuple[str, ...],
+    outside: str | None,
     no_reboot: bool,
     stats: bool,
     as_json: bool,
@@ -97,13 +116,14 @@ def run(
     check_size(size, cpus, MAX_RAM)
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
+    nics = choose_nics(nets, no_net, ports, outside)
     kinds = parse_kinds(trace)
     if kernel is not None:
         # Before the accelerator, which takes the most of the time.
         check_files(kernel, initrd)
     choice = choose(accel)
     with tracing(kinds, trace_file):
-        spec = _describe(kernel, initrd, append, size, cpus, console)
+        spec = replace(_describe(kernel, initrd, append, size, cpus, console), nics=nics)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)

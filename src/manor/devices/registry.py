@@ -18,6 +18,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "power": "manor.devices.misc.power:PowerControl",
         "virtio-rng": "manor.devices.virtio.rng:VirtioRng",
         "virtio-console": "manor.devices.virtio.console:VirtioConsole",
+        "virtio-net": "manor.devices.virtio.net:VirtioNet",
     }
 )
 """kind -> "module:Class"."""

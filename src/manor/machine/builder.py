@@ -14,6 +14,7 @@ from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
 from manor.backends.char.api import CharBackend
+from manor.backends.net.api import NetBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
 from manor.boot.linux_x86 import BootedKernel, load_linux
@@ -26,6 +27,8 @@ from manor.devices.rtc.mc146818 import Mc146818
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.device import VirtioDevice
+from manor.devices.virtio.net import DEFAULT_SPEED, VirtioNet
+from manor.devices.virtio.net_port import NetPort
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.machine.allocator import SlotAllocator
@@ -35,6 +38,7 @@ from manor.machine.interrupts import Interrupts, connect_interrupts
 from manor.machine.pc import Backpressure, Machine, PcExits
 from manor.mem import layout
 from manor.mem.guest_memory import GuestMemory, Region
+from manor.spec.check_net import MAX_QUEUE_PAIRS
 from manor.spec.cpu_state import CpuState
 from manor.spec.machine import MachineSpec
 
@@ -47,6 +51,14 @@ class ConsoleBackend(CharBackend, Backpressure, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class HostNic:
+    """The far end of the cable of one interface, and its MAC address."""
+
+    backend: NetBackend
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HostSide:
     """What the VMM gives to a machine.
 
@@ -54,6 +66,7 @@ class HostSide:
     power_off, reset: the guest asked for it; called with the lock held, they note it and return.
     wake: the vCPU of that index may have work; any thread, with locks held.
     readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
+    post: runs a callback soon on the I/O loop, without the lock. nics: as many as the spec has.
     """
 
     clock: Clock
@@ -66,6 +79,8 @@ class HostSide:
     reset: Callable[[], None]
     wake: Callable[[int], None]
     readers: Readers | None = None
+    post: Callable[[Callable[[], None]], None] | None = None
+    nics: Sequence[HostNic] = ()
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -84,7 +99,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     pci = _add_pci_host(pio, mmio, interrupts, power)
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
-    _plug(pci, [console, rng])
+    nics = _make_nics(spec, memory, host)
+    _plug(pci, [console, rng, *(nic for nic, _ in nics)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
@@ -99,6 +115,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         serial=serial,
         console=console,
         doorbells=doorbells,
+        nics=[nic for nic, _ in nics],
+        net_ports=[port for _, port in nics],
         devices=[*interrupts.devices, serial, rtc, power, pci, *pci.functions.values()],
     )
 
@@ -133,6 +151,30 @@ def _add_legacy(pio: Bus, lines: IrqSink, host: HostSide) -> tuple[Ns16550, Mc14
     pio.map(layout.ACPI_SLEEP_CONTROL, ACPI_TABLE.size, power.acpi, power.name)
     pio.map(layout.I8042_COMMAND, I8042_TABLE.size, power.i8042, power.name)
     return serial, rtc, power
+
+
+def _make_nics(spec: MachineSpec, memory: GuestMemory, host: HostSide) -> list[tuple[VirtioNet, NetPort]]:
+    """The network interfaces and their ports to the host's side."""
+    made: list[tuple[VirtioNet, NetPort]] = []
+    for index, (nic, far) in enumerate(zip(spec.nics, host.nics, strict=True)):
+        assert host.post is not None
+        name = f"virtio-net{index}"
+        port = NetPort(name, far.backend, host.lock, host.post)
+        rate = nic.shaping.bits_per_second
+        device = VirtioNet(
+            name,
+            memory,
+            host.defer,
+            port,
+            mac=far.mac,
+            mtu=nic.mtu,
+            pairs=nic.queues or min(spec.cpus, MAX_QUEUE_PAIRS),
+            speed=max(1, rate // 10**6) if rate else DEFAULT_SPEED,
+            link_up=nic.link_up and nic.kind != "none",
+        )
+        port.device = device
+        made.append((device, port))
+    return made
 
 
 def _add_pci_host(pio: Bus, mmio: Bus, interrupts: Interrupts, power: PowerControl) -> PciHost:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
+from manor.spec.check_net import check_nics
 from manor.spec.machine import CONSOLE_NAMES, MAX_CPUS, MIN_MEMORY, MachineSpec
 
 
@@ -31,3 +32,4 @@ def check(spec: MachineSpec, max_memory: int) -> None:
     check_size(spec.memory, spec.cpus, max_memory)
     if spec.console not in CONSOLE_NAMES:
         raise ConfigError("console", f"{spec.console!r} is unknown; give one of {', '.join(CONSOLE_NAMES)}")
+    check_nics(spec.nics)

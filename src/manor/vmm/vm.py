@@ -27,7 +27,7 @@ from manor.accel.choose import choose
 from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, ManorError
 from manor.base.units import parse_size
-from manor.machine.builder import HostSide, build
+from manor.machine.builder import HostNic, HostSide, build
 from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
 from manor.spec.check import check
@@ -35,6 +35,7 @@ from manor.spec.machine import ConsoleName, MachineSpec
 from manor.vmm.console import Console
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
+from manor.vmm.nics import Nic, Nics
 from manor.vmm.vcpu_loop import VcpuLoop
 
 
@@ -79,6 +80,7 @@ class Vm:
         self._lifecycle = Lifecycle()
         self._loop = IoLoop(self._clock, self._on_loop_error)
         self._readers = LoopReaders(self._loop)
+        self._nics = Nics(self._loop, self._clock)
         self._request = threading.Condition()
         self._requested: VmEnd | None = None
         self._end: VmEnd | None = None
@@ -116,8 +118,10 @@ class Vm:
         if self._machine is not None or self._lifecycle.state is not State.CREATED:
             return
         try:
+            self._nics.open(self.spec)
             self._build()
         except ManorError as error:
+            self._nics.close()
             self._loop.stop()
             self._end = VmEnd(Reason.ERROR, str(error))
             self._lifecycle.advance(Event.END)
@@ -128,6 +132,7 @@ class Vm:
         self.prepare()
         self._lifecycle.advance(Event.START)
         self._loop.start()
+        self._nics.loop_runs()
         self._run()
         self._supervisor.start()
 
@@ -163,11 +168,18 @@ class Vm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lifecycle.state not in (State.CREATED, State.ENDED):
+        if self._lifecycle.state is State.CREATED:
+            self._nics.close()
+        elif self._lifecycle.state is not State.ENDED:
             self.power_off()
             self.wait()
 
     # --- use ------------------------------------------------------------------------------------------------
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """The network interfaces, in the order of the description; none before `prepare`."""
+        return self._nics.all
 
     def resize(self, columns: int, rows: int) -> None:
         """Tell the guest the window size of its terminal (the virtio console carries it)."""
@@ -210,6 +222,8 @@ class Vm:
             reset=self._on_reset,
             wake=self._wake,
             readers=self._readers,
+            post=self._loop.call_soon_threadsafe,
+            nics=[HostNic(nic.backend, nic.mac) for nic in self._nics.all],
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -225,6 +239,7 @@ class Vm:
         port.on_room = self.console.connect(port, machine.lock)
         if self._size is not None:
             machine.resize_console(*self._size)
+        self._nics.connect(machine.nics, machine.net_ports, machine.lock)
         self._started_wall = self._clock.now_ns()
         self._started_cpu = time.process_time_ns()
         for vcpu in self._vcpus:
@@ -241,6 +256,7 @@ class Vm:
             self._timers.close()
         self.serial.disconnect()
         self.console.disconnect()
+        self._nics.disconnect()
         machine, self._machine = self._machine, None
         self._final = final
         if machine is not None:
@@ -266,7 +282,9 @@ class Vm:
                 end = error
                 self._lifecycle.advance(Event.STOP)
                 break
+        self._nics.close()
         self._loop.stop()
+        self._nics.stopped()
         self.serial.close(str(end))
         self.console.close(str(end))
         with self._request:
