@@ -31,7 +31,7 @@ from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.machine.allocator import SlotAllocator
-from manor.machine.disks import disk_function, make_disks
+from manor.machine.disks import disk_functions, make_disks
 from manor.machine.doorbells import DoorbellWiring, Readers
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.interrupts import Interrupts, connect_interrupts
@@ -92,8 +92,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
     disks = make_disks(spec, host.disks, host.lock, host.work)
-    functions = [disk_function(disk, each, memory, host.defer, spec.cpus) for disk, each in zip(disks, spec.disks, strict=True)]
-    _plug(pci, [VirtioPci(console), VirtioPci(rng), *functions])
+    _plug(pci, [VirtioPci(console), VirtioPci(rng), *disk_functions(spec, disks, memory, host.defer)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))

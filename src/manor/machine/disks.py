@@ -31,7 +31,11 @@ def make_disks(
     return disks
 
 
-def disk_function(disk: Disk, spec: DiskSpec, memory: GuestMemory, defer: Defer, cpus: int) -> PciFunction:
-    """The function that shows `disk` to the guest on the bus that `spec` names."""
+def disk_functions(spec: MachineSpec, disks: Sequence[Disk], memory: GuestMemory, defer: Defer) -> list[PciFunction]:
+    """The function that shows each disk to the guest, on the bus that it shall have."""
+    return [_function(disk, each, memory, defer, spec.cpus) for disk, each in zip(disks, spec.disks, strict=True)]
+
+
+def _function(disk: Disk, spec: DiskSpec, memory: GuestMemory, defer: Defer, cpus: int) -> PciFunction:
     queues = min(spec.queues or cpus, MAX_QUEUES)
     return VirtioPci(VirtioBlk(disk.name, memory, defer, disk, queues))

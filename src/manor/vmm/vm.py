@@ -13,10 +13,11 @@ Threads: one per vCPU, one I/O loop, and a supervisor that takes the others apar
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
@@ -30,12 +31,14 @@ from manor.base.units import parse_size
 from manor.machine.builder import HostSide, build
 from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
+from manor.spec.block import DiskSpec
 from manor.spec.check import check
+from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, MachineSpec
 from manor.vmm.console import Console
+from manor.vmm.disks import OpenDisks, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
-from manor.vmm.disks import OpenDisks, resize_disk
 from manor.vmm.vcpu_loop import VcpuLoop
 from manor.vmm.workers import Workers
 
@@ -359,15 +362,17 @@ def start(
     accel: str = "auto",
     reboot: bool = True,
     console: ConsoleName = "serial",
+    disks: Sequence[DiskSpec | str | PathLike[str]] = (),
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
     kernel: a bzImage or an ELF file; without one, the default guest with its own initrd, to whose command line
     `append` is added. memory: bytes, or text such as "512M". reboot: whether a guest that resets itself starts
     again. console: the device that `manor run` types into; both consoles are there in any case.
+    disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = describe(kernel, initrd, append, memory, cpus, console)
+    spec = replace(describe(kernel, initrd, append, memory, cpus, console), disks=_describe_disks(disks))
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -405,6 +410,19 @@ def describe(
     return MachineSpec(
         Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
     )
+
+
+def _describe_disks(disks: Sequence[DiskSpec | str | PathLike[str]]) -> tuple[DiskSpec, ...]:
+    specs: list[DiskSpec] = []
+    for number, disk in enumerate(disks):
+        if isinstance(disk, DiskSpec):
+            specs.append(disk)
+        elif isinstance(disk, str):
+            specs.append(parse_disk(disk, f"disks[{number}]"))
+        else:
+            _check_type(f"disks[{number}]", disk, (PathLike,), "a DiskSpec, a line of text or a path")
+            specs.append(DiskSpec(os.fspath(disk)))
+    return tuple(specs)
 
 
 def _check_type(name: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:

@@ -179,7 +179,7 @@ class Disk:
 
     def covers(self, offset: int, size: int) -> bool:
         """Whether the range lies on the disk."""
-        return 0 <= offset and 0 <= size and offset + size <= self.size
+        return offset >= 0 and size >= 0 and offset + size <= self.size
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -281,12 +281,13 @@ class Disk:
         try:
             while True:
                 with self._lock:
-                    request, batch = self._next(finished, now - told > TURN_NS)
-                    if request is None:
+                    work = self._next(finished, now - told > TURN_NS)
+                    if work is None:
                         return
                 if not finished:
                     told = now
-                finished.append((request, batch))
+                finished.append(work)
+                request = work[0]
                 started = time.monotonic_ns()
                 self._perform(request, may_wait=True)
                 now = time.monotonic_ns()
@@ -298,7 +299,7 @@ class Disk:
                 # After an exception, which ends the VM: nobody must wait for these for ever.
                 self._finish(finished, time.monotonic_ns())
 
-    def _next(self, finished: list[tuple[Request, Batch]], is_time: bool) -> tuple[Request, Batch] | tuple[None, None]:
+    def _next(self, finished: list[tuple[Request, Batch]], is_time: bool) -> tuple[Request, Batch] | None:
         """The next request for a worker, if any, after telling of those it has `finished` where that may not wait."""
         while True:
             has_more = bool(self._waiting) and not self._is_paused
@@ -309,7 +310,7 @@ class Disk:
                 finished.clear()
                 continue
             if not has_more:
-                return None, None
+                return None
             if not is_quick and len(self._waiting) > 1 and self._workers < WORKERS:
                 self._add_worker()
             return self._waiting.popleft()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from manor.backends.block.api import BlockError
 from manor.base.bits import bit
@@ -112,6 +112,13 @@ CONFIG_TABLE = RegisterTable(
 virtio_blk_request = declare("virtio_blk_request", device=str, queue=int, type=int, sector=int, size=int)
 
 
+class Answer(NamedTuple):
+    """How a request ended. filled: bytes written from the start of the chain's writable part, without the status."""
+
+    status: int
+    filled: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class BlkState:
     """What the driver of a disk told. capacity: in sectors, as the driver last could read it."""
@@ -155,9 +162,11 @@ class VirtioBlk(VirtioDevice):
             if chain is None:
                 more = False
                 break
-            request = self._take(queue, chain)
-            if request is not None:
-                requests.append(request)
+            outcome = self._take(queue, chain)
+            if isinstance(outcome, Request):
+                requests.append(outcome)
+            else:
+                self._answer(queue, chain, outcome)
         self._busy[queue.index] += len(requests)
         self.disk.start(requests, partial(self._after, queue))
         return more and queue.has_available()
@@ -172,17 +181,16 @@ class VirtioBlk(VirtioDevice):
         else:
             self.settle(queue.index)
 
-    def _take(self, queue: Queue, chain: Chain) -> Request | None:
-        """The request in a chain; None if it is answered already."""
+    def _take(self, queue: Queue, chain: Chain) -> Request | Answer:
+        """The request in a chain, or the answer to one that needs no backend."""
         header = chain.read(_HEADER.size)
         room = chain.writable_size - 1  # the last byte is the status (5.2.6)
         if room < 0:
             self.report("request without room for its status")
-            queue.add_used(chain, 0)
-            return None
+            return Answer(VIRTIO_BLK_S_IOERR)
         if len(header) < _HEADER.size:
             self.report(f"request with a header of {len(header)} bytes")
-            return self._answer(queue, chain, VIRTIO_BLK_S_IOERR)
+            return Answer(VIRTIO_BLK_S_IOERR)
         kind, sector = _HEADER.unpack(header)
         payload = chain.readable_size - _HEADER.size
         if virtio_blk_request.on:
@@ -194,13 +202,13 @@ class VirtioBlk(VirtioDevice):
         if kind == VIRTIO_BLK_T_FLUSH:
             return Request(Kind.FLUSH, (), (), partial(self._done, queue, chain, 0))
         if kind == VIRTIO_BLK_T_GET_ID:
-            return self._identify(queue, chain, room)
+            return self._identify(chain, room)
         if kind in (VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES):
             return self._change_ranges(queue, chain, kind, payload)
         self.report(f"request of unknown type {kind}")
-        return self._answer(queue, chain, VIRTIO_BLK_S_UNSUPP)
+        return Answer(VIRTIO_BLK_S_UNSUPP)
 
-    def _copy(self, queue: Queue, chain: Chain, kind: Kind, sector: int, size: int) -> Request | None:
+    def _copy(self, queue: Queue, chain: Chain, kind: Kind, sector: int, size: int) -> Request | Answer:
         """A read or write of `size` bytes."""
         offset = SECTOR * sector
         buffers = chain.writable if kind is Kind.READ else chain.readable
@@ -215,7 +223,7 @@ class VirtioBlk(VirtioDevice):
             problem = "the disk is read-only"
         if problem:
             self.report(f"{kind.value} refused: {problem}")
-            return self._answer(queue, chain, VIRTIO_BLK_S_IOERR)
+            return Answer(VIRTIO_BLK_S_IOERR)
         done = partial(self._done, queue, chain, size if kind is Kind.READ else 0)
         if kind is Kind.READ:
             return Request(kind, ((offset, size),), chain.writable_views(0, size), done)
@@ -223,32 +231,32 @@ class VirtioBlk(VirtioDevice):
             kind, ((offset, size),), chain.readable_views(_HEADER.size, size), done, self._is_write_through
         )
 
-    def _identify(self, queue: Queue, chain: Chain, room: int) -> Request | None:
+    def _identify(self, chain: Chain, room: int) -> Request | Answer:
         if room < ID_SIZE:
             self.report(f"serial number asked for with {room} bytes of room")
-            return self._answer(queue, chain, VIRTIO_BLK_S_IOERR)
+            return Answer(VIRTIO_BLK_S_IOERR)
         serial = self.disk.serial.encode("ascii", "replace")[:ID_SIZE]
         chain.write(serial.ljust(ID_SIZE, b"\0"))
-        return self._answer(queue, chain, VIRTIO_BLK_S_OK, room)
+        return Answer(VIRTIO_BLK_S_OK, ID_SIZE)
 
-    def _change_ranges(self, queue: Queue, chain: Chain, kind: int, size: int) -> Request | None:
+    def _change_ranges(self, queue: Queue, chain: Chain, kind: int, size: int) -> Request | Answer:
         """A discard or write zeroes request (5.2.6.2)."""
         is_discard = kind == VIRTIO_BLK_T_DISCARD
         if not self.has_feature(VIRTIO_BLK_F_DISCARD if is_discard else VIRTIO_BLK_F_WRITE_ZEROES):
             self.report(f"request of type {kind} without its feature")
-            return self._answer(queue, chain, VIRTIO_BLK_S_UNSUPP)
+            return Answer(VIRTIO_BLK_S_UNSUPP)
         if size == 0 or size % _SEGMENT.size or size > MAX_RANGES * _SEGMENT.size:
             self.report(f"request of type {kind} with {size} bytes of segments")
-            return self._answer(queue, chain, VIRTIO_BLK_S_IOERR)
+            return Answer(VIRTIO_BLK_S_IOERR)
         ranges: list[tuple[int, int]] = []
         unmaps = 0
         for sector, count, flags in _SEGMENT.iter_unpack(chain.read(size, _HEADER.size)):
             if flags & ~WRITE_ZEROES_UNMAP or (is_discard and flags):
                 self.report(f"request of type {kind} with flags {flags:#x}")
-                return self._answer(queue, chain, VIRTIO_BLK_S_UNSUPP)
+                return Answer(VIRTIO_BLK_S_UNSUPP)
             if count > MAX_RANGE_SECTORS or not self.disk.covers(SECTOR * sector, SECTOR * count):
                 self.report(f"request of type {kind}: {count} sectors at {sector} of {self.capacity}")
-                return self._answer(queue, chain, VIRTIO_BLK_S_IOERR)
+                return Answer(VIRTIO_BLK_S_IOERR)
             unmaps += flags
             if count:
                 ranges.append((SECTOR * sector, SECTOR * count))
@@ -269,17 +277,17 @@ class VirtioBlk(VirtioDevice):
         if not self.is_running or not queue.holds(chain):
             return  # the driver has forgotten the request
         if error is None:
-            self._answer(queue, chain, VIRTIO_BLK_S_OK, filled)
+            self._answer(queue, chain, Answer(VIRTIO_BLK_S_OK, filled))
         else:
-            status = VIRTIO_BLK_S_UNSUPP if error.reason == "unsupported" else VIRTIO_BLK_S_IOERR
-            self._answer(queue, chain, status)
+            is_unknown = error.reason == "unsupported"
+            self._answer(queue, chain, Answer(VIRTIO_BLK_S_UNSUPP if is_unknown else VIRTIO_BLK_S_IOERR))
 
-    def _answer(self, queue: Queue, chain: Chain, status: int, filled: int = 0) -> None:
-        """Return a chain with its status, the last byte of the writable part. filled: bytes before it."""
+    def _answer(self, queue: Queue, chain: Chain, answer: Answer) -> None:
+        """Return a chain with its status, the last byte of the writable part, where it has one."""
         room = chain.writable_size - 1
-        chain.write(bytes((status,)), room)
+        chain.write(bytes((answer.status,)), max(room, 0))
         # The used length counts from the start and may not claim bytes that were not written (2.7.8.2).
-        queue.add_used(chain, room + 1 if filled == room else filled)
+        queue.add_used(chain, room + 1 if answer.filled == room else answer.filled)
 
     @property
     def _is_write_through(self) -> bool:
