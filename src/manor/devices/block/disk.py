@@ -278,11 +278,15 @@ class Disk:
         """Do what waits, until nothing does. Thread: a worker's, no lock held."""
         finished: list[tuple[Request, Batch]] = []
         told = now = time.monotonic_ns()
+        is_working = True
         try:
             while True:
                 with self._lock:
                     work = self._next(finished, now - told > TURN_NS)
                     if work is None:
+                        # In the same breath as the look at what waits: who adds to it counts the workers.
+                        self._workers -= 1
+                        is_working = False
                         return
                 if not finished:
                     told = now
@@ -294,10 +298,11 @@ class Disk:
                 if request.kind in _COPIES:
                     self._mean_ns += (now - started - self._mean_ns) >> 3
         finally:
-            with self._lock:
-                self._workers -= 1
-                # After an exception, which ends the VM: nobody must wait for these for ever.
-                self._finish(finished, time.monotonic_ns())
+            if is_working:
+                # An exception, which ends the VM: nobody must wait for these for ever.
+                with self._lock:
+                    self._workers -= 1
+                    self._finish(finished, time.monotonic_ns())
 
     def _next(self, finished: list[tuple[Request, Batch]], is_time: bool) -> tuple[Request, Batch] | None:
         """The next request for a worker, if any, after telling of those it has `finished` where that may not wait."""
