@@ -54,6 +54,11 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
 )  # fmt: skip
 @click.option(
+    "--disk", "disks", metavar="FILE[,NAME=VALUE...]", multiple=True,
+    help="A disk, once for each. Names: format, bus=virtio|nvme, readonly, snapshot, serial, cache=writeback|direct, "
+    "discard, queues, iops, bps.",
+)  # fmt: skip
+@click.option(
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
 )  # fmt: skip
@@ -88,6 +93,7 @@ def run(
     memory: str,
     cpus: int,
     accel: str,
+    disks: tuple[str, ...],
     console: ConsoleName,
     nets: tuple[str, ...],
     no_net: bool,
@@ -106,7 +112,8 @@ def run(
     from manor.accel.choose import choose
     from manor.boot.linux_x86 import check_files
     from manor.mem.layout import MAX_RAM
-    from manor.spec.check import check_size
+    from manor.spec.check import check_disk, check_size
+    from manor.spec.disk_text import parse_disk
 
     # Everything that can be wrong is looked at before anything starts.
     try:
@@ -117,13 +124,16 @@ def run(
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
     nics = choose_nics(nets, no_net, ports, outside)
+    disk_specs = tuple(parse_disk(text, "--disk") for text in disks)
+    for disk in disk_specs:
+        check_disk(disk, "--disk")
     kinds = parse_kinds(trace)
     if kernel is not None:
         # Before the accelerator, which takes the most of the time.
         check_files(kernel, initrd)
     choice = choose(accel)
     with tracing(kinds, trace_file):
-        spec = replace(_describe(kernel, initrd, append, size, cpus, console), nics=nics)
+        spec = replace(_describe(kernel, initrd, append, size, cpus, console), disks=disk_specs, nics=nics)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)
