@@ -20,15 +20,21 @@ vcpu_exit = declare("vcpu_exit", vcpu=int, exit=str)
 class VcpuLoop:
     """One vCPU and the thread it runs on.
 
-    on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM. name_of: what the guest's
-    kernel calls an address, "" if it is not known; asked when the VM dies, also on the vCPU's thread.
+    on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM; on_start on that thread
+    before guest code runs. name_of: what the guest's kernel calls an address, "" if it is not known; asked when the VM
+    dies, also on the vCPU's thread.
     """
 
     def __init__(
-        self, vcpu: Vcpu, on_end: Callable[[VmEnd], None], name_of: Callable[[int], str] = lambda address: ""
+        self,
+        vcpu: Vcpu,
+        on_end: Callable[[VmEnd], None],
+        on_start: Callable[[], None] | None = None,
+        name_of: Callable[[int], str] = lambda address: "",
     ) -> None:
         self._vcpu = vcpu
         self._on_end = on_end
+        self._on_start = on_start
         self._name_of = name_of
         self._stop = False
         self._awake = threading.Event()
@@ -55,6 +61,8 @@ class VcpuLoop:
             self._thread.join()
 
     def _run(self) -> None:
+        if self._on_start is not None:
+            self._on_start()
         try:
             end = self._run_guest()
         except Exception as error:  # the edge where a bug in a device ends its VM, not the process

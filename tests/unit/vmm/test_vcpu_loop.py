@@ -64,7 +64,7 @@ def test_place_of_a_death_has_the_kernels_name() -> None:
             yield last
 
         ends: list[VmEnd] = []
-        loop = VcpuLoop(vcpu(program), ends.append, lambda address: f"start+{address - 0x1000:#x}")
+        loop = VcpuLoop(vcpu(program), ends.append, name_of=lambda address: f"start+{address - 0x1000:#x}")
         loop.start()
         loop.join()
         assert [end.detail for end in ends] == [f"{last.reason} (start+0x4)"]
