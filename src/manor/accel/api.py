@@ -131,6 +131,12 @@ class VmHandle(Protocol):
     def vcpus(self) -> Sequence[Vcpu]:
         """The vCPUs by index."""
 
+    def get_clock(self) -> int | None:
+        """The time that the accelerator's paravirtual clock shows, in ns; None if it has none."""
+
+    def set_clock(self, now_ns: int) -> None:
+        """Set that clock; nothing happens where there is none."""
+
     def statistics(self) -> dict[str, int | float]:
         """Counters of the accelerator, by name; stable names, see docs/reference."""
 

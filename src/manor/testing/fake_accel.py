@@ -119,6 +119,12 @@ class FakeVm:
         self.vcpus: Sequence[FakeVcpu] = vcpus
         self.is_closed = False
 
+    def get_clock(self) -> int | None:
+        return None
+
+    def set_clock(self, now_ns: int) -> None:
+        pass
+
     def statistics(self) -> dict[str, int | float]:
         return {"guest_programs": len(self.vcpus)}
 

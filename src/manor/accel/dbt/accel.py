@@ -187,6 +187,12 @@ class DbtVm:
         for vcpu in self.vcpus:
             vcpu.kick()
 
+    def get_clock(self) -> int | None:
+        return None
+
+    def set_clock(self, now_ns: int) -> None:
+        pass
+
     def statistics(self) -> dict[str, int | float]:
         total: dict[str, int | float] = {}
         for vcpu in self.vcpus:
