@@ -18,6 +18,7 @@ import click
 
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
+from manor.cli.named import NamedCommand, NamedRun, current_run, named_options
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
 from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
@@ -38,7 +39,8 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(cls=NamedCommand, epilog=_EPILOG)
+@named_options
 @click.option(
     "--kernel", metavar="FILE", type=_FILE,
     help="A Linux kernel: bzImage or ELF. Default: Debian's, with an initrd of Manor's own.",
@@ -83,6 +85,9 @@ def run(
     """Boot a virtual machine in this terminal.
 
     Without options it boots a small Debian Linux to a shell. Ctrl-] leaves.
+
+    With a NAME it runs the VM of that name, which keeps its disk and its options; if there is none, it makes one whose
+    disk is a copy-on-write clone of an image.
     """
     from manor.accel.choose import choose
     from manor.boot.linux_x86 import check_files
@@ -104,12 +109,16 @@ def run(
     choice = choose(accel)
     with tracing(kinds, trace_file):
         spec = _describe(kernel, initrd, append, size, cpus, console)
+        if (named := current_run()) is not None:
+            spec = named.complete(spec)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)
         vm.prepare()
+        if named is not None:
+            named.serve(vm, str(choice))
         print(f"manor: {choice}.", file=sys.stderr)
-        status = _attach_and_wait(vm)
+        status = _attach_and_wait(vm, named)
     if stats or as_json:
         _print_statistics(vm, as_json)
     return status
@@ -142,7 +151,7 @@ def _terminal_words() -> list[str]:
     return [*words, f"COLUMNS={size[0]}", f"LINES={size[1]}"] if size else words
 
 
-def _attach_and_wait(vm: Vm) -> int:
+def _attach_and_wait(vm: Vm, named: NamedRun | None) -> int:
     """Run `vm` with this process's standard input and output as its console; returns the exit status."""
     from manor.vmm.lifecycle import Reason, VmEnd
     from manor.vmm.terminal import InputReader, OutputWriter, RawMode, is_terminal, window_size
@@ -178,6 +187,8 @@ def _attach_and_wait(vm: Vm) -> int:
                 if (size := window_size(STDOUT)) is not None:
                     vm.resize(*size)
                 vm.start()
+                if named is not None:
+                    named.on_running()
                 vm.on_end(wake)
                 reader.start()
                 while vm.end is None:
@@ -198,11 +209,14 @@ def _attach_and_wait(vm: Vm) -> int:
         print(file=sys.stderr)  # the guest was stopped in the middle of a line
     if end.reason not in (Reason.POWER_OFF, Reason.STOPPED):
         print(f"manor: the VM ended: {end}.", file=sys.stderr)
+    status = STATUS[end.reason]
     if received and end.reason is Reason.STOPPED:
-        return EXIT_SIGNAL + received[0]
-    if end.reason is Reason.STOPPED and vm.serial.has_panicked:
-        return STATUS[Reason.PANIC]
-    return STATUS[end.reason]
+        status = EXIT_SIGNAL + received[0]
+    elif end.reason is Reason.STOPPED and vm.serial.has_panicked:
+        status = STATUS[Reason.PANIC]
+    if named is not None:
+        named.on_end(end.reason.value, end.detail, status)
+    return status
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
 
 def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
     """Firmware tables, kernel and initrd into memory."""
-    rsdp = write_tables(memory, spec.cpus)
+    rsdp = write_tables(memory, spec.cpus, spec.smbios)
     return load_linux(
         memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
     )

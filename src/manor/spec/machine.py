@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 
 from manor.base.units import MiB
 from manor.spec.block import DiskSpec
+from manor.spec.firmware import SmbiosSpec
 from manor.spec.net import NicSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
@@ -47,3 +48,4 @@ class MachineSpec:
     name: str = ""
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
+    smbios: SmbiosSpec = SmbiosSpec()
