@@ -1,6 +1,7 @@
 """Files that others see complete or not at all, and the user's own directories.
 
-Source of the locations: XDG Base Directory Specification 0.8. Relative paths in the variables are ignored, as it demands.
+Source of the locations: XDG Base Directory Specification 0.8. Relative paths in the variables are ignored, as it
+demands.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def runtime_directory() -> Path:
         found = path.lstat()
     except OSError as error:
         raise HostError(
-            f"cannot make {path}: {error.strerror}; point XDG_RUNTIME_DIR to a directory of yours", error.errno, str(path)
+            f"cannot make {path}: {error.strerror}; point XDG_RUNTIME_DIR to a directory of yours",
+            error.errno,
+            str(path),
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise HostError(f"{path} is not a directory that you alone can use; remove it, or set XDG_RUNTIME_DIR")

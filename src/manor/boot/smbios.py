@@ -39,11 +39,13 @@ _BOOT_NO_ERRORS: Final = 0
 
 
 def build_smbios(spec: SmbiosSpec, base: int, size: int) -> bytes:
-    """Entry point and tables as one block for guest memory at `base`. Raises ConfigError if `size` bytes are too few."""
+    """Entry point and tables as one block for guest memory at `base`. Raises ConfigError if `size` bytes are too
+    few."""
     check_smbios(spec)
     identity = UUID(spec.uuid).bytes_le if spec.uuid else bytes(16)
     tables = [
-        # 7.1 Platform Firmware Information: vendor, version, segment, date, ROM size, characteristics, extensions, releases.
+        # 7.1 Platform Firmware Information: vendor, version, segment, date, ROM size, characteristics, extensions,
+        # releases.
         _table(
             0, 0, struct.pack("<BBHBBQBBBBBBH", 1, 2, 0, 3, 0, _NOT_SUPPORTED, 0, _IS_VIRTUAL_MACHINE, 1, 0, 255, 255, 0),
             (MAKER, "1", RELEASE_DATE),
@@ -53,7 +55,8 @@ def build_smbios(spec: SmbiosSpec, base: int, size: int) -> bytes:
             1, 0x100, struct.pack("<BBBB16sBBB", 1, 2, 0, 3 if spec.serial else 0, identity, _POWER_SWITCH, 0, 0),
             (MAKER, PRODUCT, *([spec.serial] if spec.serial else [])),
         ),
-        # 7.4 System Enclosure: manufacturer, type, version, serial, asset tag, three states, security, OEM, height, cords,
+        # 7.4 System Enclosure: manufacturer, type, version, serial, asset tag, three states, security, OEM, height,
+        # cords,
         # contained elements (count, length), SKU.
         _table(
             3, 0x300,
@@ -74,7 +77,8 @@ def build_smbios(spec: SmbiosSpec, base: int, size: int) -> bytes:
     start = align_up(_ENTRY.size, _ALIGNMENT)
     if start + len(block) > size:
         raise ConfigError(
-            "smbios", f"the texts for the guest have {len(block)} bytes; there is room for {size - start}: give fewer or shorter"
+            "smbios",
+            f"the texts for the guest have {len(block)} bytes; there is room for {size - start}: give fewer or shorter",
         )
     return _entry_point(base + start, len(block)).ljust(start, b"\0") + block
 

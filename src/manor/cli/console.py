@@ -7,11 +7,12 @@ import selectors
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from manor.cli.names import complete_running
+from manor.cli.status import EXIT_SIGNAL
 
 if TYPE_CHECKING:
     from manor.instances.client import ControlClient
@@ -28,7 +29,10 @@ _CHUNK: Final = 4096
 @click.command("console")
 @click.argument("name", metavar="NAME", shell_complete=complete_running)
 @click.option(
-    "--console", "device", type=click.Choice(("serial", "virtio")), help="Which console. Default: the one the VM was run with."
+    "--console",
+    "device",
+    type=click.Choice(("serial", "virtio")),
+    help="Which console. Default: the one the VM was run with.",
 )
 @click.option("--history", is_flag=True, help="Only print what the guest has printed before, and end.")
 def console(name: str, device: str | None, history: bool) -> int:
@@ -42,7 +46,10 @@ def console(name: str, device: str | None, history: bool) -> int:
         if history:
             return 0
         raise VmGone(f"the VM {name} does not run; start it with: manor run {name}")
-    return attach(instance, device, history)
+    try:
+        return attach(instance, device, history)
+    except BrokenPipeError:
+        return EXIT_SIGNAL + signal.SIGPIPE
 
 
 def _show_log(instance: Instance) -> None:
@@ -63,7 +70,7 @@ def attach(instance: Instance, device: str | None, history: bool) -> int:
     from manor.spec.control import decode_bytes
     from manor.vmm.terminal import RawMode, is_terminal
 
-    choice = {} if device is None else {"console": device}
+    choice: dict[str, Any] = {} if device is None else {"console": device}
     with ControlClient(instance.control) as client, RawMode(_STDIN) as raw:
         answer = client.call("console", history=HISTORY, **choice)
         _print(decode_bytes(answer["data"]))
@@ -86,7 +93,7 @@ def attach(instance: Instance, device: str | None, history: bool) -> int:
 class _Attached:
     """Bytes both ways: typed ones one request at a time, so that a guest that does not read makes the typist wait."""
 
-    def __init__(self, client: ControlClient, choice: dict[str, str], has_escape: bool) -> None:
+    def __init__(self, client: ControlClient, choice: dict[str, Any], has_escape: bool) -> None:
         self._client = client
         self._choice = choice
         self._has_escape = has_escape

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
     from manor.instances.instance import Instance
+
+_COLUMNS: Final = ("name", "state", "stage", "image", "addresses", "ports")
 
 
 @click.command("ls")
@@ -23,10 +25,8 @@ def ls(as_json: bool) -> int:
         click.echo(json.dumps(rows, indent=1))
         return 0
     if rows:
-        header = ("NAME", "STATE", "STAGE", "IMAGE", "ADDRESS", "PORTS")
-        click.echo(
-            table(header, [(r["name"], r["state"], r["stage"], r["image"], _words(r["addresses"]), _words(r["ports"])) for r in rows])
-        )
+        header = [column.upper() for column in _COLUMNS]
+        click.echo(table(header, [[_words(row[column]) for column in _COLUMNS] for row in rows]))
     else:
         click.echo("There is no VM. Make one of an image: manor run NAME.", err=True)
     return 0
@@ -62,5 +62,5 @@ def describe(instance: Instance) -> dict[str, Any]:
     return row
 
 
-def _words(values: list[Any]) -> str:
-    return ", ".join(map(str, values))
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

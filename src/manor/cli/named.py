@@ -21,7 +21,6 @@ from manor.cli.names import complete_runnable
 
 if TYPE_CHECKING:
     from manor.images.store import Store, StoredImage
-    from manor.instances.config import InstanceConfig
     from manor.instances.detach import Report
     from manor.instances.instance import Instance, Instances
     from manor.spec.machine import MachineSpec
@@ -43,10 +42,10 @@ def named_options(command: Callable[..., int]) -> Callable[..., int]:
             click.argument("name", metavar="[NAME]", required=False, shell_complete=complete_runnable),
             click.option(
                 "--image", metavar="IMAGE",
-                help=f"The image that a new VM's disk is cloned from; {NO_IMAGE} for no disk. Default: the one called NAME.",
+                help=f"What a new VM's disk is cloned from; {NO_IMAGE} for no disk. Default: the image called NAME.",
             ),
             click.option("--size", metavar="SIZE", help="Size of a new VM's disk, if larger than the image."),
-            click.option("--user", metavar="USER", help="The account that a new VM's first boot makes. Default: yours."),
+            click.option("--user", metavar="USER", help="The account that a new VM's first boot makes."),
             click.option(
                 "--user-data", metavar="FILE", type=click.Path(path_type=Path, readable=False),
                 help="What cloud-init is to do at a new VM's first boot.",
@@ -102,7 +101,9 @@ class NamedCommand(click.Command):
             run_detached(report, lambda: self._run(ctx, run))
         if run.wait is not None:
             return wait_for(run.instances.get(run.name), run.wait)
-        click.echo(f"manor: {run.name} runs in the background; manor console {run.name}, manor stop {run.name}.", err=True)
+        click.echo(
+            f"manor: {run.name} runs in the background; manor console {run.name}, manor stop {run.name}.", err=True
+        )
         return 0
 
     def _run(self, ctx: click.Context, run: NamedRun) -> int:

@@ -20,7 +20,9 @@ _POLL: Final = 0.05
 
 @click.command("stop")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_running)
-@click.option("-f", "--force", is_flag=True, help="Pull the plug: the guest is not asked. It may lose what it has not written.")
+@click.option(
+    "-f", "--force", is_flag=True, help="Pull the plug: the guest is not asked. It may lose what it has not written."
+)
 @click.option(
     "--timeout", metavar="SECONDS", type=float, default=TIMEOUT, show_default=True,
     help="How long the guest may take to shut down.",
@@ -61,7 +63,7 @@ def shut_down(instance: Instance, timeout: float) -> None:
         ask_to_power_off(instance)
     except ManorError as error:
         raise HostError(
-            f"the guest of {instance.name} cannot be asked to shut down: {str(error).rstrip('.')}; shut it down from inside "
+            f"the guest of {instance.name} cannot be asked to shut down: {str(error).rstrip('.')}; do it inside "
             f"(manor console {instance.name}), or pull the plug: manor stop --force {instance.name}"
         ) from error
     if not wait_until_stopped(instance, timeout):

@@ -32,14 +32,15 @@ _EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def write_iso(label: str, files: Mapping[str, bytes]) -> bytes:
-    """The file system's image. label: the volume's, which guests look for. Raises ValueError for what it cannot hold."""
+    """The file system's image. label: the volume's, which guests look for. Raises ValueError for what it cannot
+    hold."""
     if not _LABEL.fullmatch(label):
         raise ValueError(f"{label!r} is not a volume label")
     for name, data in files.items():
         if not _FILE_NAME.fullmatch(name) or len(data) > MAX_FILE:
             raise ValueError(f"the file {name!r} of {len(data)} bytes has no place in the file system")
     # What a record needs is known before the places are, so the root's size is, too.
-    root_size = _whole(len(_root(0, SECTOR, {name: (0, 0) for name in files})))
+    root_size = _whole(len(_root(0, SECTOR, dict.fromkeys(files, (0, 0)))))
     places: dict[str, tuple[int, int]] = {}
     sector = _ROOT + root_size // SECTOR
     for name in sorted(files):

@@ -1,7 +1,7 @@
 """What a first boot reads: a cloud-init NoCloud seed on a disk of its own.
 
-Source: cloud-init 23.4, "NoCloud" and "User-data formats". The files that we write are JSON, which is YAML as well (YAML 1.2,
-1.2 "Processing"): so no text of a user needs quoting rules.
+Source: cloud-init 23.4, "NoCloud" and "User-data formats". The files that we write are JSON, which is YAML as well
+(YAML 1.2, 1.2 "Processing"): so no text of a user needs quoting rules.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _TABBED: Final = re.compile(r"^ *\t+ *[^\s#]", re.MULTILINE)
 class SeedSpec:
     """What the first boot is to do. instance_id: another one makes cloud-init start anew.
 
-    user: an account that is made, may use sudo and gets the keys; root gets them as well. password_hash: of crypt(5), for
-    the same account; "" locks its password. user_data, network_config: of the user, taken as they are; "" for none.
+    user: an account that is made, may use sudo and gets the keys; root gets them as well. password_hash: of crypt(5),
+    for the same account; "" locks its password. user_data, network_config: of the user, taken as they are; "" for none.
     """
 
     instance_id: str
@@ -55,7 +55,9 @@ def check_seed(seed: SeedSpec) -> None:
         raise ConfigError("user", f"{seed.user!r} is not a name for an account: write small letters, digits, - and _")
     for key in seed.ssh_keys:
         if not _KEY.fullmatch(key):
-            raise ConfigError("ssh-key", f"{key[:40]!r} is not a public key, which is one line like: ssh-ed25519 AAAA...")
+            raise ConfigError(
+                "ssh-key", f"{key[:40]!r} is not a public key, which is one line like: ssh-ed25519 AAAA..."
+            )
     if seed.password_hash and not _HASH.fullmatch(seed.password_hash):
         raise ConfigError("password-hash", "it is not a hash of a password; make one with: openssl passwd -6")
     check_user_data(seed.user_data)
@@ -77,8 +79,8 @@ def read_user_data(path: Path, option: str = "user-data") -> bytes:
 def check_user_data(data: bytes, option: str = "user-data") -> None:
     """Raise ConfigError for user-data that cloud-init would ignore, or stumble on.
 
-    There is no YAML parser here: of cloud-config only what breaks any of it is found (its first line, its encoding, tabs
-    that indent). The guest's `cloud-init schema` says more.
+    There is no YAML parser here: of cloud-config only what breaks any of it is found (its first line, its encoding,
+    tabs that indent). The guest's `cloud-init schema` says more.
     """
     if not data:
         return
@@ -91,7 +93,7 @@ def check_user_data(data: bytes, option: str = "user-data") -> None:
             f"it begins with {first!r}, by which cloud-init does not know its kind; the first line is #cloud-config for "
             "settings, #!/bin/sh for a script, or a MIME header",
         )
-    if data.startswith(b"#cloud-config\n") or data.startswith(b"#cloud-config\r"):
+    if data.startswith((b"#cloud-config\n", b"#cloud-config\r")):
         _check_yaml(data, option)
 
 

@@ -40,8 +40,8 @@ SHORT: Final = 12
 class Metadata:
     """What is known of an image beside its bytes. Sizes in bytes, created in seconds since the Epoch.
 
-    source: where it came from, for people. backing: digest of the image that this one backs on. user: the account to log
-    in with, "" if the first boot makes one. extra: further facts, plain values, kept as they are.
+    source: where it came from, for people. backing: digest of the image that this one backs on. user: the account to
+    log in with, "" if the first boot makes one. extra: further facts, plain values, kept as they are.
     """
 
     format: str
@@ -230,11 +230,7 @@ class Store:
         with self._locked(self.root / "lock", fcntl.LOCK_EX):
             # Top images first: what they back on may then be unused.
             while True:
-                found = [
-                    image
-                    for image in self.images()
-                    if (unused_too or not image.names) and not self.users(image)
-                ]
+                found = [image for image in self.images() if (unused_too or not image.names) and not self.users(image)]
                 if not found:
                     break
                 for image in found:

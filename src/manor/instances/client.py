@@ -1,7 +1,7 @@
 """Talk to the VMM of a running VM over its control socket.
 
-    with ControlClient(instance.control) as client:
-        print(client.call("status"))
+with ControlClient(instance.control) as client:
+    print(client.call("status"))
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def _connect(path: Path, timeout: float) -> socket.socket:
             os.close(folder)
     except OSError as error:
         client.close()
-        raise VmGone(f"nobody answers at the control socket {path}: {error.strerror}", error.errno, str(path)) from error
+        raise VmGone(
+            f"nobody answers at the control socket {path}: {error.strerror}", error.errno, str(path)
+        ) from error
     return client
 
 

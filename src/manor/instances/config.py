@@ -48,7 +48,8 @@ def check_name(name: str) -> str:
     """`name` if a VM may have it. Raises ConfigError."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            "", f"{name!r} is not a name for a VM: write 1 to 63 letters and digits, with - between them, as in host names"
+            "",
+            f"{name!r} is not a name for a VM: write 1 to 63 letters and digits, with - between them, as in host names",
         )
     return name
 

@@ -63,8 +63,8 @@ class Exited(ManorError):
 
 
 def detach() -> Report | None:
-    """Fork. In the child: a Report, in a session of its own with nobody as its parent. In the command: None, once the VM
-    runs; raises the child's error otherwise."""
+    """Fork. In the child: a Report, in a session of its own with nobody as its parent. In the command: None, once the
+    VM runs; raises the child's error otherwise."""
     reading, writing = os.pipe()
     first = os.fork()
     if first == 0:
@@ -108,7 +108,7 @@ def run_detached(report: Report, work: Callable[[], int]) -> NoReturn:
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
         report.exited(status)
-    except Exception:  # the edge of the process: whoever called fork must not see what the child raises
+    except Exception:  # noqa: BLE001 -- the edge of a process: the command's code above the fork must not see it
         traceback.print_exc()
         report.failed(InternalError("the VM's process failed; what it said is above, or in the VM's vmm.log"))
     finally:

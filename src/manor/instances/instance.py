@@ -1,15 +1,15 @@
 """Named VMs on this host: a directory each in the user's state, which one process at a time may run.
 
-    $XDG_STATE_HOME/manor/vms/NAME/
-        config.json      instances.config
-        disk.qcow2       the root disk, an overlay of an image in the store
-        seed.iso         what the first boot reads
-        lock             locked by the process that runs the VM; holds its number
-        console.log      the serial output of a VM in the background
-        vmm.log          messages of its VMM
-        end.json         how its last run ended
-        known_hosts      the guest's ssh keys
-    $XDG_RUNTIME_DIR/manor/NAME.control
+$XDG_STATE_HOME/manor/vms/NAME/
+    config.json      instances.config
+    disk.qcow2       the root disk, an overlay of an image in the store
+    seed.iso         what the first boot reads
+    lock             locked by the process that runs the VM; holds its number
+    console.log      the serial output of a VM in the background
+    vmm.log          messages of its VMM
+    end.json         how its last run ended
+    known_hosts      the guest's ssh keys
+$XDG_RUNTIME_DIR/manor/NAME.control
 """
 
 from __future__ import annotations

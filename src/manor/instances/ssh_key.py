@@ -45,6 +45,8 @@ def _make(path: Path) -> None:
             os.replace(new, path)
         sync_directory(path.parent)
     except FileNotFoundError as error:
-        raise ConfigError("", "there is no ssh-keygen on this machine; install OpenSSH's client (openssh-client)") from error
+        raise ConfigError(
+            "", "there is no ssh-keygen on this machine; install OpenSSH's client (openssh-client)"
+        ) from error
     except OSError as error:
         raise HostError.from_os_error(f"making an ssh key in {path.parent}", error) from error

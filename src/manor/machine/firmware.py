@@ -48,14 +48,15 @@ def describe(cpus: int) -> AcpiSpec:
     )
 
 
-def write_tables(memory: GuestMemory, cpus: int, smbios: SmbiosSpec = SmbiosSpec()) -> int:
+def write_tables(memory: GuestMemory, cpus: int, smbios: SmbiosSpec | None = None) -> int:
     """Write the ACPI and SMBIOS tables and the reset vector into `memory`; returns the address of the RSDP.
 
     Raises ConfigError if they have no room.
     """
     tables = build_tables(describe(cpus), layout.ACPI_TABLES, layout.ACPI_TABLES_SIZE)
     memory.write(layout.ACPI_TABLES, tables)
-    memory.write(layout.SMBIOS_TABLES, build_smbios(smbios, layout.SMBIOS_TABLES, layout.SMBIOS_TABLES_SIZE))
+    identity = build_smbios(smbios or SmbiosSpec(), layout.SMBIOS_TABLES, layout.SMBIOS_TABLES_SIZE)
+    memory.write(layout.SMBIOS_TABLES, identity)
     memory.write(layout.RESET_VECTOR, RESET_STUB)
     return layout.ACPI_TABLES
 

@@ -18,8 +18,8 @@ _CREDENTIAL: Final = re.compile(r"[A-Za-z0-9._@-]{1,200}", re.ASCII)
 class SmbiosSpec:
     """Identity of the machine, and texts for its guest.
 
-    uuid: 8-4-4-4-12 hexadecimal digits, "" for none. serial: of the system. strings: OEM strings (type 11), which anybody in
-    the guest who may read the firmware's tables (root) can read.
+    uuid: 8-4-4-4-12 hexadecimal digits, "" for none. serial: of the system. strings: OEM strings (type 11), which
+    anybody in the guest who may read the firmware's tables (root) can read.
     """
 
     uuid: str = ""

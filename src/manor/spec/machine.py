@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -48,4 +48,4 @@ class MachineSpec:
     name: str = ""
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
-    smbios: SmbiosSpec = SmbiosSpec()
+    smbios: SmbiosSpec = field(default_factory=SmbiosSpec)

@@ -246,7 +246,8 @@ class Console:
         self._sink = sink
 
     def watch(self, watcher: Callable[[bytes], None]) -> None:
-        """Also give all output, from now on, to `watcher`; it is called with the machine lock held and only notes it."""
+        """Also give all output, from now on, to `watcher`; it is called with the machine lock held and only notes
+        it."""
         self._watchers = (*self._watchers, watcher)
 
     def close(self, reason: str) -> None:

@@ -165,7 +165,8 @@ class ControlServer:
 
 
 def _is_allowed(client: socket.socket) -> bool:
-    """Whether the peer is this user or root. The socket's mode says the same; who made its folder open is stopped here."""
+    """Whether the peer is this user or root. The socket's mode says the same; who made its folder open is stopped
+    here."""
     _, uid, _ = _CREDENTIALS.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return uid in (0, os.geteuid())
 

@@ -13,13 +13,14 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
 
-from manor.base.errors import ConfigError, ManorError
+from manor.base.errors import ConfigError
 from manor.spec.control import Json, decode_bytes, encode_bytes
 from manor.trace import catalog, sink
 from manor.trace.event import Event
 from manor.vmm.console import Console
 from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
+from manor.vmm.control_devices import DeviceControl
 from manor.vmm.lifecycle import Reason, VmEnd
 from manor.vmm.stages import StageTracker
 from manor.vmm.vm import Vm
@@ -45,6 +46,7 @@ class VmControl:
         self._consoles = {"serial": vm.serial, "virtio": vm.console}
         self._streams = {name: _ConsoleStream(self, name, console) for name, console in self._consoles.items()}
         self._traces = _TraceStream(self)
+        self._devices = DeviceControl(vm)
 
     def commands(self) -> Mapping[str, Command]:
         """The table for a ControlServer."""
@@ -59,6 +61,7 @@ class VmControl:
             "input": Command(self._input, {"data": str}, {"console": str}),
             "window": Command(self._window, {"columns": int, "rows": int}),
             "trace": Command(self._trace, {"on": list, "off": list}),
+            **self._devices.commands(),
         }
 
     def log_to(self, log: ConsoleLog) -> None:
@@ -99,6 +102,8 @@ class VmControl:
             "memory": vm.spec.memory,
             "wall_ns": vm.statistics().wall_ns,
             "stage": self._stage(),
+            "addresses": self._devices.addresses(),
+            "ports": self._devices.ports(),
         }
 
     def _statistics(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -171,7 +176,7 @@ class VmControl:
         known = list(catalog.events())
         for glob in arguments["on"]:
             if not any(fnmatchcase(event.name, glob) for event in known):
-                raise ConfigError("on", f"no event's name matches {glob!r}; there are {len(known)}, for example guest_error")
+                raise ConfigError("on", f"no event's name matches {glob!r}; one of {len(known)} is guest_error")
         self._traces.switch(arguments["on"], arguments["off"])
         return {"on": self._traces.globs}
 

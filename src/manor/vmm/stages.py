@@ -1,8 +1,8 @@
 """How far a guest has come, from what it prints on its serial line.
 
 The words are those that unmodified guests print: Linux (init/main.c, "Run ... as init process"), initramfs-tools
-("Loading, please wait..."), systemd (src/shared/... "[  OK  ] Started ..."), cloud-init ("Cloud-init v. ... finished") and
-getty/login ("login: ").
+("Loading, please wait..."), systemd (src/shared/... "[  OK  ] Started ..."), cloud-init ("Cloud-init v. ... finished")
+and getty/login ("login: ").
 """
 
 from __future__ import annotations
