@@ -60,7 +60,7 @@ class VmControl:
             "console": Command(self._console, {}, {"console": str, "history": int}),
             "input": Command(self._input, {"data": str}, {"console": str}),
             "window": Command(self._window, {"columns": int, "rows": int}),
-            "trace": Command(self._trace, {"on": list, "off": list}),
+            "trace": Command(self._trace, {}, {"on": list, "off": list}),
             **self._devices.commands(),
         }
 
@@ -170,14 +170,15 @@ class VmControl:
 
     def _trace(self, client: Client, arguments: Json, reply: Reply) -> Json:
         """Switch trace events by globs; they come as events of topic "trace"."""
-        for glob in (*arguments["on"], *arguments["off"]):
+        on, off = arguments.get("on", []), arguments.get("off", [])
+        for glob in (*on, *off):
             if not isinstance(glob, str) or not 0 < len(glob) <= 100:
                 raise ConfigError("on", f"{glob!r} is no pattern of event names")
         known = list(catalog.events())
-        for glob in arguments["on"]:
+        for glob in on:
             if not any(fnmatchcase(event.name, glob) for event in known):
                 raise ConfigError("on", f"no event's name matches {glob!r}; one of {len(known)} is guest_error")
-        self._traces.switch(arguments["on"], arguments["off"])
+        self._traces.switch(on, off)
         return {"on": self._traces.globs}
 
 
