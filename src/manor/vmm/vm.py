@@ -35,6 +35,8 @@ from manor.spec.block import DiskSpec
 from manor.spec.check import check
 from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, MachineSpec
+from manor.spec.net import NicSpec
+from manor.spec.net_text import parse_nic
 from manor.vmm.console import Console
 from manor.vmm.disks import OpenDisks, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
@@ -381,6 +383,7 @@ def start(
     reboot: bool = True,
     console: ConsoleName = "serial",
     disks: Sequence[DiskSpec | str | PathLike[str]] = (),
+    nets: Sequence[NicSpec | str] = ("user",),
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
@@ -388,9 +391,12 @@ def start(
     `append` is added. memory: bytes, or text such as "512M". reboot: whether a guest that resets itself starts
     again. console: the device that `manor run` types into; both consoles are there in any case.
     disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
+    nets: network interfaces, each a NicSpec or text as `manor run --net` takes it; () for none.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = replace(describe(kernel, initrd, append, memory, cpus, console), disks=_describe_disks(disks))
+    nics = tuple(parse_nic(net) if isinstance(net, str) else net for net in nets)
+    spec = describe(kernel, initrd, append, memory, cpus, console)
+    spec = replace(spec, disks=_describe_disks(disks), nics=nics)
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
