@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -52,6 +53,11 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
 )  # fmt: skip
 @click.option(
+    "--disk", "disks", metavar="FILE[,NAME=VALUE...]", multiple=True,
+    help="A disk, once for each. Names: format, bus=virtio|nvme, readonly, snapshot, serial, cache=writeback|direct, "
+    "discard, queues, iops, bps.",
+)  # fmt: skip
+@click.option(
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
 )  # fmt: skip
@@ -73,6 +79,7 @@ def run(
     memory: str,
     cpus: int,
     accel: str,
+    disks: tuple[str, ...],
     console: ConsoleName,
     no_reboot: bool,
     stats: bool,
@@ -87,7 +94,8 @@ def run(
     from manor.accel.choose import choose
     from manor.boot.linux_x86 import check_files
     from manor.mem.layout import MAX_RAM
-    from manor.spec.check import check_size
+    from manor.spec.check import check_disk, check_size
+    from manor.spec.disk_text import parse_disk
 
     # Everything that can be wrong is looked at before anything starts.
     try:
@@ -97,13 +105,16 @@ def run(
     check_size(size, cpus, MAX_RAM)
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
+    disk_specs = tuple(parse_disk(text, "--disk") for text in disks)
+    for disk in disk_specs:
+        check_disk(disk, "--disk")
     kinds = parse_kinds(trace)
     if kernel is not None:
         # Before the accelerator, which takes the most of the time.
         check_files(kernel, initrd)
     choice = choose(accel)
     with tracing(kinds, trace_file):
-        spec = _describe(kernel, initrd, append, size, cpus, console)
+        spec = replace(_describe(kernel, initrd, append, size, cpus, console), disks=disk_specs)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)

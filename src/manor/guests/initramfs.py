@@ -10,7 +10,7 @@ from typing import Final
 from manor.guests import cpio
 from manor.guests.init_script import INIT
 
-WANTED_MODULES: Final = ("virtio_pci", "virtio_console", "virtio_rng")
+WANTED_MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng")
 """Drivers that the default guest loads, if its kernel does not contain them; their dependencies follow."""
 
 _DIRECTORIES: Final = (

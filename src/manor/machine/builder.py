@@ -13,22 +13,25 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
+from manor.backends.block.api import BlockBackend
 from manor.backends.char.api import CharBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
+from manor.base.work import Work
 from manor.boot.linux_x86 import BootedKernel, load_linux
 from manor.bus.bus import Bus
 from manor.bus.irq import IrqLine, IrqSink
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.misc.power import ACPI_TABLE, I8042_TABLE, ByteOverlay, PowerControl
+from manor.devices.pci.config import PciFunction
 from manor.devices.pci.host import PciHost, Window
 from manor.devices.rtc.mc146818 import Mc146818
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.console import VirtioConsole
-from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.machine.allocator import SlotAllocator
+from manor.machine.disks import disk_functions, make_disks
 from manor.machine.doorbells import DoorbellWiring, Readers
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.interrupts import Interrupts, connect_interrupts
@@ -54,6 +57,8 @@ class HostSide:
     power_off, reset: the guest asked for it; called with the lock held, they note it and return.
     wake: the vCPU of that index may have work; any thread, with locks held.
     readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
+    work: what runs jobs that may wait, for the disks.
+    disks: what is open for each of `MachineSpec.disks`, in their order.
     """
 
     clock: Clock
@@ -66,6 +71,8 @@ class HostSide:
     reset: Callable[[], None]
     wake: Callable[[int], None]
     readers: Readers | None = None
+    work: Work | None = None
+    disks: Sequence[BlockBackend] = ()
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -75,7 +82,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     pio = Bus("pio", host.lock)
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
-    exits = PcExits(pio, mmio, lapics, [host.serial, host.console])
+    exits = PcExits(pio, mmio, lapics, [host.serial, host.console], host.work)
     vm = accel.create_vm(memory, exits, spec.cpus)
     doorbells = _watch_doorbells(vm, pio, mmio, host)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
@@ -84,7 +91,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     pci = _add_pci_host(pio, mmio, interrupts, power)
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
-    _plug(pci, [console, rng])
+    disks = make_disks(spec, host.disks, host.lock, host.work)
+    _plug(pci, [VirtioPci(console), VirtioPci(rng), *disk_functions(spec, disks, memory, host.defer)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
@@ -99,6 +107,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         serial=serial,
         console=console,
         doorbells=doorbells,
+        disks=disks,
         devices=[*interrupts.devices, serial, rtc, power, pci, *pci.functions.values()],
     )
 
@@ -155,9 +164,9 @@ def _add_pci_host(pio: Bus, mmio: Bus, interrupts: Interrupts, power: PowerContr
     return host
 
 
-def _plug(pci: PciHost, devices: Sequence[VirtioDevice]) -> None:
-    """Put each device into a slot of its own, then give out addresses as firmware would."""
+def _plug(pci: PciHost, functions: Sequence[PciFunction]) -> None:
+    """Put each function into a slot of its own, then give out addresses as firmware would."""
     slots = SlotAllocator()
-    for device in devices:
-        pci.add(slots.take(device.name), VirtioPci(device))
+    for function in functions:
+        pci.add(slots.take(function.name), function)
     pci.reset()

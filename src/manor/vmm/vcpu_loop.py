@@ -20,12 +20,16 @@ vcpu_exit = declare("vcpu_exit", vcpu=int, exit=str)
 class VcpuLoop:
     """One vCPU and the thread it runs on.
 
-    on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM.
+    on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM; on_start on that thread
+    before guest code runs.
     """
 
-    def __init__(self, vcpu: Vcpu, on_end: Callable[[VmEnd], None]) -> None:
+    def __init__(
+        self, vcpu: Vcpu, on_end: Callable[[VmEnd], None], on_start: Callable[[], None] | None = None
+    ) -> None:
         self._vcpu = vcpu
         self._on_end = on_end
+        self._on_start = on_start
         self._stop = False
         self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"vcpu-{vcpu.index}", daemon=True)
@@ -51,6 +55,8 @@ class VcpuLoop:
             self._thread.join()
 
     def _run(self) -> None:
+        if self._on_start is not None:
+            self._on_start()
         try:
             end = self._run_guest()
         except Exception as error:  # the edge where a bug in a device ends its VM, not the process

@@ -13,10 +13,11 @@ Threads: one per vCPU, one I/O loop, and a supervisor that takes the others apar
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
@@ -25,17 +26,21 @@ from typing import Any
 from manor.accel.api import Accel
 from manor.accel.choose import choose
 from manor.base.clock import HostClock
-from manor.base.errors import ConfigError, ManorError
+from manor.base.errors import ConfigError, ManorError, StateError
 from manor.base.units import parse_size
 from manor.machine.builder import HostSide, build
 from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
+from manor.spec.block import DiskSpec
 from manor.spec.check import check
+from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, MachineSpec
 from manor.vmm.console import Console
+from manor.vmm.disks import OpenDisks, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.vcpu_loop import VcpuLoop
+from manor.vmm.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Statistics:
     timers: int
     accel: dict[str, int | float] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
+    disks: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -79,6 +85,8 @@ class Vm:
         self._lifecycle = Lifecycle()
         self._loop = IoLoop(self._clock, self._on_loop_error)
         self._readers = LoopReaders(self._loop)
+        self._workers = Workers(self._on_worker_error)
+        self._disks = OpenDisks(spec.disks)
         self._request = threading.Condition()
         self._requested: VmEnd | None = None
         self._end: VmEnd | None = None
@@ -116,9 +124,11 @@ class Vm:
         if self._machine is not None or self._lifecycle.state is not State.CREATED:
             return
         try:
+            self._disks.open()
             self._build()
         except ManorError as error:
             self._loop.stop()
+            self._disks.close()
             self._end = VmEnd(Reason.ERROR, str(error))
             self._lifecycle.advance(Event.END)
             raise
@@ -176,6 +186,17 @@ class Vm:
         if machine is not None:
             machine.resize_console(columns, rows)
 
+    def resize_disk(self, disk: int | str, size: int) -> None:
+        """Change the size of a disk, and tell the guest, which may use it at once.
+
+        disk: its number, or its name as in the statistics. size: bytes, a multiple of 512. What a smaller disk has no
+        room for is lost. Raises ConfigError, HostError where the image cannot be resized, StateError if nothing runs.
+        """
+        machine = self._machine
+        if machine is None:
+            raise StateError("resize a disk", self._lifecycle.state.value)
+        resize_disk(machine.disks, disk, size)
+
     def statistics(self) -> Statistics:
         """Counters up to now, or up to the end. All zero before `start`."""
         if self._final is not None:
@@ -192,6 +213,7 @@ class Vm:
             timers=loop.timers,
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
+            disks=machine.disk_statistics(),
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
@@ -210,10 +232,12 @@ class Vm:
             reset=self._on_reset,
             wake=self._wake,
             readers=self._readers,
+            work=self._workers,
+            disks=self._disks.backends,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
-        self._vcpus = [VcpuLoop(vcpu, self.request_end) for vcpu in self._machine.vm.vcpus]
+        self._vcpus = [VcpuLoop(vcpu, self.request_end, self._workers.enlist) for vcpu in self._machine.vm.vcpus]
 
     def _run(self) -> None:
         machine = self._machine
@@ -236,6 +260,9 @@ class Vm:
             vcpu.request_stop()
         for vcpu in self._vcpus:
             vcpu.join()
+        if self._machine is not None:
+            # Requests that the guest made while it ran are done, whoever ended it.
+            self._machine.drain()
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
@@ -267,6 +294,8 @@ class Vm:
                 self._lifecycle.advance(Event.STOP)
                 break
         self._loop.stop()
+        self._workers.close()
+        end = self._close_disks(end)
         self.serial.close(str(end))
         self.console.close(str(end))
         with self._request:
@@ -275,6 +304,14 @@ class Vm:
         self._lifecycle.advance(Event.END)
         if callback is not None:
             callback()
+
+    def _close_disks(self, end: VmEnd) -> VmEnd:
+        """Close the disks; the end of the VM, which tells if that lost anything."""
+        try:
+            self._disks.close()
+        except ManorError as error:
+            return VmEnd(Reason.ERROR, str(error))
+        return end
 
     def _start_again(self) -> VmEnd | None:
         """Build and run the machine anew after a reboot; why not, if that is so."""
@@ -308,6 +345,9 @@ class Vm:
         else:
             self.request_end(VmEnd(Reason.REBOOT))
 
+    def _on_worker_error(self, error: BaseException) -> None:
+        self.request_end(VmEnd(Reason.ERROR, f"a worker: {type(error).__name__}: {error}"))
+
     def _on_loop_error(self, error: BaseException) -> None:
         self.request_end(VmEnd(Reason.ERROR, f"I/O loop: {type(error).__name__}: {error}"))
 
@@ -322,15 +362,17 @@ def start(
     accel: str = "auto",
     reboot: bool = True,
     console: ConsoleName = "serial",
+    disks: Sequence[DiskSpec | str | PathLike[str]] = (),
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
     kernel: a bzImage or an ELF file; without one, the default guest with its own initrd, to whose command line
     `append` is added. memory: bytes, or text such as "512M". reboot: whether a guest that resets itself starts
     again. console: the device that `manor run` types into; both consoles are there in any case.
+    disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = describe(kernel, initrd, append, memory, cpus, console)
+    spec = replace(describe(kernel, initrd, append, memory, cpus, console), disks=_describe_disks(disks))
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -368,6 +410,19 @@ def describe(
     return MachineSpec(
         Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
     )
+
+
+def _describe_disks(disks: Sequence[DiskSpec | str | PathLike[str]]) -> tuple[DiskSpec, ...]:
+    specs: list[DiskSpec] = []
+    for number, disk in enumerate(disks):
+        if isinstance(disk, DiskSpec):
+            specs.append(disk)
+        elif isinstance(disk, str):
+            specs.append(parse_disk(disk, f"disks[{number}]"))
+        else:
+            _check_type(f"disks[{number}]", disk, (PathLike,), "a DiskSpec, a line of text or a path")
+            specs.append(DiskSpec(os.fspath(disk)))
+    return tuple(specs)
 
 
 def _check_type(name: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:
