@@ -62,7 +62,8 @@ class File(Protocol):
         """Make the range read as zeros. Grows the file if the range goes past its end."""
 
     def punch(self, offset: int, size: int) -> bool:
-        """Give the range's space back; it then reads as zeros. False, and nothing happened, where that is impossible."""
+        """Give the range's space back; it then reads as zeros. False, and nothing happened, where that is
+        impossible."""
 
     def allocate(self, offset: int, size: int) -> None:
         """Make sure that writing the range will find space; grows the file. Contents stay as they are."""
@@ -332,7 +333,8 @@ def open_file(
             raise HostError(
                 f"{path}: its file system knows no direct I/O; use the cache mode writeback", error.errno, path
             ) from error
-        raise HostError.from_os_error(f"opening {path} {'to read' if read_only else 'for reading and writing'}", error) from error
+        purpose = "to read" if read_only else "for reading and writing"
+        raise HostError.from_os_error(f"opening {path} {purpose}", error) from error
     try:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):

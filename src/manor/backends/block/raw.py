@@ -55,7 +55,8 @@ class RawImage:
         found = probe(head)
         if found != "raw":
             raise BlockError(
-                f"{self.name}: the guest's write would make this disk look like a {found} image, whose contents could then"
+                f"{self.name}: the guest's write would make this disk look like a {found} image, whose"
+                " contents could then"
                 f" name other files; if it may do so, give the format as raw",
                 "read-only",
             )

@@ -14,10 +14,11 @@ Repair = Literal["none", "leaks", "all"]
 class CheckResult:
     """What a check found.
 
-    corruptions: places where data is or could be lost. leaks: clusters that are used by nothing. errors: that kept the check
-    itself from looking everywhere. *_fixed: repaired ones; the others counts are what is left after the repair.
-    messages: one line for each finding, up to a bound. total_clusters, allocated_clusters, compressed_clusters and
-    fragmented_clusters count guest clusters. image_end: bytes of the file up to the last one in use.
+    corruptions: places where data is or could be lost. leaks: clusters that are used by nothing. errors: that kept
+    the check itself from looking everywhere. *_fixed: repaired ones; the others counts are what is left after the
+    repair. messages: one line for each finding, up to a bound. total_clusters, allocated_clusters,
+    compressed_clusters and fragmented_clusters count guest clusters. image_end: bytes of the file up to the last
+    one in use.
     """
 
     format: str

@@ -14,7 +14,8 @@ def compact(
 ) -> tuple[int, int]:
     """Release clusters that hold zeros or that nothing uses; returns the bytes on the host (before, after).
 
-    In place: works on any image, with snapshots too; the file may keep its length and get holes. rewrite: make a new file beside
-    it, without gaps, and put it in the old one's place when it is complete (refused with internal snapshots).
+    In place: works on any image, with snapshots too; the file may keep its length and get holes. rewrite: make a
+    new file beside it, without gaps, and put it in the old one's place when it is complete (refused with internal
+    snapshots).
     """
     raise NotImplementedError

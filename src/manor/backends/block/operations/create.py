@@ -34,8 +34,8 @@ def create(
 ) -> None:
     """Create an image whose guest sees `size` bytes (rounded up to 512); None takes the backing image's size.
 
-    options: keys and values of `CREATE_OPTIONS`, as text. backing_file: relative to the folder of `path`; its format must
-    be given. overwrite: replace a file that exists (refused while somebody uses it). What was begun is removed again
-    if it fails.
+    options: keys and values of `CREATE_OPTIONS`, as text. backing_file: relative to the folder of `path`; its
+    format must be given. overwrite: replace a file that exists (refused while somebody uses it). What was begun is
+    removed again if it fails.
     """
     raise NotImplementedError
