@@ -45,9 +45,12 @@ def build_smbios(spec: SmbiosSpec, base: int, size: int) -> bytes:
     identity = UUID(spec.uuid).bytes_le if spec.uuid else bytes(16)
     tables = [
         # 7.1 Platform Firmware Information: vendor, version, segment, date, ROM size, characteristics, extensions,
-        # releases.
+        # releases of the firmware (1.0) and of a controller's (255: none), extended ROM size.
         _table(
-            0, 0, struct.pack("<BBHBBQBBBBBBH", 1, 2, 0, 3, 0, _NOT_SUPPORTED, 0, _IS_VIRTUAL_MACHINE, 1, 0, 255, 255, 0),
+            0, 0,
+            struct.pack(
+                "<BBHBBQBBBBBBH", 1, 2, 0, 3, 0, _NOT_SUPPORTED, 0, _IS_VIRTUAL_MACHINE, 1, 0, 255, 255, 0
+            ),
             (MAKER, "1", RELEASE_DATE),
         ),
         # 7.2 System Information: manufacturer, product, version, serial, UUID, wake-up, SKU, family.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from manor.images.store import Store, StoredImage
     from manor.instances.detach import Report
     from manor.instances.instance import Instance, Instances
+    from manor.spec.block import DiskSpec
     from manor.spec.machine import MachineSpec
     from manor.vmm.control import ControlServer
     from manor.vmm.vm import Vm
@@ -145,6 +146,7 @@ class NamedRun:
         self._image: StoredImage | None = None
         self._user = user
         self._user_data = b""
+        self._is_new = False
         self._server: ControlServer | None = None
         given = _given(command, ctx)
         if self._instance is not None:
@@ -184,29 +186,28 @@ class NamedRun:
 
     # --- for `manor run` ----------------------------------------------------------------------------------------------
 
-    @property
-    def has_disk(self) -> bool:
-        """Whether the VM has a root disk of its own, which it may boot from."""
-        if self._instance is not None:
-            return self._instance.config().disk
-        return self._image is not None
-
-    def complete(self, spec: MachineSpec) -> MachineSpec:
-        """Add what belongs to the VM alone: its name, its disks, its identity. Makes the VM if it is new, and locks it.
+    def disks(self, others: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
+        """The VM's own root disk, `others`, and its seed. Makes the VM if it is new, and locks it.
 
         All options were checked before.
         """
-        from manor.instances.machine import complete
+        from manor.instances.machine import own_disks
 
         instance = self._instance or self._create()
         instance.lock()
         self._instance = instance
-        instance.forget_end()
         config = instance.config()
         if config.options != self._options:
             config = replace(config, options=self._options)
             instance.save(config)
-        return complete(spec, instance, config)
+        return own_disks(instance, config, others)
+
+    def complete(self, spec: MachineSpec) -> MachineSpec:
+        """Add the VM's name and identity, and credentials for its guest. After `disks`."""
+        from manor.instances.machine import complete
+
+        assert self._instance is not None
+        return complete(spec, self._instance.config())
 
     def _create(self) -> Instance:
         from manor.instances.config import new_config
@@ -222,6 +223,7 @@ class NamedRun:
             options=self._options,
         )
         keys = (public_key(),) if self._image is not None else ()
+        self._is_new = True
         return create(self.instances, self._store(), config, self._image, self._size, keys, self._user_data)
 
     def serve(self, vm: Vm, accelerator: str) -> None:
@@ -241,8 +243,10 @@ class NamedRun:
 
     def on_running(self) -> None:
         """The VM runs."""
+        self._is_new = False
         if self._instance is not None:
             self._instance.note_pid()
+            self._instance.forget_end()
             if self.report is not None:
                 self.report.running(self._instance.vmm_log)
 
@@ -252,13 +256,17 @@ class NamedRun:
             self._instance.note_end(reason, detail, status)
 
     def close(self) -> None:
-        """Give socket and lock back."""
+        """Give socket and lock back. A VM that was made for this run and never ran is removed: it is of no use."""
         if self._server is not None:
             self._server.close()
             if self._instance is not None:
                 self._instance.control.unlink(missing_ok=True)
         if self._instance is not None:
             self._instance.unlock()
+            if self._is_new:
+                from manor.instances.create import remove
+
+                remove(self.instances, self._store(), self._instance)
 
 
 def _given(command: click.Command, ctx: click.Context) -> dict[str, Any]:

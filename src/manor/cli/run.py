@@ -23,7 +23,7 @@ from manor.cli.named import NamedCommand, NamedRun, current_run, named_options
 from manor.cli.net import OUTSIDE, choose_nics
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
-from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
+from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, ConsoleName, CpuModel, MachineSpec
 
 if TYPE_CHECKING:
     from manor.vmm.vm import Vm
@@ -54,6 +54,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 @click.option(
     "--accel", metavar="|".join(ACCEL_NAMES), default="auto", show_default=True, help="What runs the guest.",
     shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
+)  # fmt: skip
+@click.option(
+    "--cpu", type=click.Choice(CPU_MODELS), default="max", show_default=True,
+    help="What the guest sees of a processor; host and x86-64-v3 need the accelerator kvm.",
 )  # fmt: skip
 @click.option(
     "--disk", "disks", metavar="FILE[,NAME=VALUE...]", multiple=True,
@@ -95,6 +99,7 @@ def run(
     memory: str,
     cpus: int,
     accel: str,
+    cpu: CpuModel,
     disks: tuple[str, ...],
     console: ConsoleName,
     nets: tuple[str, ...],
@@ -137,9 +142,13 @@ def run(
         # Before the accelerator, which takes the most of the time.
         check_files(kernel, initrd)
     choice = choose(accel)
+    named = current_run()
     with tracing(kinds, trace_file):
-        spec = replace(_describe(kernel, initrd, append, size, cpus, console), disks=disk_specs, nics=nics)
-        if (named := current_run()) is not None:
+        if named is not None:
+            disk_specs = named.disks(disk_specs)
+        spec = _describe(kernel, initrd, append, size, cpus, console)
+        spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics)
+        if named is not None:
             spec = named.complete(spec)
         from manor.vmm.vm import Vm
 

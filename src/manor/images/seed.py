@@ -90,8 +90,8 @@ def check_user_data(data: bytes, option: str = "user-data") -> None:
         first = data.split(b"\n", 1)[0][:40].decode("utf-8", "replace")
         raise ConfigError(
             option,
-            f"it begins with {first!r}, by which cloud-init does not know its kind; the first line is #cloud-config for "
-            "settings, #!/bin/sh for a script, or a MIME header",
+            f"it begins with {first!r}, by which cloud-init does not know its kind; the first line is #cloud-config "
+            "for settings, #!/bin/sh for a script, or a MIME header",
         )
     if data.startswith((b"#cloud-config\n", b"#cloud-config\r")):
         _check_yaml(data, option)

@@ -13,17 +13,21 @@ from manor.spec.machine import MachineSpec
 _SEED_SERIAL = "manor-seed"
 
 
-def complete(spec: MachineSpec, instance: Instance, config: InstanceConfig) -> MachineSpec:
-    """`spec` with the VM's root disk before the other disks, and its seed after them."""
-    disks = spec.disks
-    if config.disk:
-        root = DiskSpec(str(instance.disk), format="qcow2", serial="root")
-        disks = (root, *disks)
-        if instance.seed.exists():
-            disks = (*disks, DiskSpec(str(instance.seed), format="raw", read_only=True, serial=_SEED_SERIAL))
+def own_disks(instance: Instance, config: InstanceConfig, others: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
+    """The VM's root disk before the `others`, and its seed after them."""
+    if not config.disk:
+        return others
+    root = DiskSpec(str(instance.disk), format="qcow2", serial="root")
+    if not instance.seed.exists():
+        return (root, *others)
+    return (root, *others, DiskSpec(str(instance.seed), format="raw", read_only=True, serial=_SEED_SERIAL))
+
+
+def complete(spec: MachineSpec, config: InstanceConfig) -> MachineSpec:
+    """`spec` with the VM's name and identity."""
     nics = tuple(replace(nic, hostname=nic.hostname or config.name.lower()) for nic in spec.nics)
     smbios = SmbiosSpec(config.uuid, config.uuid, (*spec.smbios.strings, *credentials(config)))
-    return replace(spec, name=config.name, disks=disks, nics=nics, smbios=smbios)
+    return replace(spec, name=config.name, nics=nics, smbios=smbios)
 
 
 def credentials(config: InstanceConfig) -> tuple[str, ...]:

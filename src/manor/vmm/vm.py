@@ -34,7 +34,7 @@ from manor.mem.layout import MAX_RAM
 from manor.spec.block import DiskSpec
 from manor.spec.check import check
 from manor.spec.disk_text import parse_disk
-from manor.spec.machine import ConsoleName, MachineSpec
+from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
 from manor.spec.net import NicSpec
 from manor.spec.net_text import parse_nic
 from manor.vmm.console import Console
@@ -253,7 +253,9 @@ class Vm:
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
-        self._vcpus = [VcpuLoop(vcpu, self.request_end, self._workers.enlist) for vcpu in self._machine.vm.vcpus]
+        self._vcpus = [
+            VcpuLoop(vcpu, self.request_end, self._workers.enlist, self._name_of) for vcpu in self._machine.vm.vcpus
+        ]
 
     def _run(self) -> None:
         machine = self._machine
@@ -355,6 +357,12 @@ class Vm:
         if index < len(vcpus):
             vcpus[index].wake()
 
+    def _name_of(self, address: int) -> str:
+        """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
+        from manor.boot.symbols import read_symbols
+
+        return read_symbols(self.spec.kernel).name_of(address)
+
     def _on_power_off(self) -> None:
         self.request_end(VmEnd(Reason.POWER_OFF))
 
@@ -380,6 +388,7 @@ def start(
     memory: int | str = "256M",
     cpus: int = 1,
     accel: str = "auto",
+    cpu: CpuModel = "max",
     reboot: bool = True,
     console: ConsoleName = "serial",
     disks: Sequence[DiskSpec | str | PathLike[str]] = (),
@@ -388,15 +397,15 @@ def start(
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
     kernel: a bzImage or an ELF file; without one, the default guest with its own initrd, to whose command line
-    `append` is added. memory: bytes, or text such as "512M". reboot: whether a guest that resets itself starts
-    again. console: the device that `manor run` types into; both consoles are there in any case.
-    disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
+    `append` is added. memory: bytes, or text such as "512M". cpu: what the guest sees of a processor. reboot: whether
+    a guest that resets itself starts again. console: the device that `manor run` types into; both consoles are there
+    in any case. disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
     nets: network interfaces, each a NicSpec or text as `manor run --net` takes it; () for none.
     Raises ConfigError, naming the argument, and HostError.
     """
     nics = tuple(parse_nic(net) if isinstance(net, str) else net for net in nets)
     spec = describe(kernel, initrd, append, memory, cpus, console)
-    spec = replace(spec, disks=_describe_disks(disks), nics=nics)
+    spec = replace(spec, cpu=cpu, disks=_describe_disks(disks), nics=nics)
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
