@@ -203,8 +203,7 @@ class HostFile:
                 if error.errno not in _CANNOT:
                     raise block_error(f"zeroing {self.name} at {offset:#x}", error) from error
                 self._can_zero = not _is_final(error, self.is_device)
-        for start in range(offset, offset + size, _ZERO_WRITE):
-            self.write(start, zeros(min(_ZERO_WRITE, offset + size - start)))
+        fill_with_zeros(self, offset, size)
 
     def punch(self, offset: int, size: int) -> bool:
         if not self._can_punch:
@@ -297,6 +296,12 @@ class HostFile:
 def _is_final(error: OSError, is_device: bool) -> bool:
     """Whether trying again is useless. EINVAL of a device speaks of this range's alignment only."""
     return not (is_device and error.errno == errno.EINVAL)
+
+
+def fill_with_zeros(file: File, offset: int, size: int) -> None:
+    """Write zeros, byte for byte, so that the medium has a place for each."""
+    for start in range(offset, offset + size, _ZERO_WRITE):
+        file.write(start, zeros(min(_ZERO_WRITE, offset + size - start)))
 
 
 def remaining(pieces: Buffers, done: int) -> list[memoryview]:

@@ -119,6 +119,12 @@ def open_image(name: str, options: OpenOptions | None = None) -> BlockBackend:
     return _open(name, options, (), is_guessed=False)
 
 
+def is_uri(name: str) -> bool:
+    """Whether `name` is of a server and not of a file."""
+    scheme = _SCHEME.match(name)
+    return scheme is not None and scheme[1] in PROTOCOLS
+
+
 def resolve(image: str, name: str) -> str:
     """The file that `image` means by `name`."""
     scheme = _SCHEME.match(name)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from manor.backends.block.open import Context
 
 
-
 class RawImage:
     """A `BlockBackend` over a `File`.
 

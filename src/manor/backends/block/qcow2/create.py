@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from manor.backends.block.file import File
+from manor.backends.block.file import File, fill_with_zeros
 from manor.backends.block.qcow2 import layout
 from manor.backends.block.qcow2.header import COMPRESSION_TYPES, Header, feature_names
 from manor.backends.block.qcow2.layout import COPIED, Geometry
@@ -167,9 +167,7 @@ def _write_counts(file: File, geometry: Geometry, offset: int, in_use: int) -> N
     file.write(offset, [memoryview(encode_counts(counts, geometry.refcount_bits))])
 
 
-def _preallocate(
-    file: File, geometry: Geometry, l1: array[int], first: int, size: int, options: Qcow2Options
-) -> None:
+def _preallocate(file: File, geometry: Geometry, l1: array[int], first: int, size: int, options: Qcow2Options) -> None:
     """L2 tables from cluster `first` on, each followed by the clusters that it maps."""
     bits = geometry.cluster_bits
     clusters = geometry.clusters(size)
@@ -186,7 +184,7 @@ def _preallocate(
         file.write(cluster << bits, [memoryview(encode_words(words))])
         if options.data_file is None:
             if options.preallocation == "full":
-                file.write_zeroes(place, mapped << bits, False)
+                fill_with_zeros(file, place, mapped << bits)
             elif options.preallocation == "falloc":
                 file.allocate(place, mapped << bits)
         cluster += 1 + (mapped if options.data_file is None else 0)

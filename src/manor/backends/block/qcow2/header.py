@@ -201,7 +201,9 @@ def _read_extensions(file: File, header: Header, start: int, name_offset: int) -
             break
         offset += 8
         if length > min(end - offset, _MAX_EXTENSIONS):
-            raise ProtocolError(f"{file.name}: header extension {kind:#010x} of {length} bytes does not fit", offset - 8)
+            raise ProtocolError(
+                f"{file.name}: header extension {kind:#010x} of {length} bytes does not fit", offset - 8
+            )
         data = bytearray(length)
         file.read(offset, [memoryview(data)])
         header.extensions.append((kind, bytes(data)))
@@ -284,4 +286,6 @@ def _check_tables(file: File, header: Header) -> None:
     if header.snapshot_count > layout.MAX_SNAPSHOTS:
         raise ProtocolError(f"{file.name}: {header.snapshot_count} snapshots are more than 65536", layout.AT_SNAPSHOTS)
     if header.snapshot_count:
-        inside("snapshot table", 64, header.snapshots_offset, 40 * header.snapshot_count, layout.MAX_SNAPSHOT_TABLE_SIZE)
+        inside(
+            "snapshot table", 64, header.snapshots_offset, 40 * header.snapshot_count, layout.MAX_SNAPSHOT_TABLE_SIZE
+        )

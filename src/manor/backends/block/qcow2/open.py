@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from array import array
 
-from manor.backends.block.api import BlockBackend, BlockError
+from manor.backends.block.api import BlockBackend
 from manor.backends.block.file import File
 from manor.backends.block.open import Context
 from manor.backends.block.qcow2 import layout
+from manor.backends.block.qcow2.bitmaps import mark_in_use, read_bitmaps
+from manor.backends.block.qcow2.check import Checker
 from manor.backends.block.qcow2.core import Core
 from manor.backends.block.qcow2.create import Qcow2Options, create_qcow2
 from manor.backends.block.qcow2.header import Header, read_header
@@ -27,10 +29,11 @@ def open_qcow2(file: File, context: Context) -> Qcow2Image:
     is_read_only = options.read_only
     if header.incompatible & layout.CORRUPT and not is_read_only:
         raise ConfigError(
-            file.name, "the image is marked corrupt and can only be read; repair it first: manor image check --repair all"
+            file.name,
+            "the image is marked corrupt and can only be read; repair it first: manor image check --repair all",
         )
     if header.incompatible & layout.DIRTY and not is_read_only:
-        header = _repair(file, header)
+        _repair(file, header)
     backing: BlockBackend | None = None
     data = file
     try:
@@ -54,9 +57,7 @@ def _open_data_file(file: File, header: Header, context: Context) -> File:
     return context.open_file(file.name, name)
 
 
-def assemble(
-    file: File, data: File, backing: BlockBackend | None, header: Header, *, is_read_only: bool
-) -> Qcow2Image:
+def assemble(file: File, data: File, backing: BlockBackend | None, header: Header, *, is_read_only: bool) -> Qcow2Image:
     """The image over files that are open. Raises ProtocolError; nothing is written before all tables were checked."""
     geometry = header.geometry
     table = read_table(file, geometry, header.refcount_table_offset, header.refcount_table_clusters)
@@ -130,14 +131,29 @@ def _claim_l2_tables(file: File, header: Header, l1: array[int], metadata: set[i
 def _before_writing(core: Core) -> None:
     """What an image must not claim any more once a program that does not keep it up writes to it."""
     header = core.header
-    unknown = header.autoclear & ~layout.KNOWN_AUTOCLEAR
-    if unknown:
+    bitmaps = read_bitmaps(core.file, header)
+    if bitmaps is not None:
+        mark_in_use(core.file, bitmaps)
+    if header.autoclear & ~layout.KNOWN_AUTOCLEAR:
         header.autoclear &= layout.KNOWN_AUTOCLEAR
         core.set_features()
 
 
-def _repair(file: File, header: Header) -> Header:
-    raise BlockError(f"{file.name}: not closed properly")
+def _repair(file: File, header: Header) -> None:
+    """Count anew what an image refers to that was not closed: with lazy refcounts only the tables are up to date.
+
+    Raises ConfigError, and has written nothing, if more than counts is wrong.
+    """
+    checker = Checker(file, header)
+    checker.run()
+    if checker.corruptions or checker.errors:
+        raise ConfigError(
+            file.name,
+            f"the image was not closed properly and is damaged ({checker.messages[0]}); it can be opened"
+            " for reading only;"
+            " manor image check tells more",
+        )
+    checker.repair("all")
 
 
 def create_overlay(file: File, base: BlockBackend) -> Qcow2Image:

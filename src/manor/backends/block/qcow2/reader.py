@@ -182,7 +182,12 @@ class Reader:
                     return False
             elif kind == ZEROES or (kind == HOLE and (backing is None or offset >= backing.size)):
                 zero_fill(pieces)
-            elif kind == PACKED or backing is None or offset + count > backing.size or not backing.read_nowait(offset, pieces):
+            elif (
+                kind == PACKED
+                or backing is None
+                or offset + count > backing.size
+                or not backing.read_nowait(offset, pieces)
+            ):
                 return False
             offset += count
             size -= count
@@ -241,7 +246,9 @@ class Reader:
             with core.gate.operation():
                 kind, where, count = self.next_run(offset, end - offset)
             if kind == DATA:
-                yield Extent(offset, count, "data", 0, where)
+                # Allocated clusters of which nothing was written, as preallocation makes them, are holes of the file.
+                for start, size, is_data in core.data.extents(where, count):
+                    yield Extent(offset + start - where, size, "data" if is_data else "zero", 0, start)
             elif kind == PACKED:
                 yield Extent(offset, count, "data")
             elif kind == ZEROES:
@@ -259,5 +266,3 @@ class Reader:
                 yield Extent(extent.offset, extent.size, extent.kind, depth, extent.file_offset)
         if size > inside:
             yield Extent(offset + inside, size - inside, "hole")
-
-

@@ -264,7 +264,9 @@ class Refcounts:
         area = range(start, start + blocks + clusters)
         if not self.metadata.isdisjoint(area):
             raise self._lie(min(self.metadata.intersection(area)))
-        self.retired += range(self.offset >> geometry.cluster_bits, (self.offset >> geometry.cluster_bits) + old_clusters)
+        self.retired += range(
+            self.offset >> geometry.cluster_bits, (self.offset >> geometry.cluster_bits) + old_clusters
+        )
         self.table.extend([0] * (clusters * per_cluster - old_length))
         for index in range(blocks):
             self._place_block(old_length + index, start + index)
