@@ -19,6 +19,7 @@ import click
 
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
+from manor.cli.cleanup import ENDING_SIGNALS, cleaning_up
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
 from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 STDIN: Final = 0
 STDOUT: Final = 1
-ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _FILE: Final = click.Path(path_type=Path, readable=False)
 """Click looks at nothing: who reads the file says in one sentence what is wrong with it."""
@@ -42,7 +42,7 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 @click.command(epilog=_EPILOG)
 @click.option(
     "--kernel", metavar="FILE", type=_FILE,
-    help="A Linux kernel: bzImage or ELF. Default: Debian's, with an initrd of Manor's own.",
+    help="A Linux kernel: bzImage or ELF. Default: that of the disk, or without one Debian's small default guest.",
 )  # fmt: skip
 @click.option("--initrd", metavar="FILE", type=_FILE, help="The initial RAM disk.")
 @click.option("--append", metavar="TEXT", help="The kernel command line (for the default guest: an addition).")
@@ -96,6 +96,7 @@ def run(
     from manor.mem.layout import MAX_RAM
     from manor.spec.check import check_disk, check_size
     from manor.spec.disk_text import parse_disk
+    from manor.vmm.disks import boots_from
 
     # Everything that can be wrong is looked at before anything starts.
     try:
@@ -114,7 +115,10 @@ def run(
         check_files(kernel, initrd)
     choice = choose(accel)
     with tracing(kinds, trace_file):
-        spec = replace(_describe(kernel, initrd, append, size, cpus, console), disks=disk_specs)
+        if kernel is None and boots_from(disk_specs):
+            spec = MachineSpec(None, None, append or "", size, cpus, console, disks=disk_specs)
+        else:
+            spec = replace(_describe(kernel, initrd, append, size, cpus, console), disks=disk_specs)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)
@@ -135,7 +139,7 @@ def _describe(
     from manor.cli.progress import shown_progress
     from manor.guests.default import default_guest
 
-    with _cleaning_up(), shown_progress() as progress:
+    with cleaning_up(), shown_progress() as progress:
         guest = default_guest(progress)
     words = [guest.cmdline, *_terminal_words(), append]
     return MachineSpec(guest.kernel, guest.initrd, " ".join(filter(None, words)), memory, cpus, console)
@@ -244,21 +248,6 @@ def _signals(noted: list[int]) -> Iterator[tuple[socket.socket, Callable[[], Non
         signal.set_wakeup_fd(old_descriptor)
         reading.close()
         writing.close()
-
-
-@contextmanager
-def _cleaning_up() -> Iterator[None]:
-    """End by an exception where signals would end the process, for a `with` block: so that nothing is left behind."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise click.exceptions.Exit(EXIT_SIGNAL + number)
-
-    old = {number: signal.signal(number, leave) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _print_statistics(vm: Vm, as_json: bool) -> None:

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
@@ -36,7 +36,7 @@ from manor.spec.check import check
 from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, MachineSpec
 from manor.vmm.console import Console
-from manor.vmm.disks import OpenDisks, resize_disk
+from manor.vmm.disks import OpenDisks, boots_from, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.vcpu_loop import VcpuLoop
@@ -372,7 +372,7 @@ def start(
     disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = replace(describe(kernel, initrd, append, memory, cpus, console), disks=_describe_disks(disks))
+    spec = describe(kernel, initrd, append, memory, cpus, console, _describe_disks(disks))
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -386,6 +386,7 @@ def describe(
     memory: int | str,
     cpus: int,
     console: ConsoleName = "serial",
+    disks: tuple[DiskSpec, ...] = (),
 ) -> MachineSpec:
     """The MachineSpec for the arguments of `start`. Raises ConfigError."""
     _check_type("kernel", kernel, (str, PathLike, NoneType), "a path")
@@ -400,15 +401,18 @@ def describe(
     if kernel is None:
         if initrd is not None:
             raise ConfigError("initrd", "it needs a kernel; give both, or neither for the default guest")
+        if boots_from(disks):
+            return MachineSpec(None, None, append or "", size, cpus, console, disks=disks)
         from manor.guests.default import default_guest
         from manor.guests.progress import Silent
 
         guest = default_guest(Silent())
         return MachineSpec(
-            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console
-        )
+            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console,
+            disks=disks,
+        )  # fmt: skip
     return MachineSpec(
-        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
+        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console, disks=disks
     )
 
 
