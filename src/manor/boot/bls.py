@@ -67,9 +67,8 @@ def _fields(text: str) -> dict[str, list[str]]:
     """The lines of an entry by their key; a key may come more than once."""
     fields: dict[str, list[str]] = {}
     for line in text.splitlines():
-        key, _, value = line.strip().partition(" ")
+        key, _, rest = line.strip().replace("\t", " ").partition(" ")
         if key and not key.startswith("#"):
-            key, _, rest = line.strip().replace("\t", " ").partition(" ")
             fields.setdefault(key, []).append(rest.strip())
     return fields
 

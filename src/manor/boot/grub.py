@@ -58,7 +58,7 @@ def parse(text: str, saved: dict[str, str]) -> list[MenuEntry]:
     variables: dict[str, str] = {}
     found: list[tuple[tuple[str, ...], tuple[int, ...], MenuEntry]] = []
     _Menu(_statements(text), variables, found).read((), ())
-    default = saved.get("saved_entry") or saved.get("next_entry") or _expand(variables.get("default", "0"), saved) or "0"
+    default = _expand(variables.get("default", "0"), saved) or "0"
     chosen = _find(found, default)
     return [entry for _, _, entry in ([chosen] if chosen else []) + [each for each in found if each is not chosen]]
 

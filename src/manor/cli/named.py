@@ -187,11 +187,11 @@ class NamedRun:
     # --- for `manor run` ----------------------------------------------------------------------------------------------
 
     def disks(self, others: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
-        """The VM's own root disk, `others`, and its seed. Makes the VM if it is new, and locks it.
+        """The VM's own root disk and `others`. Makes the VM if it is new, and locks it.
 
         All options were checked before.
         """
-        from manor.instances.machine import own_disks
+        from manor.instances.machine import with_root
 
         instance = self._instance or self._create()
         instance.lock()
@@ -200,14 +200,14 @@ class NamedRun:
         if config.options != self._options:
             config = replace(config, options=self._options)
             instance.save(config)
-        return own_disks(instance, config, others)
+        return with_root(instance, config, others)
 
     def complete(self, spec: MachineSpec) -> MachineSpec:
         """Add the VM's name and identity, and credentials for its guest. After `disks`."""
         from manor.instances.machine import complete
 
         assert self._instance is not None
-        return complete(spec, self._instance.config())
+        return complete(spec, self._instance, self._instance.config())
 
     def _create(self) -> Instance:
         from manor.instances.config import new_config

@@ -19,6 +19,7 @@ import click
 
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
+from manor.cli.cleanup import ENDING_SIGNALS, cleaning_up
 from manor.cli.named import NamedCommand, NamedRun, current_run, named_options
 from manor.cli.net import OUTSIDE, choose_nics
 from manor.cli.status import EXIT_SIGNAL, STATUS
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 STDIN: Final = 0
 STDOUT: Final = 1
-ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _FILE: Final = click.Path(path_type=Path, readable=False)
 """Click looks at nothing: who reads the file says in one sentence what is wrong with it."""
@@ -45,7 +45,7 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 @named_options
 @click.option(
     "--kernel", metavar="FILE", type=_FILE,
-    help="A Linux kernel: bzImage or ELF. Default: Debian's, with an initrd of Manor's own.",
+    help="A Linux kernel: bzImage or ELF. Default: that of the disk, or without one Debian's small default guest.",
 )  # fmt: skip
 @click.option("--initrd", metavar="FILE", type=_FILE, help="The initial RAM disk.")
 @click.option("--append", metavar="TEXT", help="The kernel command line (for the default guest: an addition).")
@@ -124,6 +124,7 @@ def run(
     from manor.mem.layout import MAX_RAM
     from manor.spec.check import check_disk, check_size
     from manor.spec.disk_text import parse_disk
+    from manor.vmm.disks import boots_from
 
     # Everything that can be wrong is looked at before anything starts.
     try:
@@ -146,7 +147,10 @@ def run(
     with tracing(kinds, trace_file):
         if named is not None:
             disk_specs = named.disks(disk_specs)
-        spec = _describe(kernel, initrd, append, size, cpus, console)
+        if kernel is None and boots_from(disk_specs):
+            spec = MachineSpec(None, None, append or "", size, cpus, console)
+        else:
+            spec = _describe(kernel, initrd, append, size, cpus, console)
         spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics)
         if named is not None:
             spec = named.complete(spec)
@@ -172,7 +176,7 @@ def _describe(
     from manor.cli.progress import shown_progress
     from manor.guests.default import default_guest
 
-    with _cleaning_up(), shown_progress() as progress:
+    with cleaning_up(), shown_progress() as progress:
         guest = default_guest(progress)
     words = [guest.cmdline, *_terminal_words(), append]
     return MachineSpec(guest.kernel, guest.initrd, " ".join(filter(None, words)), memory, cpus, console)
@@ -286,21 +290,6 @@ def _signals(noted: list[int]) -> Iterator[tuple[socket.socket, Callable[[], Non
         signal.set_wakeup_fd(old_descriptor)
         reading.close()
         writing.close()
-
-
-@contextmanager
-def _cleaning_up() -> Iterator[None]:
-    """End by an exception where signals would end the process, for a `with` block: so that nothing is left behind."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise click.exceptions.Exit(EXIT_SIGNAL + number)
-
-    old = {number: signal.signal(number, leave) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _print_statistics(vm: Vm, as_json: bool) -> None:

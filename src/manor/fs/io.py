@@ -128,5 +128,5 @@ class SourceWindow:
 
 def check_range(source: Source, offset: int, size: int) -> None:
     """Raises ProtocolError unless `size` bytes at `offset` are inside `source`."""
-    if not (0 <= offset and 0 <= size and offset + size <= source.size):
+    if min(offset, size) < 0 or offset + size > source.size:
         raise ProtocolError(f"{size} bytes are not inside the image", offset)

@@ -26,13 +26,13 @@ CONFIGURING: Final = re.compile(r"^Setting up (\S+) ")
 
 _FIRST: Final = "base-passwd"
 """Makes the users and groups that all other scripts expect."""
-_EMPTY: Final = ("dev", "proc", "sys", "run", "tmp", "var/tmp", "var/cache/apt", "var/cache/ldconfig", "var/log/apt")
+_EMPTY: Final = ("dev", "proc", "sys", "run", "tmp", "var/tmp", "var/cache/ldconfig", "var/log/apt")
 """Directories whose contents belong to a running system."""
 _GONE: Final = re.compile(
     rf"{SCRIPT}|{POLICY}|etc/\.pwd\.lock|etc/(passwd|group|shadow|gshadow|subuid|subgid)-|etc/hostname"
     r"|etc/ssh/ssh_host_.*|var/lib/dbus/machine-id|var/lib/dpkg/(.*-old|lock.*|triggers/Lock)"
     r"|var/cache/debconf/.*-old|var/lib/systemd/(random-seed|catalog/.*)|var/log/.*\.log|boot/.*\.old-dkms|var/backups/.*"
-    r"|etc/machine-id|.*/__pycache__"
+    r"|etc/machine-id|.*/__pycache__|var/cache/apt/.*\.bin"
 )
 """Left behind by the scripts, and different at each run or wrong in another machine."""
 
@@ -70,7 +70,7 @@ def script(packages: Iterable[Unpacked], epoch: int) -> bytes:
 
 
 def additions(packages: Iterable[Unpacked], epoch: int, initramfs: str) -> list[Entry]:
-    """What the second stage needs besides the packages. initramfs: settings of initramfs-tools, by initramfs.conf(5)."""
+    """What the second stage needs besides the packages. initramfs: by initramfs.conf(5)."""
     return [
         regular(SCRIPT, script(packages, epoch), 0o755),
         # Nothing is to be started: there is no init.

@@ -30,6 +30,11 @@ class AptSource:
     components: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_private(self) -> bool:
+        """Whether its address holds a password, or it is a place of this machine."""
+        return any("@" in uri or not uri.startswith(("http:", "https:")) for uri in self.uris)
+
     def stanza(self) -> str:
         """In deb822 style."""
         fields = [

@@ -1,6 +1,6 @@
 """The part of a build that needs to be root, be it in a user namespace: `python -m manor.images.worker JOB`.
 
-JOB is a JSON file; progress and errors go to standard output, a line each: `step TEXT`, `error TEXT`, `done`.
+JOB is a JSON file; progress and errors go to standard output, a line each: `step TEXT`, `error TEXT`, `done EPOCH`.
 The process is alone in its namespaces (`namespace.command`), so whatever it mounts goes with it.
 """
 
@@ -44,16 +44,19 @@ def main(path: str) -> int:
     """Do the job; returns the exit status."""
     job = Job(**json.loads(Path(path).read_text()))
     try:
-        perform(job)
+        epoch = perform(job)
     except (ManorError, OSError) as error:
         print("error", str(error).replace("\n", " | "), flush=True)
         return 1
-    print("done", flush=True)
+    print("done", epoch, flush=True)
     return 0
 
 
-def perform(job: Job) -> None:
-    """Unpack, configure, and keep the tree. Raises HostError, ProtocolError, OSError."""
+def perform(job: Job) -> int:
+    """Unpack, configure, and keep the tree; returns the time that bounds those of all files.
+
+    Raises HostError, ProtocolError, OSError.
+    """
     root = Path(job.root)
     unpacking = Unpacking([Path(deb) for deb in job.debs], frozenset(job.chosen))
     _step(f"unpacking {len(job.debs)} packages")
@@ -71,6 +74,7 @@ def perform(job: Job) -> None:
     finally:
         # In a user namespace nobody else may remove files of the guest's users.
         shutil.rmtree(root, ignore_errors=True)
+    return epoch
 
 
 def _configure(root: Path, count: int) -> None:

@@ -13,21 +13,21 @@ from manor.spec.machine import MachineSpec
 _SEED_SERIAL = "manor-seed"
 
 
-def own_disks(instance: Instance, config: InstanceConfig, others: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
-    """The VM's root disk before the `others`, and its seed after them."""
+def with_root(instance: Instance, config: InstanceConfig, others: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
+    """The VM's root disk before the `others`."""
     if not config.disk:
         return others
-    root = DiskSpec(str(instance.disk), format="qcow2", serial="root")
-    if not instance.seed.exists():
-        return (root, *others)
-    return (root, *others, DiskSpec(str(instance.seed), format="raw", read_only=True, serial=_SEED_SERIAL))
+    return (DiskSpec(str(instance.disk), format="qcow2", serial="root"), *others)
 
 
-def complete(spec: MachineSpec, config: InstanceConfig) -> MachineSpec:
-    """`spec` with the VM's name and identity."""
+def complete(spec: MachineSpec, instance: Instance, config: InstanceConfig) -> MachineSpec:
+    """`spec` with the VM's seed behind its other disks, its name and its identity."""
+    disks = spec.disks
+    if config.disk and instance.seed.exists():
+        disks = (*disks, DiskSpec(str(instance.seed), format="raw", read_only=True, serial=_SEED_SERIAL))
     nics = tuple(replace(nic, hostname=nic.hostname or config.name.lower()) for nic in spec.nics)
     smbios = SmbiosSpec(config.uuid, config.uuid, (*spec.smbios.strings, *credentials(config)))
-    return replace(spec, name=config.name, nics=nics, smbios=smbios)
+    return replace(spec, name=config.name, disks=disks, nics=nics, smbios=smbios)
 
 
 def credentials(config: InstanceConfig) -> tuple[str, ...]:

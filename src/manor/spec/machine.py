@@ -38,12 +38,13 @@ CONSOLE_NAMES: Final[tuple[str, ...]] = get_args(ConsoleName)
 class MachineSpec:
     """One virtual machine of type `pc`.
 
+    kernel: None boots what the first disk that has a kernel says.
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
     machine is built, not here.
     """
 
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None = None
     append: str = ""
     memory: int = 256 * MiB

@@ -38,7 +38,7 @@ from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
 from manor.spec.net import NicSpec
 from manor.spec.net_text import parse_nic
 from manor.vmm.console import Console
-from manor.vmm.disks import OpenDisks, resize_disk
+from manor.vmm.disks import OpenDisks, boots_from, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.nics import Nic, Nics
@@ -361,6 +361,8 @@ class Vm:
         """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
         from manor.boot.symbols import read_symbols
 
+        if self.spec.kernel is None:
+            return ""  # it is on the guest's disk, which may have changed
         return read_symbols(self.spec.kernel).name_of(address)
 
     def _on_power_off(self) -> None:
@@ -404,8 +406,8 @@ def start(
     Raises ConfigError, naming the argument, and HostError.
     """
     nics = tuple(parse_nic(net) if isinstance(net, str) else net for net in nets)
-    spec = describe(kernel, initrd, append, memory, cpus, console)
-    spec = replace(spec, cpu=cpu, disks=_describe_disks(disks), nics=nics)
+    spec = describe(kernel, initrd, append, memory, cpus, console, _describe_disks(disks))
+    spec = replace(spec, cpu=cpu, nics=nics)
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -419,6 +421,7 @@ def describe(
     memory: int | str,
     cpus: int,
     console: ConsoleName = "serial",
+    disks: tuple[DiskSpec, ...] = (),
 ) -> MachineSpec:
     """The MachineSpec for the arguments of `start`. Raises ConfigError."""
     _check_type("kernel", kernel, (str, PathLike, NoneType), "a path")
@@ -433,15 +436,18 @@ def describe(
     if kernel is None:
         if initrd is not None:
             raise ConfigError("initrd", "it needs a kernel; give both, or neither for the default guest")
+        if boots_from(disks):
+            return MachineSpec(None, None, append or "", size, cpus, console, disks=disks)
         from manor.guests.default import default_guest
         from manor.guests.progress import Silent
 
         guest = default_guest(Silent())
         return MachineSpec(
-            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console
-        )
+            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console,
+            disks=disks,
+        )  # fmt: skip
     return MachineSpec(
-        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
+        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console, disks=disks
     )
 
 

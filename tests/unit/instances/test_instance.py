@@ -18,7 +18,7 @@ from manor.images.store import Metadata, Store, StoredImage
 from manor.instances.config import InstanceConfig, check_name, load_config, new_config, save_config
 from manor.instances.create import create, remove
 from manor.instances.instance import Instance, Instances, VmRunning
-from manor.instances.machine import complete, own_disks
+from manor.instances.machine import complete, with_root
 from manor.spec.block import DiskSpec
 from manor.spec.machine import MachineSpec
 from manor.spec.net import NicSpec
@@ -198,10 +198,12 @@ def test_configuration_comes_back(tmp_path: Path) -> None:
 def test_machine_of_a_vm(image: StoredImage) -> None:
     vm = make("web", image)
     config = vm.config()
-    root, extra, seed = own_disks(vm, config, (DiskSpec("data.img"),))
+    disks = with_root(vm, config, (DiskSpec("data.img"),))
+    spec = MachineSpec(Path("kernel"), disks=disks, nics=(NicSpec(), NicSpec(hostname="mine")))
+    spec = complete(spec, vm, config)
+    root, extra, seed = spec.disks
     assert (root.source, root.format, extra.source) == (str(vm.disk), "qcow2", "data.img")
     assert (seed.source, seed.read_only) == (str(vm.seed), True)
-    spec = complete(MachineSpec(Path("kernel"), nics=(NicSpec(), NicSpec(hostname="mine"))), config)
     assert (spec.name, spec.smbios.uuid, [nic.hostname for nic in spec.nics]) == ("web", config.uuid, ["web", "mine"])
     (text,) = spec.smbios.strings
     assert text.startswith("io.systemd.credential.binary:ssh.authorized_keys.root=")

@@ -40,7 +40,8 @@ class Geometry:
     def of(cls, size: int, inodes: int = 0) -> Geometry:
         """For `size` bytes and at least `inodes` files. Raises ConfigError for a size that cannot be."""
         if not MIN_SIZE <= size <= MAX_SIZE:
-            raise ConfigError("size", f"an ext4 file system here has {format_size(MIN_SIZE)} to {format_size(MAX_SIZE)}")
+            limits = f"{format_size(MIN_SIZE)} to {format_size(MAX_SIZE)}"
+            raise ConfigError("size", f"an ext4 file system here has {limits}")
         blocks = size // BLOCK
         wanted = max(size // _BYTES_PER_INODE, inodes + FIRST_INODE)
         per_block = BLOCK // INODE_SIZE

@@ -91,7 +91,7 @@ def _index(head: bytes, entries: list[tuple[int, int]], limit: int, size: int, s
 
 def name_hash(name: bytes, seed: bytes) -> int:
     """The hash of a name in a directory. seed: 16 bytes; zeros stand for MD4's own constants."""
-    state = struct.unpack("<4I", seed) if any(seed) else _FIRST_CONSTANTS
+    state: tuple[int, ...] = struct.unpack("<4I", seed) if any(seed) else _FIRST_CONSTANTS
     for start in range(0, len(name), 32):
         state = _transform(state, _words(name[start:], 8))
     value = state[1] & ~1

@@ -97,7 +97,8 @@ class Ext4Reader:
         incompat = Incompat(fields["feature_incompat"])
         self.is_dirty = Incompat.RECOVER in incompat
         """Whether its journal waits to be replayed."""
-        self._blocks: int = fields["blocks_count_lo"] | (fields["blocks_count_hi"] << 32 if Incompat.BIT64 in incompat else 0)
+        high = fields["blocks_count_hi"] if Incompat.BIT64 in incompat else 0
+        self._blocks: int = fields["blocks_count_lo"] | high << 32
         self._descriptor: int = fields["desc_size"] if Incompat.BIT64 in incompat else 32
         self._inode_size: int = fields["inode_size"] if fields["rev_level"] else CLASSIC_INODE
         if (
@@ -106,7 +107,8 @@ class Ext4Reader:
             or self._blocks * self._block > source.size
             or fields["blocks_per_group"] > 8 * self._block
         ):
-            raise ProtocolError("the superblock of the ext4 file system is damaged, or the image is cut off", SUPER_OFFSET)
+            message = "the superblock of the ext4 file system is damaged, or the image is cut off"
+            raise ProtocolError(message, SUPER_OFFSET)
         self._inodes: int = fields["inodes_count"]
         self._inodes_per_group: int = fields["inodes_per_group"]
         self._blocks_per_group: int = fields["blocks_per_group"]

@@ -313,7 +313,7 @@ class Ext4Writer:
     def _write_resize_inode(self) -> None:
         """The inode that owns the reserve for more descriptors: a block map whose second level is the reserve itself.
 
-        Entry n of its double indirect block names the reserved block n; that block lists its copies in the other groups.
+        Entry n of its double indirect block names the reserved block n; that block lists its copies in other groups.
         """
         geometry = self._geometry
         reserved = geometry.reserved_descriptor_blocks

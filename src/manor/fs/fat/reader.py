@@ -62,8 +62,8 @@ class FatReader:
         self._fat = source.read(fields["reserved"] * sector, needed + 1)
         place = 67 if is_32 else 39
         serial, label = struct.unpack_from("<I11s", source.read(0, SECTOR), place)
-        self._uuid = f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"
-        self._label = label.decode("ascii", "replace").strip()
+        self._uuid: str = f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"
+        self._label: str = label.decode("ascii", "replace").strip()
 
     @property
     def uuid(self) -> str:
