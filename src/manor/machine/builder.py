@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
@@ -20,6 +21,7 @@ from manor.base.clock import Clock
 from manor.base.timers import Timers
 from manor.base.work import Work
 from manor.boot.linux_x86 import BootedKernel, load_linux
+from manor.boot.open_disk import boot_of_disks
 from manor.bus.bus import Bus
 from manor.bus.irq import IrqLine, IrqSink
 from manor.devices.intc.lapic import LocalApic
@@ -94,7 +96,7 @@ class HostSide:
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError."""
     memory = GuestMemory([Region(start, size, "ram") for start, size in layout.ram_ranges(spec.memory)])
-    booted = _load_guest(spec, memory)
+    booted = _load_guest(spec, memory, host.disks)
     pio = Bus("pio", host.lock)
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
@@ -133,12 +135,17 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     )
 
 
-def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
+def _load_guest(spec: MachineSpec, memory: GuestMemory, disks: Sequence[BlockBackend]) -> BootedKernel:
     """Firmware tables, kernel and initrd into memory."""
-    rsdp = write_tables(memory, spec.cpus)
-    return load_linux(
-        memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
-    )
+    kernel: Path | bytes | None = spec.kernel
+    initrd: Path | bytes | None = spec.initrd
+    append = spec.append
+    if kernel is None:
+        # Looked for at each build: since the last one the guest may have installed another kernel.
+        boot = boot_of_disks(disks)
+        kernel, initrd, append = boot.kernel, boot.initrd, f"{boot.cmdline} {append}".strip()
+    rsdp = write_tables(memory, spec.cpus, spec.smbios)
+    return load_linux(memory, kernel, initrd, append, rsdp, rng_seed=os.urandom(_SEED_SIZE))
 
 
 def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:

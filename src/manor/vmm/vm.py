@@ -35,8 +35,10 @@ from manor.spec.block import DiskSpec
 from manor.spec.check import check
 from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
+from manor.spec.net import NicSpec
+from manor.spec.net_text import parse_nic
 from manor.vmm.console import Console
-from manor.vmm.disks import OpenDisks, resize_disk
+from manor.vmm.disks import OpenDisks, boots_from, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.nics import Nic, Nics
@@ -359,6 +361,8 @@ class Vm:
         """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
         from manor.boot.symbols import read_symbols
 
+        if self.spec.kernel is None:
+            return ""  # it is on the guest's disk, which may have changed
         return read_symbols(self.spec.kernel).name_of(address)
 
     def _on_power_off(self) -> None:
@@ -390,6 +394,7 @@ def start(
     reboot: bool = True,
     console: ConsoleName = "serial",
     disks: Sequence[DiskSpec | str | PathLike[str]] = (),
+    nets: Sequence[NicSpec | str] = ("user",),
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
@@ -397,10 +402,12 @@ def start(
     `append` is added. memory: bytes, or text such as "512M". cpu: what the guest sees of a processor. reboot: whether
     a guest that resets itself starts again. console: the device that `manor run` types into; both consoles are there
     in any case. disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
+    nets: network interfaces, each a NicSpec or text as `manor run --net` takes it; () for none.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = describe(kernel, initrd, append, memory, cpus, console)
-    spec = replace(spec, cpu=cpu, disks=_describe_disks(disks))
+    nics = tuple(parse_nic(net) if isinstance(net, str) else net for net in nets)
+    spec = describe(kernel, initrd, append, memory, cpus, console, _describe_disks(disks))
+    spec = replace(spec, cpu=cpu, nics=nics)
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -414,6 +421,7 @@ def describe(
     memory: int | str,
     cpus: int,
     console: ConsoleName = "serial",
+    disks: tuple[DiskSpec, ...] = (),
 ) -> MachineSpec:
     """The MachineSpec for the arguments of `start`. Raises ConfigError."""
     _check_type("kernel", kernel, (str, PathLike, NoneType), "a path")
@@ -428,15 +436,18 @@ def describe(
     if kernel is None:
         if initrd is not None:
             raise ConfigError("initrd", "it needs a kernel; give both, or neither for the default guest")
+        if boots_from(disks):
+            return MachineSpec(None, None, append or "", size, cpus, console, disks=disks)
         from manor.guests.default import default_guest
         from manor.guests.progress import Silent
 
         guest = default_guest(Silent())
         return MachineSpec(
-            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console
-        )
+            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console,
+            disks=disks,
+        )  # fmt: skip
     return MachineSpec(
-        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
+        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console, disks=disks
     )
 
 

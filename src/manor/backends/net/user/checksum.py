@@ -1,7 +1,7 @@
 """The Internet checksum (RFC 1071), over whole packets at once.
 
-2**16 is 1 modulo 65535, so the one's complement sum of the 16-bit words of a packet is the packet, as one big number, modulo
-65535. Python divides a big number by a small one in C, four times as fast as it adds the words up.
+2**16 is 1 modulo 65535, so the one's complement sum of the 16-bit words of a packet is the packet, as one big
+number, modulo 65535. Python divides a big number by a small one in C, four times as fast as it adds the words up.
 """
 
 from __future__ import annotations
