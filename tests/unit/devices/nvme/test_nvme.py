@@ -85,22 +85,22 @@ class Guest:
         assert done.cid == cid
         return done
 
-    def data(self, size: int, offset: int = 0) -> tuple[int, int, list[int]]:
-        """(prp1, prp2, pages) of a buffer of `size` bytes whose pages are not neighbours. offset: in the first."""
+    def data(self, size: int, offset: int = 0) -> tuple[int, int]:
+        """(prp1, prp2) of a buffer of `size` bytes whose pages are not neighbours. offset: in the first."""
         count = (offset + size + 4095) // 4096
         pages = [self.allocator.take(8192, 4096) for _ in range(count)]
         prp1 = pages[0] + offset
         if count == 1:
-            return prp1, 0, pages
+            return prp1, 0
         if count == 2:
-            return prp1, pages[1], pages
+            return prp1, pages[1]
         table = self.allocator.take(8 * count, 4096)
         self.memory.write(table, struct.pack(f"<{count - 1}Q", *pages[1:]))
-        return prp1, table, pages
+        return prp1, table
 
     def copy(self, opcode: int, sector: int, count: int, data: bytes = b"", offset: int = 0, more: int = 0) -> bytes:
         """Read or write; the data read."""
-        prp1, prp2, pages = self.data(512 * count, offset)
+        prp1, prp2 = self.data(512 * count, offset)
         where = prp.pieces(self.memory, prp1, prp2, 512 * count)
         if data:
             prp.write(self.memory, where, data)
