@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -55,6 +56,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
 )  # fmt: skip
+@click.option(
+    "--balloon/--no-balloon", default=True, show_default=True,
+    help="A memory balloon, through which the guest gives back what it does not use.",
+)  # fmt: skip
 @click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")
 @click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
@@ -74,6 +79,7 @@ def run(
     cpus: int,
     accel: str,
     console: ConsoleName,
+    balloon: bool,
     no_reboot: bool,
     stats: bool,
     as_json: bool,
@@ -104,6 +110,7 @@ def run(
     choice = choose(accel)
     with tracing(kinds, trace_file):
         spec = _describe(kernel, initrd, append, size, cpus, console)
+        spec = replace(spec, balloon=balloon)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)

@@ -17,6 +17,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "rtc": "manor.devices.rtc.mc146818:Mc146818",
         "power": "manor.devices.misc.power:PowerControl",
         "virtio-rng": "manor.devices.virtio.rng:VirtioRng",
+        "virtio-balloon": "manor.devices.virtio.balloon:VirtioBalloon",
         "virtio-console": "manor.devices.virtio.console:VirtioConsole",
     }
 )

@@ -24,6 +24,7 @@ from manor.devices.misc.power import ACPI_TABLE, I8042_TABLE, ByteOverlay, Power
 from manor.devices.pci.host import PciHost, Window
 from manor.devices.rtc.mc146818 import Mc146818
 from manor.devices.serial.ns16550 import Ns16550
+from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.pci import VirtioPci
@@ -84,7 +85,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     pci = _add_pci_host(pio, mmio, interrupts, power)
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
-    _plug(pci, [console, rng])
+    balloon = VirtioBalloon("virtio-balloon", memory, host.defer) if spec.balloon else None
+    _plug(pci, [device for device in (console, rng, balloon) if device is not None])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
@@ -98,6 +100,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         lapics=lapics,
         serial=serial,
         console=console,
+        balloon=balloon,
         doorbells=doorbells,
         devices=[*interrupts.devices, serial, rtc, power, pci, *pci.functions.values()],
     )

@@ -15,6 +15,7 @@ from manor.bus.bus import Bus
 from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
+from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
 from manor.machine.doorbells import DoorbellWiring
 from manor.mem.guest_memory import GuestMemory
@@ -150,6 +151,7 @@ class Machine:
     lapics: list[LocalApic]
     serial: Ns16550
     console: VirtioConsole
+    balloon: VirtioBalloon | None
     devices: list[Device] = field(default_factory=list)
     doorbells: list[DoorbellWiring] = field(default_factory=list)
 

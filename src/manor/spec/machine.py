@@ -35,7 +35,7 @@ class MachineSpec:
 
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
-    machine is built, not here.
+    machine is built, not here. balloon: a memory balloon, through which the guest also gives back what it does not use.
     """
 
     kernel: Path
@@ -47,3 +47,4 @@ class MachineSpec:
     name: str = ""
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
+    balloon: bool = True

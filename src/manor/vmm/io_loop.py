@@ -29,6 +29,49 @@ _SELECT_LIMIT: Final = 1024
 """select(2) takes no descriptors from here on (FD_SETSIZE)."""
 
 
+class Watch:
+    """What one descriptor is watched for (backends.loop.Watch). Thread: the loop's, or any before `start`."""
+
+    __slots__ = ("_descriptor", "_events", "_on_readable", "_on_writable", "_selector")
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        descriptor: int,
+        on_readable: Callback | None,
+        on_writable: Callback | None,
+    ) -> None:
+        self._selector = selector
+        self._descriptor = descriptor
+        self._on_readable = on_readable
+        self._on_writable = on_writable
+        self._events = 0
+
+    def want(self, *, read: bool = False, write: bool = False) -> None:
+        """Call back when the descriptor is readable, or writable, from now on; neither: forget it for a while."""
+        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        if events == self._events:
+            return
+        if not events:
+            self._selector.unregister(self._descriptor)
+        elif self._events:
+            self._selector.modify(self._descriptor, events, self)
+        else:
+            self._selector.register(self._descriptor, events, self)
+        self._events = events
+
+    def close(self) -> None:
+        """Watch no more; call it before the descriptor is closed. Events that are due are dropped."""
+        self.want()
+
+    def run(self, events: int, call: Callable[[Callback], None]) -> None:
+        """Call what is ready; a callback may have changed what the next one is wanted for."""
+        if events & selectors.EVENT_READ & self._events and self._on_readable is not None:
+            call(self._on_readable)
+        if events & selectors.EVENT_WRITE & self._events and self._on_writable is not None:
+            call(self._on_writable)
+
+
 class Timer:
     """A TimerHandle of IoLoop."""
 
@@ -115,12 +158,22 @@ class IoLoop:
 
         Thread: the loop's, or any before `start`.
         """
-        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+        self.watch(descriptor, callback).want(read=True)
 
     def remove_reader(self, descriptor: int) -> None:
         """Undo `add_reader`; nothing happens if there is none. Thread: the loop's."""
-        if descriptor in self._selector.get_map():
-            self._selector.unregister(descriptor)
+        key = self._selector.get_map().get(descriptor)
+        if key is not None:
+            key.data.close()
+
+    def watch(
+        self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None
+    ) -> Watch:
+        """Be ready to watch `descriptor`: `want` says for what. One watch for a descriptor at a time.
+
+        Thread: the loop's, or any before `start`.
+        """
+        return Watch(self._selector, descriptor, on_readable, on_writable)
 
     def statistics(self) -> LoopStatistics:
         return LoopStatistics(self._wakeups, self._timers)
@@ -139,11 +192,11 @@ class IoLoop:
         while not self._stopping:
             self._wait()
             self._wakeups += 1
-            for key, _ in self._selector.select(0):
+            for key, events in self._selector.select(0):
                 if key.data is None:
                     os.eventfd_read(self._wake_fd)
                 else:
-                    self._call(key.data)
+                    key.data.run(events, self._call)
             while self._calls and not self._stopping:
                 self._call(self._calls.popleft())
             self._run_timers()

@@ -32,6 +32,7 @@ from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
 from manor.spec.check import check
 from manor.spec.machine import ConsoleName, MachineSpec
+from manor.vmm.balloon import Balloon
 from manor.vmm.console import Console
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
@@ -73,6 +74,8 @@ class Vm:
         """The first serial port (ttyS0 in Linux)."""
         self.console = Console("virtio-console")
         """The virtio console (hvc0 in Linux)."""
+        self.balloon = Balloon(spec.memory)
+        """How much memory the guest shall have."""
         self._accel = accel
         self._reboot = reboot
         self._clock = HostClock()
@@ -223,6 +226,8 @@ class Vm:
         machine.serial.on_room = self.serial.connect(machine.serial, machine.lock)
         port = machine.console.ports[0]
         port.on_room = self.console.connect(port, machine.lock)
+        if machine.balloon is not None:
+            self.balloon.connect(machine.balloon, machine.lock)
         if self._size is not None:
             machine.resize_console(*self._size)
         self._started_wall = self._clock.now_ns()
@@ -241,6 +246,7 @@ class Vm:
             self._timers.close()
         self.serial.disconnect()
         self.console.disconnect()
+        self.balloon.disconnect()
         machine, self._machine = self._machine, None
         self._final = final
         if machine is not None:
