@@ -167,8 +167,7 @@ class VirtioBalloon(VirtioDevice):
             self.report(f"queue {queue.index} belongs to a feature that was not negotiated")
             return False
         if role is _Role.STATISTICS:
-            self._turn_statistics(queue)
-            return False
+            return self._turn_statistics(queue)
         for _ in range(TURN_LIMIT):
             chain = queue.pop()
             if chain is None:
@@ -207,15 +206,15 @@ class VirtioBalloon(VirtioDevice):
     def _release(self, buffer: Buffer) -> int:
         return self._memory.release(buffer.gpa, buffer.size)
 
-    def _turn_statistics(self, queue: Queue) -> None:
+    def _turn_statistics(self, queue: Queue) -> bool:
         """The driver leaves one buffer with us; returning it asks for the next (5.5.6.3)."""
         chain = queue.pop()
         if chain is None:
-            return
+            return False
         if self._wants_statistics:
             self._wants_statistics = False
             queue.add_used(chain, 0)
-            return
+            return queue.has_available()  # looking for the next one asks the driver to kick when it adds it
         data = chain.read(STATISTICS_LIMIT * _STATISTIC.size)
         # It stays in the ring: there is nothing of it to save, and it is found again after a load.
         queue.undo_pop(chain)
@@ -224,6 +223,7 @@ class VirtioBalloon(VirtioDevice):
             STATISTICS[tag]: value for tag, value in _STATISTIC.iter_unpack(data[:whole]) if tag < len(STATISTICS)
         }
         self.on_statistics()
+        return False
 
     # -- configuration --
 

@@ -189,6 +189,7 @@ def test_statistics_are_asked_for_by_returning_the_buffer() -> None:
     bench.defer.run()
     assert len(queue.used()) == 1
     assert bench.notifier.used == [STATISTICS_QUEUE]
+    assert queue.avail_event == 1  # the driver kicks with its next buffer
     bench.send(STATISTICS_QUEUE, struct.pack("<HQ", 4, 2 << 20))
     assert told[1:] == [{"free": 2 << 20}]
 
@@ -209,7 +210,7 @@ def test_device_with_statistics_waiting_can_be_saved_and_goes_on() -> None:
     for wrong in (
         replace(other.save_own(), target=-1),
         replace(other.save_own(), statistics={"nonsense": 1}),
-        replace(other.save_own(), statistics={"free": "much"}),
+        replace(other.save_own(), statistics={"free": -1}),
         None,
     ):
         with pytest.raises(SavedStateError):
