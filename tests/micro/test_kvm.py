@@ -87,23 +87,6 @@ def test_eventfd_wakes_the_guest(board: Board, kind: str) -> None:
     os.close(fd)
 
 
-def test_interval_timer_in_the_kernel(board: Board) -> None:
-    kvm_vm(board).interrupts.add_pit()
-    code = enabled()
-    for index, value in ((0x11, 0), (0x10, VECTOR)):
-        code.mov("eax", index)
-        code.store(layout.IO_APIC)
-        code.mov("eax", value)
-        code.store(layout.IO_APIC + 0x10)
-    for port, value in ((0x43, 0x34), (0x40, 0x00), (0x40, 0x10)):
-        code.mov("eax", value)
-        code.out(port)
-    sleep(code)
-    with_handler(board, code)
-    assert board.run(board.long_mode()) == Kicked()
-    assert board.written[0] == VECTOR
-
-
 def test_dirty_log_has_the_guests_pages_and_the_devices(board: Board) -> None:
     vm = kvm_vm(board)
     code = Assembler(64)

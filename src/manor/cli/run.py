@@ -21,7 +21,7 @@ from manor.base.errors import ConfigError
 from manor.base.units import parse_size
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
-from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
+from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, ConsoleName, CpuModel, MachineSpec
 
 if TYPE_CHECKING:
     from manor.vmm.vm import Vm
@@ -53,6 +53,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
 )  # fmt: skip
 @click.option(
+    "--cpu", type=click.Choice(CPU_MODELS), default="max", show_default=True,
+    help="What the guest sees of a processor; host and x86-64-v3 need the accelerator kvm.",
+)  # fmt: skip
+@click.option(
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
 )  # fmt: skip
@@ -78,6 +82,7 @@ def run(
     memory: str,
     cpus: int,
     accel: str,
+    cpu: CpuModel,
     console: ConsoleName,
     balloon: bool,
     no_reboot: bool,
@@ -109,8 +114,7 @@ def run(
         check_files(kernel, initrd)
     choice = choose(accel)
     with tracing(kinds, trace_file):
-        spec = _describe(kernel, initrd, append, size, cpus, console)
-        spec = replace(spec, balloon=balloon)
+        spec = replace(_describe(kernel, initrd, append, size, cpus, console), cpu=cpu, balloon=balloon)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)

@@ -33,6 +33,7 @@ from manor.machine.allocator import SlotAllocator
 from manor.machine.doorbells import DoorbellWiring, Readers
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.interrupts import Interrupts, connect_interrupts
+from manor.machine.interval_timer import connect_timer
 from manor.machine.pc import Backpressure, Machine, PcExits
 from manor.mem import layout
 from manor.mem.guest_memory import GuestMemory, Region
@@ -77,10 +78,11 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
     exits = PcExits(pio, mmio, lapics, [host.serial, host.console])
-    vm = accel.create_vm(memory, exits, spec.cpus)
+    vm = accel.create_vm(memory, exits, spec.cpus, spec.cpu)
     doorbells = _watch_doorbells(vm, pio, mmio, host)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
     lapics += interrupts.lapics
+    timer = connect_timer(vm, pio, interrupts.lines, host.clock, host.timers)
     serial, rtc, power = _add_legacy(pio, interrupts.lines, host)
     pci = _add_pci_host(pio, mmio, interrupts, power)
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
@@ -102,7 +104,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         console=console,
         balloon=balloon,
         doorbells=doorbells,
-        devices=[*interrupts.devices, serial, rtc, power, pci, *pci.functions.values()],
+        devices=[*interrupts.devices, timer, serial, rtc, power, pci, *pci.functions.values()],
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
-from manor.spec.machine import CONSOLE_NAMES, MAX_CPUS, MIN_MEMORY, MachineSpec
+from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
 
 
 def check_size(memory: int, cpus: int, max_memory: int) -> None:
@@ -31,3 +31,5 @@ def check(spec: MachineSpec, max_memory: int) -> None:
     check_size(spec.memory, spec.cpus, max_memory)
     if spec.console not in CONSOLE_NAMES:
         raise ConfigError("console", f"{spec.console!r} is unknown; give one of {', '.join(CONSOLE_NAMES)}")
+    if spec.cpu not in CPU_MODELS:
+        raise ConfigError("cpu", f"{spec.cpu!r} is unknown; give one of {', '.join(CPU_MODELS)}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
@@ -31,7 +31,7 @@ from manor.machine.builder import HostSide, build
 from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
 from manor.spec.check import check
-from manor.spec.machine import ConsoleName, MachineSpec
+from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
 from manor.vmm.balloon import Balloon
 from manor.vmm.console import Console
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
@@ -326,17 +326,19 @@ def start(
     memory: int | str = "256M",
     cpus: int = 1,
     accel: str = "auto",
+    cpu: CpuModel = "max",
     reboot: bool = True,
     console: ConsoleName = "serial",
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
     kernel: a bzImage or an ELF file; without one, the default guest with its own initrd, to whose command line
-    `append` is added. memory: bytes, or text such as "512M". reboot: whether a guest that resets itself starts
-    again. console: the device that `manor run` types into; both consoles are there in any case.
+    `append` is added. memory: bytes, or text such as "512M". cpu: what the guest sees of a processor. reboot: whether
+    a guest that resets itself starts again. console: the device that `manor run` types into; both consoles are there
+    in any case.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = describe(kernel, initrd, append, memory, cpus, console)
+    spec = replace(describe(kernel, initrd, append, memory, cpus, console), cpu=cpu)
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()

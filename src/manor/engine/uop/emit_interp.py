@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from manor.engine.env import MMU_MODES, TLB_ENTRIES
+from manor.engine.env import MMU_MODES, RSP, TLB_ENTRIES
 from manor.engine.uop.interp_vector import render_vector
 from manor.engine.uop.ops import Kind, Op
 from manor.engine.uop.table import OPS
@@ -314,7 +314,15 @@ def render_op(op: Op) -> list[str]:
                 "    return block",
             ]
         case Kind.JUMP_INDIRECT:
-            return ["env.rip = r[u.a]", "return block"]
+            return [
+                "if not canonical(r[u.a]):",
+                "    env.rip = u.pc",
+                f"    r[{RSP}] -= <uint64_t>u.imm",
+                "    raise_fault(env, 13, 0)",
+                "    return NULL",
+                "env.rip = r[u.a]",
+                "return block",
+            ]
         case Kind.EXIT:
             return ["return block"]
 
@@ -329,6 +337,7 @@ from libc.string cimport memcpy, memset, memcmp
 from manor.engine.cache_native cimport sched_yield
 from manor.engine.env cimport Env
 from manor.engine.host cimport atomic_cas64, atomic_store64
+from manor.engine.isa.x86.bits cimport canonical
 from manor.engine.softmmu_native cimport load_slow, store_slow, load128_slow, store128_slow, raise_fault, rmw_pointer
 from manor.engine.uop.uop cimport SIDE_EXIT, Uop
 from manor.engine.vm cimport Block, Vm, helper_fn
