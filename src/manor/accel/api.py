@@ -131,6 +131,9 @@ class VmHandle(Protocol):
     def vcpus(self) -> Sequence[Vcpu]:
         """The vCPUs by index."""
 
+    def skip_time(self, duration_ns: int) -> None:
+        """The guest was paused for so long: its time-stamp counters and clocks go on where they stood. No vCPU runs."""
+
     def statistics(self) -> dict[str, int | float]:
         """Counters of the accelerator, by name; stable names, see docs/reference."""
 

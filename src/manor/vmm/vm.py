@@ -25,7 +25,8 @@ from typing import Any
 from manor.accel.api import Accel
 from manor.accel.choose import choose
 from manor.base.clock import HostClock
-from manor.base.errors import ConfigError, ManorError
+from manor.base.errors import ConfigError, HostError, ManorError, StateError
+from manor.base.pausable_clock import PausableClock
 from manor.base.units import parse_size
 from manor.machine.builder import HostSide, build
 from manor.machine.pc import Machine
@@ -37,6 +38,9 @@ from manor.vmm.console import Console
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.vcpu_loop import VcpuLoop
+
+PAUSE_S = 5.0
+"""How long vCPUs may take to pause, in seconds: one may wait for the reader of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,9 @@ class Vm:
         self._accel = accel
         self._reboot = reboot
         self._clock = HostClock()
+        self._machine_clock = PausableClock(self._clock)
+        self._changing = threading.Lock()
+        """Held by who pauses, resumes or takes apart the machine; before any other lock."""
         self._lifecycle = Lifecycle()
         self._loop = IoLoop(self._clock, self._on_loop_error)
         self._readers = LoopReaders(self._loop)
@@ -133,6 +140,50 @@ class Vm:
         self._loop.start()
         self._run()
         self._supervisor.start()
+
+    def pause(self) -> None:
+        """Stop the vCPUs, timers and devices until `resume`. For the guest no time passes; its clock chip goes on.
+
+        A machine that is paused can be powered off. Thread: any but the VM's own.
+        Raises StateError if it is not running, HostError if a vCPU waits for the reader of its output.
+        """
+        with self._changing:
+            self._lifecycle.advance(Event.PAUSE)
+            for vcpu in self._vcpus:
+                vcpu.request_pause()
+            limit = time.monotonic() + PAUSE_S
+            for index, vcpu in enumerate(self._vcpus):
+                if not vcpu.wait_paused(limit - time.monotonic()):
+                    self._go_on()
+                    raise HostError(f"cannot pause: vCPU {index} waits for somebody to read its output")
+            machine, timers = self._machine, self._timers
+            assert machine is not None
+            assert timers is not None
+            with machine.lock:
+                timers.pause()
+                self._machine_clock.stop()
+
+    def resume(self) -> None:
+        """Go on after `pause`. The guest's own idea of civil time is late by the pause until something sets it: its
+        agent (`agent.set_time`), NTP, or its clock chip. Raises StateError if it is not paused."""
+        with self._changing:
+            if self._lifecycle.state is not State.PAUSED:
+                raise StateError("resume", self._lifecycle.state.value, [State.PAUSED.value])
+            machine, timers = self._machine, self._timers
+            assert machine is not None
+            assert timers is not None
+            with machine.lock:
+                machine.vm.skip_time(self._machine_clock.start())
+                timers.resume()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the vCPUs run again. `_changing` held."""
+        self._lifecycle.advance(Event.RESUME)
+        for vcpu in self._vcpus:
+            vcpu.resume()
+        with self._request:
+            self._request.notify_all()
 
     def power_off(self) -> None:
         """End the VM now, as pulling the plug does. The guest is not asked. Nothing happens if it ended already."""
@@ -201,9 +252,10 @@ class Vm:
 
     def _build(self) -> None:
         lock = threading.RLock()
-        self._timers = LockedTimers(self._loop, lock)
+        self._machine_clock = PausableClock(self._clock)
+        self._timers = LockedTimers(self._loop, lock, self._machine_clock)
         host = HostSide(
-            clock=self._clock,
+            clock=self._machine_clock,
             timers=self._timers,
             defer=self._timers.defer,
             lock=lock,
@@ -255,23 +307,22 @@ class Vm:
 
     def _supervise(self) -> None:
         while True:
-            with self._request:
-                self._request.wait_for(lambda: self._requested is not None)
-                end = self._requested
-            assert end is not None
-            is_reboot = end.reason is Reason.REBOOT and self._reboot
-            self._lifecycle.advance(Event.REBOOT if is_reboot else Event.STOP)
-            if not is_reboot:
-                self.serial.stop_waiting()
-                self.console.stop_waiting()
-            self._take_apart()
-            if not is_reboot:
-                break
-            error = self._start_again()
-            if error is not None:
-                end = error
-                self._lifecycle.advance(Event.STOP)
-                break
+            end = self._next_request()
+            with self._changing:
+                is_reboot = end.reason is Reason.REBOOT and self._reboot
+                if not self._lifecycle.advance_if_allowed(Event.REBOOT if is_reboot else Event.STOP):
+                    continue  # paused before it could reboot
+                if not is_reboot:
+                    self.serial.stop_waiting()
+                    self.console.stop_waiting()
+                self._take_apart()
+                if not is_reboot:
+                    break
+                error = self._start_again()
+                if error is not None:
+                    end = error
+                    self._lifecycle.advance(Event.STOP)
+                    break
         self._loop.stop()
         self.serial.close(str(end))
         self.console.close(str(end))
@@ -281,6 +332,19 @@ class Vm:
         self._lifecycle.advance(Event.END)
         if callback is not None:
             callback()
+
+    def _next_request(self) -> VmEnd:
+        """Wait until there is something to do. A guest that is paused does not reboot before it goes on."""
+
+        def is_due() -> bool:
+            end = self._requested
+            waits = end is not None and end.reason is Reason.REBOOT and self._lifecycle.state is State.PAUSED
+            return end is not None and not waits
+
+        with self._request:
+            self._request.wait_for(is_due)
+            assert self._requested is not None
+            return self._requested
 
     def _start_again(self) -> VmEnd | None:
         """Build and run the machine anew after a reboot; why not, if that is so."""
