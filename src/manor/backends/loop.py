@@ -26,9 +26,7 @@ class Watch(Protocol):
 class Loop(Timers, Protocol):
     """Readiness of descriptors, and timers (without any lock)."""
 
-    def watch(
-        self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None
-    ) -> Watch:
+    def watch(self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None) -> Watch:
         """Be ready to watch `descriptor`, non-blocking. One watch for a descriptor at a time."""
 
     def call_soon_threadsafe(self, callback: Callback) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
 from manor.backends.char.api import CharBackend
+from manor.backends.vsock.api import VsockBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
 from manor.boot.linux_x86 import BootedKernel, load_linux
@@ -29,6 +30,7 @@ from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
+from manor.devices.virtio.vsock import VirtioVsock
 from manor.machine.allocator import SlotAllocator
 from manor.machine.doorbells import DoorbellWiring, Readers
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
@@ -56,6 +58,7 @@ class HostSide:
     power_off, reset: the guest asked for it; called with the lock held, they note it and return.
     wake: the vCPU of that index may have work; any thread, with locks held.
     readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
+    vsock: the far end of the socket device; without, there is none.
     """
 
     clock: Clock
@@ -68,6 +71,7 @@ class HostSide:
     reset: Callable[[], None]
     wake: Callable[[int], None]
     readers: Readers | None = None
+    vsock: VsockBackend | None = None
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -88,7 +92,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
     balloon = VirtioBalloon("virtio-balloon", memory, host.defer) if spec.balloon else None
-    _plug(pci, [device for device in (console, rng, balloon) if device is not None])
+    _plug(pci, [console, rng, *([balloon] if balloon else []), *_services(memory, host)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
@@ -114,6 +118,14 @@ def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
     return load_linux(
         memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
     )
+
+
+def _services(memory: GuestMemory, host: HostSide) -> list[VirtioDevice]:
+    """Devices whose other end is a program or a folder of the host."""
+    devices: list[VirtioDevice] = []
+    if host.vsock is not None:
+        devices.append(VirtioVsock("virtio-vsock", memory, host.defer, host.vsock))
+    return devices
 
 
 def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:

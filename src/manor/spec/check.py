@@ -8,6 +8,7 @@ from __future__ import annotations
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
+from manor.spec import vsock
 from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
 
 
@@ -33,3 +34,5 @@ def check(spec: MachineSpec, max_memory: int) -> None:
         raise ConfigError("console", f"{spec.console!r} is unknown; give one of {', '.join(CONSOLE_NAMES)}")
     if spec.cpu not in CPU_MODELS:
         raise ConfigError("cpu", f"{spec.cpu!r} is unknown; give one of {', '.join(CPU_MODELS)}")
+    if spec.vsock is not None and not vsock.FIRST_CID <= spec.vsock.cid <= vsock.LAST_CID:
+        raise ConfigError("vsock.cid", f"{spec.vsock.cid} is no guest's; give {vsock.FIRST_CID} to {vsock.LAST_CID}")

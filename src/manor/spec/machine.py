@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 from manor.base.units import MiB
 from manor.spec.block import DiskSpec
 from manor.spec.net import NicSpec
+from manor.spec.vsock import VsockSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
 """The core crystal clock that CPUID leaf 0x15 reports; local APIC timers count at this rate before division.
@@ -53,3 +54,4 @@ class MachineSpec:
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
     balloon: bool = True
+    vsock: VsockSpec | None = None

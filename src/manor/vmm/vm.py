@@ -24,6 +24,7 @@ from typing import Any
 
 from manor.accel.api import Accel
 from manor.accel.choose import choose
+from manor.backends.vsock.host import VsockHost
 from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, HostError, ManorError, StateError
 from manor.base.pausable_clock import PausableClock
@@ -39,6 +40,8 @@ from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.vcpu_loop import VcpuLoop
 
+_CLOSE_S = 5.0
+"""How long the I/O loop may take to close what it serves, in seconds; it never waits."""
 PAUSE_S = 5.0
 """How long vCPUs may take to pause, in seconds: one may wait for the reader of its output."""
 
@@ -86,8 +89,9 @@ class Vm:
         self._machine_clock = PausableClock(self._clock)
         self._changing = threading.Lock()
         """Held by who pauses, resumes or takes apart the machine; before any other lock."""
-        self._lifecycle = Lifecycle()
         self._loop = IoLoop(self._clock, self._on_loop_error)
+        self._vsock = VsockHost(self._loop, self._clock, spec.vsock.cid, spec.vsock.path) if spec.vsock else None
+        self._lifecycle = Lifecycle()
         self._readers = LoopReaders(self._loop)
         self._request = threading.Condition()
         self._requested: VmEnd | None = None
@@ -126,8 +130,11 @@ class Vm:
         if self._machine is not None or self._lifecycle.state is not State.CREATED:
             return
         try:
+            if self._vsock is not None:
+                self._vsock.open()
             self._build()
         except ManorError as error:
+            self._close_services()
             self._loop.stop()
             self._end = VmEnd(Reason.ERROR, str(error))
             self._lifecycle.advance(Event.END)
@@ -230,6 +237,13 @@ class Vm:
         if machine is not None:
             machine.resize_console(columns, rows)
 
+    @property
+    def vsock(self) -> VsockHost:
+        """Connections to the guest's vsock ports. Raises ConfigError if the VM has no socket device."""
+        if self._vsock is None:
+            raise ConfigError("vsock", "this VM has no socket device; describe it with vsock=VsockSpec()")
+        return self._vsock
+
     def statistics(self) -> Statistics:
         """Counters up to now, or up to the end. All zero before `start`."""
         if self._final is not None:
@@ -265,6 +279,7 @@ class Vm:
             reset=self._on_reset,
             wake=self._wake,
             readers=self._readers,
+            vsock=None if self._vsock is None else self._vsock.multiplexer,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -323,6 +338,10 @@ class Vm:
                     end = error
                     self._lifecycle.advance(Event.STOP)
                     break
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(self._close_services)
+        self._loop.call_soon_threadsafe(done.set)
+        done.wait(_CLOSE_S)
         self._loop.stop()
         self.serial.close(str(end))
         self.console.close(str(end))
@@ -332,6 +351,11 @@ class Vm:
         self._lifecycle.advance(Event.END)
         if callback is not None:
             callback()
+
+    def _close_services(self) -> None:
+        """What belongs to the VM and not to one machine of it. Thread: the I/O loop's, or it does not run."""
+        if self._vsock is not None:
+            self._vsock.close()
 
     def _next_request(self) -> VmEnd:
         """Wait until there is something to do. A guest that is paused does not reboot before it goes on."""
