@@ -56,7 +56,7 @@ def test_all_processors_are_up(vm_booted: manor.Vm) -> None:
 
 
 def test_kernel_knows_the_machine(vm_booted: manor.Vm) -> None:
-    assert ask(vm_booted, "ls /sys/bus/pci/devices").split() == [f"0000:00:0{slot}.0" for slot in range(4)]
+    assert ask(vm_booted, "ls /sys/bus/pci/devices").split() == [f"0000:00:0{slot}.0" for slot in range(5)]
     assert ask(vm_booted, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc"
 
 

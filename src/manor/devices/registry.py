@@ -20,6 +20,8 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "virtio-rng": "manor.devices.virtio.rng:VirtioRng",
         "nvme": "manor.devices.nvme.controller:NvmeController",
         "virtio-blk": "manor.devices.virtio.blk:VirtioBlk",
+        "virtio-balloon": "manor.devices.virtio.balloon:VirtioBalloon",
+        "virtio-vsock": "manor.devices.virtio.vsock:VirtioVsock",
         "virtio-console": "manor.devices.virtio.console:VirtioConsole",
         "virtio-net": "manor.devices.virtio.net:VirtioNet",
     }
