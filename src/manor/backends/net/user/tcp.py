@@ -242,9 +242,9 @@ class TcpEndpoint:
         expected = receive.nxt
         distance = (sequence - expected) & M32
         if distance == 0 and flags & (FIN | SYN | RST | ACK) == ACK and end - start <= receive.window:
-            self._window(ack, expected, window, end == start, data, at, start)
-            if end > start and self.state in _RECEIVING:
-                self._in_order(memoryview(data)[start:end])
+            if self._window(ack, expected, window, end == start, data, at, start):
+                if end > start and self.state in _RECEIVING:
+                    self._in_order(memoryview(data)[start:end])
             return
         self._any_segment(distance, ack, flags, window, data, at, start, end)
 
@@ -418,6 +418,7 @@ class TcpEndpoint:
         receive = self.receive
         application = self.application
         receive.nxt += len(data)
+        self.owe_ack()  # before the application's answer, which then carries it
         if receive.pending or application is None:
             receive.append(data)
         else:
@@ -428,8 +429,8 @@ class TcpEndpoint:
             while (piece := receive.next_early()) is not None:
                 receive.nxt += len(piece)
                 receive.append(piece)
+            self.owe_ack()
             self.resume()
-        self.owe_ack()
 
     # --- states ---------------------------------------------------------------------------------------------
 
