@@ -216,7 +216,8 @@ class TcpEndpoint:
         if self.state is State.CLOSED:
             return
         # Tell the guest of the room: at a half of the buffer, so that it does not send in small portions.
-        if receive.window - (receive.edge - receive.nxt) >= tcp_receive.CAPACITY // 2:
+        largest = min(tcp_receive.CAPACITY, 0xFFFF << self._receive_scale)
+        if min(receive.window, largest) - (receive.edge - receive.nxt) >= largest // 2:
             self.owe_ack()
         self._tell_end()
 
@@ -242,9 +243,9 @@ class TcpEndpoint:
         expected = receive.nxt
         distance = (sequence - expected) & M32
         if distance == 0 and flags & (FIN | SYN | RST | ACK) == ACK and end - start <= receive.window:
-            if self._window(ack, expected, window, end == start, data, at, start):
-                if end > start and self.state in _RECEIVING:
-                    self._in_order(memoryview(data)[start:end])
+            is_sound = self._window(ack, expected, window, end == start, data, at, start)
+            if is_sound and end > start and self.state in _RECEIVING:
+                self._in_order(memoryview(data)[start:end])
             return
         self._any_segment(distance, ack, flags, window, data, at, start, end)
 
