@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -18,9 +19,10 @@ import click
 
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
+from manor.cli.net import OUTSIDE, choose_nics
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
-from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, MAX_CPUS, ConsoleName, MachineSpec
+from manor.spec.machine import ACCEL_NAMES, CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, ConsoleName, CpuModel, MachineSpec
 
 if TYPE_CHECKING:
     from manor.vmm.vm import Vm
@@ -52,9 +54,31 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
 )  # fmt: skip
 @click.option(
+    "--cpu", type=click.Choice(CPU_MODELS), default="max", show_default=True,
+    help="What the guest sees of a processor; host and x86-64-v3 need the accelerator kvm.",
+)  # fmt: skip
+@click.option(
+    "--disk", "disks", metavar="FILE[,NAME=VALUE...]", multiple=True,
+    help="A disk, once for each. Names: format, bus=virtio|nvme, readonly, snapshot, serial, cache=writeback|direct, "
+    "discard, queues, iops, bps.",
+)  # fmt: skip
+@click.option(
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
     help="The console that your keys and window size go to; the output of both is shown.",
 )  # fmt: skip
+@click.option(
+    "--net", "nets", metavar="KIND[:NAME][,OPTION=VALUE...]", multiple=True,
+    help="A network interface: user, isolated:NAME, tap:IFNAME, bridge:BRIDGE, macvtap:IFNAME or none. Repeatable.",
+)  # fmt: skip
+@click.option("--no-net", is_flag=True, help="No network interface at all.")
+@click.option(
+    "--port", "ports", metavar="[ADDRESS:]HOST:GUEST[/udp]", multiple=True,
+    help="A port of the host that leads into the guest, through the first user-mode interface. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--outside", type=click.Choice(tuple(OUTSIDE)),
+    help="What user-mode interfaces reach that do not say so themselves: all, the host alone, or nothing.",
+)
 @click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")
 @click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
@@ -73,7 +97,13 @@ def run(
     memory: str,
     cpus: int,
     accel: str,
+    cpu: CpuModel,
+    disks: tuple[str, ...],
     console: ConsoleName,
+    nets: tuple[str, ...],
+    no_net: bool,
+    ports: tuple[str, ...],
+    outside: str | None,
     no_reboot: bool,
     stats: bool,
     as_json: bool,
@@ -87,7 +117,8 @@ def run(
     from manor.accel.choose import choose
     from manor.boot.linux_x86 import check_files
     from manor.mem.layout import MAX_RAM
-    from manor.spec.check import check_size
+    from manor.spec.check import check_disk, check_size
+    from manor.spec.disk_text import parse_disk
 
     # Everything that can be wrong is looked at before anything starts.
     try:
@@ -97,6 +128,10 @@ def run(
     check_size(size, cpus, MAX_RAM)
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
+    nics = choose_nics(nets, no_net, ports, outside)
+    disk_specs = tuple(parse_disk(text, "--disk") for text in disks)
+    for disk in disk_specs:
+        check_disk(disk, "--disk")
     kinds = parse_kinds(trace)
     if kernel is not None:
         # Before the accelerator, which takes the most of the time.
@@ -104,6 +139,7 @@ def run(
     choice = choose(accel)
     with tracing(kinds, trace_file):
         spec = _describe(kernel, initrd, append, size, cpus, console)
+        spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)

@@ -47,7 +47,7 @@ _BUSYBOX_PACKAGE: Final = "busybox-static"
 _KERNEL_FILE: Final = re.compile(r"boot/vmlinuz-[^/]+")
 _BUSYBOX_FILES: Final = ("bin/busybox", "usr/bin/busybox")
 """Before and after the distribution merged /bin into /usr/bin."""
-_MANIFEST_VERSION: Final = 1
+_MANIFEST_VERSION: Final = 3
 """Raise it when the set of cached files changes; older caches are then filled anew."""
 _MANIFEST_KEYS: Final = frozenset(("version", "kernel", "parts"))
 _MAX_MODULE: Final = 64 << 20
@@ -202,7 +202,7 @@ def _download(client: AptClient, cache: Cache, variant: KernelVariant, progress:
 
 def _is_wanted_of_image(name: str) -> bool:
     """The kernel; and the modules that we want or that may be needed by them: which, their contents tell."""
-    return bool(_KERNEL_FILE.fullmatch(name)) or (is_module(name) and "/drivers/" in name)
+    return bool(_KERNEL_FILE.fullmatch(name)) or (is_module(name) and ("/drivers/" in name or "/net/core/" in name))
 
 
 def _resolve_image(client: AptClient, name: str) -> Package:

@@ -9,6 +9,28 @@ BANNER: Final = "Manor: Linux is up."
 PROMPT: Final = "manor:"
 """How the shell's prompt begins."""
 
+DHCP_SCRIPT_PATH: Final = "/etc/udhcpc.script"
+DHCP_SCRIPT: Final = """\
+#!/bin/busybox sh
+# What udhcpc calls when a lease comes, changes or goes.
+case "$1" in
+deconfig)
+    ip -4 addr flush dev "$interface"
+    ;;
+bound | renew)
+    ip addr replace "$ip/${mask:-24}" dev "$interface"
+    [ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
+    [ -n "$router" ] && ip route replace default via "${router%% *}" dev "$interface"
+    [ -n "$hostname" ] && hostname "$hostname"
+    : > /etc/resolv.conf
+    [ -n "$domain" ] && echo "search $domain" >> /etc/resolv.conf
+    for server in $dns; do
+        echo "nameserver $server" >> /etc/resolv.conf
+    done
+    ;;
+esac
+"""
+
 INIT: Final = f"""\
 #!/bin/busybox sh
 # Process 1 of the default guest: file systems, drivers, a shell, power-off.
@@ -32,6 +54,14 @@ ip link set lo up 2>/dev/null
 while read -r module; do
     insmod "/lib/modules/$module"
 done < /lib/modules/order
+
+# Every interface up; an address from DHCP, if there is any, comes while the shell runs already.
+for interface in /sys/class/net/*; do
+    interface=${{interface##*/}}
+    [ "$interface" = lo ] && continue
+    ip link set "$interface" up
+    udhcpc -f -n -t 4 -T 2 -S -i "$interface" -s {DHCP_SCRIPT_PATH} > /dev/null 2>&1 &
+done
 
 # The caller's terminal, from the kernel command line: unknown NAME=value words become variables here.
 if [ -n "$LINES" ] && [ -n "$COLUMNS" ]; then

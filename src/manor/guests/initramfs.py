@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from manor.guests import cpio
-from manor.guests.init_script import INIT
+from manor.guests.init_script import DHCP_SCRIPT, DHCP_SCRIPT_PATH, INIT
 
-WANTED_MODULES: Final = ("virtio_pci", "virtio_console", "virtio_rng")
+WANTED_MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "virtio_net")
 """Drivers that the default guest loads, if its kernel does not contain them; their dependencies follow."""
 
 _DIRECTORIES: Final = (
@@ -74,6 +74,7 @@ def build_initramfs(
         cpio.character_device("dev/console", 5, 1),
         cpio.regular("bin/busybox", busybox, 0o755),
         cpio.regular("init", INIT.encode(), 0o755),
+        cpio.regular(DHCP_SCRIPT_PATH.lstrip("/"), DHCP_SCRIPT.encode(), 0o755),
         # The shell looks up the home directory for its prompt, `ls -l` and `id` the names.
         cpio.regular("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
         cpio.regular("etc/group", b"root:x:0:\ntty:x:5:\n"),

@@ -52,6 +52,11 @@ MAX_RAM: Final = LOW_RAM_END + (MMIO64 - HIGH_RAM)
 
 # --- ports ------------------------------------------------------------------------------------------------
 
+PIT: Final = Port(0x40)
+"""Interval timer: counters 0x40 to 0x42, control 0x43. IBM PC AT."""
+PIT_SIZE: Final = 4
+PORT_B: Final = Port(0x61)
+"""Gate and output of the timer's counter 2. IBM PC AT."""
 I8042: Final = Port(0x60)
 """Keyboard controller: data 0x60, status and command 0x64; here only for its reset command."""
 I8042_COMMAND: Final = Port(0x64)
@@ -78,6 +83,7 @@ PCI_IO_SIZE: Final = 16 * KiB
 
 # --- interrupts -------------------------------------------------------------------------------------------
 
+PIT_IRQ: Final = 0
 COM1_IRQ: Final = 4
 RTC_IRQ: Final = 8
 ACPI_IRQ: Final = 9

@@ -24,7 +24,11 @@ MIN_MEMORY: Final = 2 * MiB
 """Below this there is not even room for a kernel's decompressed first page tables."""
 AccelName = Literal["auto", "dbt", "kvm"]
 ConsoleName = Literal["serial", "virtio"]
+CpuModel = Literal["max", "host", "x86-64-v2", "x86-64-v3"]
+"""What the guest sees of a processor. max: all that the accelerator has. host: the host's own, under kvm. The levels
+are those of the x86-64 psABI 1.0, table 3.1, and keep a guest movable between unequal hosts."""
 
+CPU_MODELS: Final[tuple[str, ...]] = get_args(CpuModel)
 ACCEL_NAMES: Final[tuple[str, ...]] = get_args(AccelName)
 CONSOLE_NAMES: Final[tuple[str, ...]] = get_args(ConsoleName)
 
@@ -44,6 +48,7 @@ class MachineSpec:
     memory: int = 256 * MiB
     cpus: int = 1
     console: ConsoleName = "serial"
+    cpu: CpuModel = "max"
     name: str = ""
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()

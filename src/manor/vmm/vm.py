@@ -13,10 +13,11 @@ Threads: one per vCPU, one I/O loop, and a supervisor that takes the others apar
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
@@ -25,17 +26,22 @@ from typing import Any
 from manor.accel.api import Accel
 from manor.accel.choose import choose
 from manor.base.clock import HostClock
-from manor.base.errors import ConfigError, ManorError
+from manor.base.errors import ConfigError, ManorError, StateError
 from manor.base.units import parse_size
-from manor.machine.builder import HostSide, build
+from manor.machine.builder import HostNic, HostSide, build
 from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
+from manor.spec.block import DiskSpec
 from manor.spec.check import check
-from manor.spec.machine import ConsoleName, MachineSpec
+from manor.spec.disk_text import parse_disk
+from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
 from manor.vmm.console import Console
+from manor.vmm.disks import OpenDisks, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
+from manor.vmm.nics import Nic, Nics
 from manor.vmm.vcpu_loop import VcpuLoop
+from manor.vmm.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class Statistics:
     timers: int
     accel: dict[str, int | float] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
+    disks: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -79,6 +86,9 @@ class Vm:
         self._lifecycle = Lifecycle()
         self._loop = IoLoop(self._clock, self._on_loop_error)
         self._readers = LoopReaders(self._loop)
+        self._nics = Nics(self._loop, self._clock)
+        self._workers = Workers(self._on_worker_error)
+        self._disks = OpenDisks(spec.disks)
         self._request = threading.Condition()
         self._requested: VmEnd | None = None
         self._end: VmEnd | None = None
@@ -116,9 +126,13 @@ class Vm:
         if self._machine is not None or self._lifecycle.state is not State.CREATED:
             return
         try:
+            self._disks.open()
+            self._nics.open(self.spec)
             self._build()
         except ManorError as error:
+            self._nics.close()
             self._loop.stop()
+            self._disks.close()
             self._end = VmEnd(Reason.ERROR, str(error))
             self._lifecycle.advance(Event.END)
             raise
@@ -128,6 +142,7 @@ class Vm:
         self.prepare()
         self._lifecycle.advance(Event.START)
         self._loop.start()
+        self._nics.loop_runs()
         self._run()
         self._supervisor.start()
 
@@ -163,11 +178,18 @@ class Vm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lifecycle.state not in (State.CREATED, State.ENDED):
+        if self._lifecycle.state is State.CREATED:
+            self._nics.close()
+        elif self._lifecycle.state is not State.ENDED:
             self.power_off()
             self.wait()
 
     # --- use ------------------------------------------------------------------------------------------------
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """The network interfaces, in the order of the description; none before `prepare`."""
+        return self._nics.all
 
     def resize(self, columns: int, rows: int) -> None:
         """Tell the guest the window size of its terminal (the virtio console carries it)."""
@@ -175,6 +197,17 @@ class Vm:
         machine = self._machine
         if machine is not None:
             machine.resize_console(columns, rows)
+
+    def resize_disk(self, disk: int | str, size: int) -> None:
+        """Change the size of a disk, and tell the guest, which may use it at once.
+
+        disk: its number, or its name as in the statistics. size: bytes, a multiple of 512. What a smaller disk has no
+        room for is lost. Raises ConfigError, HostError where the image cannot be resized, StateError if nothing runs.
+        """
+        machine = self._machine
+        if machine is None:
+            raise StateError("resize a disk", self._lifecycle.state.value)
+        resize_disk(machine.disks, disk, size)
 
     def statistics(self) -> Statistics:
         """Counters up to now, or up to the end. All zero before `start`."""
@@ -192,6 +225,7 @@ class Vm:
             timers=loop.timers,
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
+            disks=machine.disk_statistics(),
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
@@ -210,10 +244,16 @@ class Vm:
             reset=self._on_reset,
             wake=self._wake,
             readers=self._readers,
+            post=self._loop.call_soon_threadsafe,
+            nics=[HostNic(nic.backend, nic.mac) for nic in self._nics.all],
+            work=self._workers,
+            disks=self._disks.backends,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
-        self._vcpus = [VcpuLoop(vcpu, self.request_end) for vcpu in self._machine.vm.vcpus]
+        self._vcpus = [
+            VcpuLoop(vcpu, self.request_end, self._workers.enlist, self._name_of) for vcpu in self._machine.vm.vcpus
+        ]
 
     def _run(self) -> None:
         machine = self._machine
@@ -225,6 +265,7 @@ class Vm:
         port.on_room = self.console.connect(port, machine.lock)
         if self._size is not None:
             machine.resize_console(*self._size)
+        self._nics.connect(machine.nics, machine.net_ports, machine.lock)
         self._started_wall = self._clock.now_ns()
         self._started_cpu = time.process_time_ns()
         for vcpu in self._vcpus:
@@ -236,11 +277,15 @@ class Vm:
             vcpu.request_stop()
         for vcpu in self._vcpus:
             vcpu.join()
+        if self._machine is not None:
+            # Requests that the guest made while it ran are done, whoever ended it.
+            self._machine.drain()
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
         self.serial.disconnect()
         self.console.disconnect()
+        self._nics.disconnect()
         machine, self._machine = self._machine, None
         self._final = final
         if machine is not None:
@@ -266,7 +311,11 @@ class Vm:
                 end = error
                 self._lifecycle.advance(Event.STOP)
                 break
+        self._nics.close()
         self._loop.stop()
+        self._nics.stopped()
+        self._workers.close()
+        end = self._close_disks(end)
         self.serial.close(str(end))
         self.console.close(str(end))
         with self._request:
@@ -275,6 +324,14 @@ class Vm:
         self._lifecycle.advance(Event.END)
         if callback is not None:
             callback()
+
+    def _close_disks(self, end: VmEnd) -> VmEnd:
+        """Close the disks; the end of the VM, which tells if that lost anything."""
+        try:
+            self._disks.close()
+        except ManorError as error:
+            return VmEnd(Reason.ERROR, str(error))
+        return end
 
     def _start_again(self) -> VmEnd | None:
         """Build and run the machine anew after a reboot; why not, if that is so."""
@@ -298,6 +355,12 @@ class Vm:
         if index < len(vcpus):
             vcpus[index].wake()
 
+    def _name_of(self, address: int) -> str:
+        """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
+        from manor.boot.symbols import read_symbols
+
+        return read_symbols(self.spec.kernel).name_of(address)
+
     def _on_power_off(self) -> None:
         self.request_end(VmEnd(Reason.POWER_OFF))
 
@@ -307,6 +370,9 @@ class Vm:
             self.request_end(VmEnd(Reason.PANIC, "the guest's kernel panicked"))
         else:
             self.request_end(VmEnd(Reason.REBOOT))
+
+    def _on_worker_error(self, error: BaseException) -> None:
+        self.request_end(VmEnd(Reason.ERROR, f"a worker: {type(error).__name__}: {error}"))
 
     def _on_loop_error(self, error: BaseException) -> None:
         self.request_end(VmEnd(Reason.ERROR, f"I/O loop: {type(error).__name__}: {error}"))
@@ -320,17 +386,21 @@ def start(
     memory: int | str = "256M",
     cpus: int = 1,
     accel: str = "auto",
+    cpu: CpuModel = "max",
     reboot: bool = True,
     console: ConsoleName = "serial",
+    disks: Sequence[DiskSpec | str | PathLike[str]] = (),
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
     kernel: a bzImage or an ELF file; without one, the default guest with its own initrd, to whose command line
-    `append` is added. memory: bytes, or text such as "512M". reboot: whether a guest that resets itself starts
-    again. console: the device that `manor run` types into; both consoles are there in any case.
+    `append` is added. memory: bytes, or text such as "512M". cpu: what the guest sees of a processor. reboot: whether
+    a guest that resets itself starts again. console: the device that `manor run` types into; both consoles are there
+    in any case. disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
     Raises ConfigError, naming the argument, and HostError.
     """
     spec = describe(kernel, initrd, append, memory, cpus, console)
+    spec = replace(spec, cpu=cpu, disks=_describe_disks(disks))
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -368,6 +438,19 @@ def describe(
     return MachineSpec(
         Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
     )
+
+
+def _describe_disks(disks: Sequence[DiskSpec | str | PathLike[str]]) -> tuple[DiskSpec, ...]:
+    specs: list[DiskSpec] = []
+    for number, disk in enumerate(disks):
+        if isinstance(disk, DiskSpec):
+            specs.append(disk)
+        elif isinstance(disk, str):
+            specs.append(parse_disk(disk, f"disks[{number}]"))
+        else:
+            _check_type(f"disks[{number}]", disk, (PathLike,), "a DiskSpec, a line of text or a path")
+            specs.append(DiskSpec(os.fspath(disk)))
+    return tuple(specs)
 
 
 def _check_type(name: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:

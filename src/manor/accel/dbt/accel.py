@@ -11,11 +11,13 @@ from manor.accel.api import ExitHandler, InterruptController
 from manor.accel.dbt import state as cpu_state
 from manor.accel.dbt.callbacks import Callbacks
 from manor.accel.dbt.peek import Peek
+from manor.base.errors import ConfigError
 from manor.base.exits import Exit, Fault, Halt, Kicked, Shutdown, WaitForSipi
 from manor.engine import env
 from manor.engine.load import create_engine
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
+from manor.spec.machine import CpuModel
 
 HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
 """Halt reasons of engine.cpu_native.Cpu.run."""
@@ -25,6 +27,9 @@ IDLE_SHARE: Final = 20
 """A process that took less than one part in so many of IDLE_WATCH_NS is idle."""
 IDLE_CODE: Final = 16 << 20
 """Bytes of host code that an idle guest may keep; what is hot among them is translated again in milliseconds."""
+
+CPU_MODELS: Final = ("max", "x86-64-v2")
+"""The engine is an x86-64-v2 processor."""
 
 TRACE_BITS: Final = {
     "syscall_enter": env.TRACE_SYSCALLS,
@@ -70,7 +75,8 @@ class DbtVcpu:
             if reason == HALT_WAIT_SIPI:
                 return WaitForSipi()
             if reason == HALT_SHUTDOWN:
-                return Shutdown(f"triple fault at rip {self._fields().get('rip'):#018x}")
+                rip = self._fields().get("rip")
+                return Shutdown(f"triple fault at rip {rip:#018x}", rip)
             return Kicked()
 
     def kick(self) -> None:
@@ -181,6 +187,12 @@ class DbtVm:
         for vcpu in self.vcpus:
             vcpu.kick()
 
+    def get_clock(self) -> int | None:
+        return None
+
+    def set_clock(self, now_ns: int) -> None:
+        pass
+
     def statistics(self) -> dict[str, int | float]:
         total: dict[str, int | float] = {}
         for vcpu in self.vcpus:
@@ -199,5 +211,11 @@ class DbtAccel:
 
     name = "dbt"
 
-    def create_vm(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> DbtVm:
+    def create_vm(
+        self, memory: GuestMemory, handler: ExitHandler, cpus: int, cpu_model: CpuModel = "max"
+    ) -> DbtVm:
+        """Raises ConfigError for a model that the engine is not."""
+        if cpu_model not in CPU_MODELS:
+            models = ", ".join(CPU_MODELS)
+            raise ConfigError("cpu", f"under the accelerator dbt there is no {cpu_model}; give one of {models}")
         return DbtVm(memory, handler, cpus)
