@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from manor.backends.net.api import Frame, Offloads, Segmentation
+from manor.backends.net.api import Frame, NetBackend, Offloads, Segmentation
 from manor.backends.net.user.core import UserNetwork
 from manor.backends.net.user.icmp import Reason
 from manor.backends.net.user.mappings import EchoMapping, ForwardedPeer, UdpMapping
 from manor.backends.net.user.plan import GATEWAY_MAC, Plan
 from manor.backends.net.user.tcp import End, TcpEndpoint
+from manor.backends.net.user.tcp_table import TcpTable
 from manor.base.clock import SECOND
 
 MAC: Final = bytes.fromhex("525400123456")
@@ -148,7 +149,8 @@ def icmpv6(message: bytes, destination: bytes, source: bytes = LINK_LOCAL, *, ho
 
 @dataclass(frozen=True)
 class Seen:
-    """A frame that the guest got, taken apart; its checksums were verified. payload: of the innermost header that is known."""
+    """A frame that the guest got, taken apart; its checksums were verified. payload: of the innermost header that is
+    known."""
 
     raw: bytes
     to: bytes
@@ -226,7 +228,7 @@ def look(frame: Frame) -> Seen:
 
 
 def replace_(seen: Seen, **changes: object) -> Seen:
-    return Seen(**(seen.__dict__ | changes))  # type: ignore[arg-type]
+    return Seen(**(seen.__dict__ | changes))
 
 
 def verify(frame: Frame, seen: Seen) -> None:
@@ -285,7 +287,8 @@ class FakeApplication:
 
 @dataclass
 class FakeOutside:
-    """An Outside that writes down what it is asked for. answer: what TCP connections meet: an application or a reason."""
+    """An Outside that writes down what it is asked for. answer: what TCP connections meet: an application or a
+    reason."""
 
     asked: list[tuple[object, ...]] = field(default_factory=list)
     answer: Callable[[], FakeApplication | Reason | None] = lambda: None
@@ -450,3 +453,71 @@ class TcpDialogue:
 
     def world(self, action: Callable[[], object]) -> list[Seen]:
         return self.conversation.world(action)
+
+
+class TableGuest:
+    """A guest with a TCP of its own, a TcpTable, at the cable of a NetBackend. accepts: what it takes undone.
+
+    capacity: frames that it takes before `step` empties its buffers; 0 for a guest that takes none.
+    """
+
+    def __init__(self, accepts: Offloads = EVERYTHING, *, mtu: int = 1500) -> None:
+        self.accepts = accepts
+        self.capacity = 1 << 30
+        self.inbox: list[Frame] = []
+        self.others: list[Seen] = []
+        """Frames that are not TCP, taken apart."""
+        self.accepted: list[FakeApplication] = []
+        self.out: list[Frame] = []
+        numbers = iter(range(0x2000_0000, 1 << 62, 0x1003))
+        self.table = TcpTable(self.out, MAC, mtu, self._accept, lambda: next(numbers) & 0xFFFFFFFF)
+        self.table.offloads = EVERYTHING
+        self.listens = True
+
+    def _accept(self, endpoint: TcpEndpoint, address: bytes, port: int) -> None:
+        if not self.listens:
+            endpoint.refuse()
+            return
+        application = FakeApplication()
+        application.endpoint = endpoint
+        endpoint.application = application
+        self.accepted.append(application)
+        endpoint.accept()
+
+    def connect(self, address: bytes, port: int, *, source_port: int = 40000) -> FakeApplication:
+        """Begin a connection to the world."""
+        application = FakeApplication()
+        own = IP if len(address) == 4 else IP6
+        application.endpoint = self.table.open(application, own, address, source_port, port, GATEWAY_MAC)
+        return application
+
+    def deliver(self, frames: Sequence[Frame]) -> int:
+        """As NetReceiver.deliver."""
+        taken = frames[: max(0, self.capacity - len(self.inbox))]
+        self.inbox += taken
+        return len(taken)
+
+    def step(self, backend: NetBackend, now: int) -> bool:
+        """Deal with what came, send what is to go; whether there was anything."""
+        self.table.now = now
+        inbox, self.inbox = self.inbox, []
+        for frame in inbox:
+            data = frame.data
+            is_v4 = data[12:14] == b"\x08\x00"
+            is_v6 = data[12:14] == b"\x86\xdd"
+            if (is_v4 and data[23] == 6) or (is_v6 and data[20] == 6):
+                key, at = (data[26:38], 34) if is_v4 else (data[22:58], 54)
+                self.table.segment(key, data, at, len(data))
+            elif data[12:14] == b"\x08\x06" and data[20:22] == b"\0\1" and data[38:42] == IP:
+                reply = struct.pack(">HHBBH", 1, 0x800, 6, 4, 2) + MAC + IP + data[22:32]
+                self.out.append(Frame(data[6:12] + MAC + b"\x08\x06" + reply))
+            else:
+                self.others.append(look(frame))
+        self.table.expire()
+        self.table.settle()
+        if not self.out:
+            return bool(inbox)
+        frames = self.out[:]
+        self.out.clear()
+        backend.send(frames)
+        return True

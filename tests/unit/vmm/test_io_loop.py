@@ -220,7 +220,8 @@ class TestWatch:
         loop.call_soon_threadsafe(lambda: loop.add_reader(near.fileno(), lambda: seen(near.recv(10))))
         far.send(b"a")
         assert seen.wait(1) == [b"a"]
-        loop.call_soon_threadsafe(lambda: (loop.remove_reader(near.fileno()), loop.remove_reader(near.fileno())))
+        loop.call_soon_threadsafe(lambda: loop.remove_reader(near.fileno()))
+        loop.call_soon_threadsafe(lambda: loop.remove_reader(near.fileno()))
         loop.call_soon_threadsafe(lambda: seen("removed"))
         assert seen.wait(2)[1:] == ["removed"]
         near.close()

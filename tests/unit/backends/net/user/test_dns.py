@@ -17,6 +17,7 @@ from manor.testing.user_guest import (
     GATEWAY,
     GATEWAY6,
     IP,
+    NOTHING,
     PSH,
     RST,
     SYN,
@@ -74,7 +75,7 @@ def answer(conversation: Conversation, message: bytes, server: bytes = DNS) -> A
 
 
 def guest(hostname: str = "dev", **options: object) -> Conversation:
-    conversation = Conversation(make_plan(hostname=hostname), **options)
+    conversation = Conversation(make_plan(hostname=hostname), NOTHING, **options)
     conversation.core.leases.offer(bytes.fromhex("525400123456"), 0)
     conversation.send(echo_request(GATEWAY6, 1, 1))
     return conversation

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from manor.backends.net.api import Frame, Segmentation
 from manor.backends.net.user import tcp, tcp_receive, tcp_send, tcp_table
 from manor.backends.net.user.icmp import Reason
+from manor.backends.net.user.plan import GATEWAY_MAC
 from manor.backends.net.user.tcp import End, State
 from manor.base.clock import MILLISECOND, SECOND
 from manor.testing import user_guest
@@ -276,7 +278,8 @@ class TestFromTheGuest:
         talk = dialogue()
         segment = talk.frame(ACK | PSH, b"routed")[34:]
         (ack,) = talk.conversation.send(user_guest.ipv4(6, segment, WORLD, options=b"\x01\x01\x01\x00"))
-        assert (ack.ack, talk.application.total) == ((talk.sequence + 6) & 0xFFFFFFFF, b"routed")
+        assert ack.ack == (talk.sequence + 6) & 0xFFFFFFFF
+        assert talk.application.total == b"routed"
 
     def test_in_fragments(self) -> None:
         talk = dialogue()
@@ -359,7 +362,7 @@ class TestToTheGuest:
             assert [one.payload for one in seen] == [b"hello"]
             times.append(talk.conversation.now - began)
         waits = [later - earlier for earlier, later in zip([0, *times], times, strict=False)]
-        assert all(abs(after - 2 * before) <= 20 * MILLISECOND for before, after in zip(waits, waits[1:], strict=False))
+        assert all(abs(after - 2 * before) <= 20 * MILLISECOND for before, after in pairwise(waits))
 
     def test_a_guest_that_is_gone_is_given_up(self) -> None:
         talk = dialogue()
@@ -494,12 +497,10 @@ class TestClosing:
         endpoint = talk.endpoint
         talk.world(endpoint.finish)
         (ack,) = talk.send(ACK | FIN)
-        assert ack.flags == ACK
-        assert endpoint.state is State.CLOSING
+        assert (ack.flags, endpoint.state.value) == (ACK, "CLOSING")
         talk.ack += 1
         talk.send(ACK)
-        assert endpoint.state is State.TIME_WAIT
-        assert talk.application.end is End.FINISHED
+        assert (talk.application.end, endpoint.state.value) == (End.FINISHED, "TIME-WAIT")
 
     def test_a_lost_fin_is_repeated(self) -> None:
         talk = dialogue()
@@ -521,7 +522,8 @@ class TestClosing:
         assert application.events == ["opened"]
         application.limit = 10
         talk.world(talk.endpoint.resume)
-        assert (application.total, application.events) == (b"abcd", ["opened", "end"])
+        assert application.total == b"abcd"
+        assert application.events == ["opened", "end"]
 
     def test_slow_readers_get_everything_though_the_guest_is_done(self) -> None:
         application = FakeApplication(limit=0)
@@ -533,7 +535,8 @@ class TestClosing:
         talk.conversation.after(100 * SECOND)
         application.limit = 10
         talk.world(endpoint.resume)
-        assert (application.total, application.events) == (b"abcd", ["opened", "end", "closed"])
+        assert application.total == b"abcd"
+        assert application.events == ["opened", "end", "closed"]
 
     def test_fin_waits_for_the_window(self) -> None:
         talk = dialogue()
@@ -617,8 +620,8 @@ class TestIntoTheGuest:
         conversation.send(user_guest.echo_request(user_guest.GATEWAY, 1, 1))
         return conversation
 
-    def answer(self, syn: Seen, flags: int, **options: bytes) -> bytes:
-        return user_guest.tcp(syn.source, syn.port, syn.source_port, 5000, syn.sequence + 1, flags, **options)
+    def answer(self, syn: Seen, flags: int, options: bytes = b"") -> bytes:
+        return user_guest.tcp(syn.source, syn.port, syn.source_port, 5000, syn.sequence + 1, flags, options=options)
 
     def test_opened(self) -> None:
         conversation, application = self.known(), FakeApplication()
@@ -666,9 +669,7 @@ class TestIntoTheGuest:
         assert question.payload[24:28] == IP
         assert [seen.kind for seen in conversation.after(2 * SECOND)] == [0x0806, 0x0806]
         head = struct.pack(">HHBBH", 1, 0x800, 6, 4, 2)
-        reply = (
-            user_guest.GATEWAY_MAC + MAC + b"\x08\x06" + head + MAC + IP + user_guest.GATEWAY_MAC + user_guest.GATEWAY
-        )
+        reply = GATEWAY_MAC + MAC + b"\x08\x06" + head + MAC + IP + GATEWAY_MAC + user_guest.GATEWAY
         (syn,) = conversation.send(reply)
         assert syn.flags == SYN
 
