@@ -63,6 +63,7 @@ def test_kernel_knows_the_machine(vm_booted: manor.Vm) -> None:
 def test_symbols_read_from_the_kernels_file_are_its_own(vm_booted: manor.Vm) -> None:
     """Linux prints the same list: names, addresses and order."""
     kernel = vm_booted.spec.kernel
+    assert kernel is not None
     unpacked = payload.decompress(bzimage.parse(kernel.read_bytes()).payload)
     found = find_kallsyms(unpacked)
     lines = "".join(f"{address:016x} {name}\n" for address, name in zip(found.addresses, found.names, strict=True))

@@ -33,6 +33,7 @@ from manor.devices.rtc.mc146818 import Mc146818
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
+from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.net import DEFAULT_SPEED, VirtioNet
 from manor.devices.virtio.net_port import NetPort
 from manor.devices.virtio.pci import VirtioPci

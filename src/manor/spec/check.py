@@ -10,9 +10,9 @@ from typing import Final
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
+from manor.spec import vsock
 from manor.spec.block import CACHE_MODES, DISK_BUSES, DiskSpec, Throttle
 from manor.spec.check_net import check_nics
-from manor.spec import vsock
 from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
 
 

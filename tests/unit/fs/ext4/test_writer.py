@@ -24,7 +24,7 @@ from manor.fs.io import ImageFile, MemoryImage
 from manor.fs.reading import list_directory, read_file, resolve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from trees import trees  # noqa: E402
+from trees import trees
 
 IDENTITY = uuid.UUID("11111111-2222-3333-4444-555555555555")
 E2FSCK = shutil.which("e2fsck") or shutil.which("e2fsck", path="/usr/sbin:/sbin")
@@ -222,7 +222,7 @@ def test_what_cannot_be_written_is_said(entries: list[Entry], message: str) -> N
             writer.add(entry)
 
 
-def MemoryStream(data: bytes) -> object:  # noqa: N802
+def MemoryStream(data: bytes) -> object:
     import io
 
     return io.BytesIO(data)
