@@ -87,6 +87,7 @@ TRACES: Final = {
     "interrupts": "interrupts and exceptions, and what the interrupt controllers do",
     "exits": "accesses to ports and device memory, with the device, and why vCPUs left guest code",
     "blocks": "translated blocks of guest code",
+    "disks": "requests of the guest to its disks, and what went wrong with them",
     "guest-errors": "what the guest does that a specification forbids, and accesses that nobody answers",
 }
 NOTES: Final = (
