@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Final
 
 import click
@@ -45,9 +46,17 @@ STATUSES: Final = {
 }
 """Those that are not USUAL."""
 
-SUMMARIES: Final = {name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:] for name, (_, text) in COMMANDS.items()}
+SUMMARIES: Final = {
+    name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:]
+    for name, (target, text) in COMMANDS.items()
+    if importlib.util.find_spec(target.partition(":")[0]) is not None
+}
 
-NOTES: Final = {
+NOTES: Final[dict[str, tuple[str, ...]]] = {
+    "build": (
+        "The packages come from the sources that apt uses on this machine, and nothing is installed on it.",
+        "One of --ssh-key, --password-hash and --no-password is needed: else nobody could log in.",
+    ),
     "create": (
         "A format without -f is qcow2 for a name that ends in .qcow2 or with -b, and raw for the rest.",
         "The name of a backing image is relative to the folder of FILE, as it will be looked up later.",
@@ -78,7 +87,7 @@ NOTES: Final = {
     "map": (
         "depth 0 is FILE itself. zero without present: nobody has written there; zero with present: an image says that "
         "zeros are there.",
-        "offset, or Mapped to, is a place in the file of that image. Compressed parts, and disks on servers, have none.",
+        "offset, or Mapped to, is a place in that image's file. Compressed parts, and disks on servers, have none.",
     ),
     "snapshot": (
         "Snapshots keep the disk only, not the memory of a machine.",
