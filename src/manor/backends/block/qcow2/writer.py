@@ -354,11 +354,11 @@ class Writer:
         last = end & -unit
         if first >= last:
             if not is_discard:
-                self._write_zeros(offset, size)
+                self.write_zeros(offset, size)
             return
         if not is_discard:
-            self._write_zeros(offset, first - offset)
-            self._write_zeros(last, end - last)
+            self.write_zeros(offset, first - offset)
+            self.write_zeros(last, end - last)
         while first < last:
             count = min(last - first, ((first >> geometry.l2_shift) + 1 << geometry.l2_shift) - first)
             self._zero_units(first, first + count, may_unmap, is_discard)
@@ -366,7 +366,8 @@ class Writer:
         if self._core.wants_commit:
             self._core.commit()
 
-    def _write_zeros(self, offset: int, size: int) -> None:
+    def write_zeros(self, offset: int, size: int) -> None:
+        """Write zeros where something else may be."""
         while size > 0:
             count = min(size, 1 << 24)
             if not self._reader.is_blank(offset, count):
@@ -398,7 +399,7 @@ class Writer:
                 unmarked = self._zero_clusters(index, cluster, clusters, may_unmap)
             if not is_discard:
                 for number in unmarked:
-                    self._write_zeros(number << geometry.cluster_bits, geometry.cluster_size)
+                    self.write_zeros(number << geometry.cluster_bits, geometry.cluster_size)
             start += clusters << geometry.cluster_bits
 
     def _zero_part(self, index: int, start: int, stop: int, is_discard: bool) -> None:
@@ -412,7 +413,7 @@ class Writer:
                 return
             is_marked = self._zero_subclusters(core.tables.load_to_change(index), start, stop)
         if not is_marked and not is_discard:
-            self._write_zeros(start, stop - start)
+            self.write_zeros(start, stop - start)
 
     def _zero_clusters(self, index: int, cluster: int, count: int, may_unmap: bool) -> list[int]:
         """Change entries; returns the clusters that cannot be marked and have to be written. Lock held."""
