@@ -7,7 +7,7 @@ import os
 import click
 
 from manor.cli.image.command import (
-    IMAGE,
+    FILE,
     SIZE,
     WRITTEN_FORMATS,
     ImageCommand,
@@ -21,7 +21,7 @@ from manor.cli.status import EXIT_OK
 
 
 @click.command(cls=ImageCommand)
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @click.argument("size", type=SIZE, required=False)
 @click.option(
     "-f", "--format", "format_", metavar="FORMAT", shell_complete=offer(WRITTEN_FORMATS),

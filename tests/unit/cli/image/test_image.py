@@ -308,6 +308,7 @@ def test_convert_there_and_back(manor: Run, chain: None) -> None:
         (("-O", "raw", "-B", "c", "a", "b"), "stands on no other one"),
         (("-S", "1000", "a", "b"), "not a multiple of 512"),
         (("nosuch", "b"), "No such file"),
+        (("a", "nbd://localhost/disk"), "write into it with -n"),
         (("a", "nosuch/b"), "No such file"),
         (("a", "a"), "a"),
     ],
@@ -401,6 +402,25 @@ def test_image_in_use_is_refused_by_the_name_of_who_has_it(manor: Run, chain: No
         assert manor("info", "-U", "top.qcow2").status == 0
         assert manor("convert", "-U", "top.qcow2", "copy").status == 0
         holder.communicate(b"quit\n")
+
+
+@pytest.mark.parametrize("command", ["check", "commit", "compact", "create", "rebase -b x", "resize", "snapshot"])
+def test_what_works_on_files_only_says_so_of_a_server(manor: Run, command: str) -> None:
+    ended = manor(*command.split(), "nbd://localhost/disk", *(["1G"] if command in ("create", "resize") else []))
+    assert ended.status == (1 if command == "check" else 2)
+    assert "is a disk on a server; this works on files" in ended.err
+
+
+@pytest.mark.parametrize(
+    "words", ["info", "check", "compact", "resize -q +1M", "snapshot", "map", "commit", "rebase -u -F raw -b x"]
+)
+def test_image_that_is_not_there(manor: Run, words: str) -> None:
+    command, *options = words.split()
+    size = [option for option in options if option.startswith("+")]
+    ended = manor(command, *(option for option in options if option not in size), "nosuch", *size)
+    assert ended.status == 1
+    assert "opening nosuch" in ended.err
+    assert "Traceback" not in ended.err
 
 
 # ---------------------------------------------------------------------- serve
