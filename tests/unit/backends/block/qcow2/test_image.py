@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,11 +110,12 @@ def test_nothing_is_lost_or_leaked_when_the_medium_is_full() -> None:
     write(image, 0, b"a" * 6000)
     image.flush()
     file.fails_after = file.writes
-    for action in (
+    actions: list[Callable[[], object]] = [
         lambda: write(image, 3000, b"b" * 10_000),
         lambda: write(image, 100_000, b"b" * 512),
         lambda: image.write_compressed(65536, b"c" * 4096),
-    ):
+    ]
+    for action in actions:
         with pytest.raises(BlockError) as caught:
             action()
         assert caught.value.reason == "no-space"
@@ -154,13 +156,14 @@ def test_a_read_only_image_refuses_every_change() -> None:
     image.close()
     before = bytes(file.data)
     image = assemble(file, file, None, read_header(file), is_read_only=True)
-    for action in (
+    actions: list[Callable[[], object]] = [
         lambda: write(image, 0, b"y"),
         lambda: image.write_zeroes(0, 4096, True),
         lambda: image.discard(0, 4096),
         lambda: image.resize(2 * MiB),
         lambda: image.write_compressed(0, bytes(4096)),
-    ):
+    ]
+    for action in actions:
         with pytest.raises(BlockError, match="reading only") as caught:
             action()
         assert caught.value.reason == "read-only"
