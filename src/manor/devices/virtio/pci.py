@@ -34,6 +34,9 @@ CLASS_CODES = {
     2: 0x01_80_00,  # block: other mass storage
     3: 0x07_80_00,  # console: other communication
     4: 0x10_00_00,  # entropy: network and computing encryption
+    5: 0x05_80_00,  # memory balloon: other memory controller
+    19: 0x07_80_00,  # socket: other communication
+    26: 0x01_80_00,  # file system: other mass storage
 }
 """Class by virtio device ID; drivers do not look at it, people do. Others: unclassified."""
 CLASS_UNKNOWN = 0xFF_00_00
@@ -436,7 +439,9 @@ class VirtioPci(PciFunction):
             setattr(queue, name, address & ~(0xFFFF_FFFF << shift) | value << shift)
 
     def on_read_queue_reset(self) -> int:
-        return 0  # a reset is over when the write returns (4.1.4.3.1)
+        # 4.1.4.3.1: 1 until the reset is over.
+        index = self._selected()
+        return int(index is not None and self.device.queues[index].is_resetting)
 
     def on_write_queue_reset(self, value: int) -> None:
         index = self._selected()
