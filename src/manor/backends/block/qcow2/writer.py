@@ -389,7 +389,7 @@ class Writer:
                 start = min(stop, cluster_end)
                 continue
             with core.lock:
-                if core.tables.load(index) is None and not self._is_backed(start):
+                if core.tables.load(index) is None and not self._core.is_backed(start):
                     return
                 clusters = min((stop - start) >> geometry.cluster_bits, _MAX_RUN)
                 if not core.allocating.isdisjoint(range(cluster, cluster + clusters)):
@@ -409,7 +409,7 @@ class Writer:
         with core.lock:
             while cluster in core.allocating:
                 core.changed.wait()
-            if core.tables.load(index) is None and not self._is_backed(start):
+            if core.tables.load(index) is None and not self._core.is_backed(start):
                 return
             is_marked = self._zero_subclusters(core.tables.load_to_change(index), start, stop)
         if not is_marked and not is_discard:
@@ -443,7 +443,7 @@ class Writer:
 
     def _zero_entry(self, cluster: int, entry: int, may_unmap: bool) -> tuple[int | None, int]:
         """(entry, bitmap) that reads as zeros; None for the entry if there is no such mark in version 2."""
-        is_backed = self._is_backed(cluster << self._geometry.cluster_bits)
+        is_backed = self._core.is_backed(cluster << self._geometry.cluster_bits)
         keeps = not may_unmap and bool(entry & COPIED) and not entry & COMPRESSED and bool(entry & OFFSET_MASK)
         if self._core.header.version < 3:
             return (None if is_backed or keeps else 0), 0
@@ -469,10 +469,6 @@ class Writer:
         if is_allocated and may_unmap:
             core.data.punch(offset, size)
         return False
-
-    def _is_backed(self, offset: int) -> bool:
-        backing = self._core.backing
-        return backing is not None and offset < backing.size
 
     def _zero_subclusters(self, table: Table, start: int, stop: int) -> bool:
         """Mark part of a cluster with extended entries; False for a compressed one, which has no parts. Lock held."""
