@@ -176,8 +176,8 @@ def negotiate(address: NbdAddress, handshake: ClientHandshake) -> Transport:
     except ssl.SSLCertVerificationError as error:
         transport.close()
         raise HostError(
-            f"{address.text}: the server's certificate is not trusted ({error.verify_message}); check the host's name, or"
-            " name the folder that has the authority's ca-cert.pem: ?tls-certificates=FOLDER"
+            f"{address.text}: the server's certificate is not trusted ({error.verify_message}); check the host's name,"
+            " or name the folder that has the authority's ca-cert.pem: ?tls-certificates=FOLDER"
         ) from error
     except OSError as error:
         transport.close()
