@@ -153,7 +153,7 @@ def test_cut_off_file_is_an_error_not_zeros(name: str, folder: Path, contents: b
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_image_ends_in_an_error_or_reads(name: str, folder: Path, tmp_path: Path, data: st.DataObject) -> None:
     """Any bytes of headers and tables changed: no crash, no endless loop, bounded memory."""
