@@ -68,11 +68,16 @@ def test_convert_into_an_export(manor: Run, chain: None) -> None:
 @needs_qemu
 def test_serve_snapshot_throws_writes_away_and_once_ends(manor: Run, chain: None) -> None:
     before = Path("top.qcow2").read_bytes()
-    with serving("-k", "nbd.sock", "--snapshot", "--once", "top.qcow2") as (process, _):
+    with serving("-k", "nbd.sock", "--snapshot", "--once", "--stats", "top.qcow2") as (process, _):
         write("nbd:unix:nbd.sock", "write -P 9 0 64k", "flush", "read -P 9 0 64k")
+        assert process.stderr is not None
+        printed = process.stderr.read()
         process.wait(30)
     assert process.returncode == 0
     assert Path("top.qcow2").read_bytes() == before
+    rows = {line.split()[0]: line.split()[1:5] for line in printed.splitlines()}
+    assert rows["write"] == ["1", "requests", "64", "KiB"]
+    assert rows["top.qcow2:"] == []
 
 
 @needs_qemu

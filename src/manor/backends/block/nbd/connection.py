@@ -11,13 +11,16 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-from manor.backends.block.nbd.handshake import ClientHandshake, Export, Offer
+from manor.backends.block.nbd.handshake import ClientHandshake, Export, Offer, Refused
 from manor.backends.block.nbd.incoming import CHUNK
 from manor.backends.block.nbd.transmission import Call, Transmission
 from manor.backends.block.nbd.transport import HANDSHAKE_SECONDS, Transport, client_context, connect
 from manor.backends.block.nbd.uri import NbdAddress
-from manor.backends.block.nbd.wire import Command
+from manor.backends.block.nbd.wire import Command, Reply
 from manor.base.errors import HostError, ManorError, ProtocolError
+
+MAX_NAMES: Final = 20
+"""Exports that an error lists."""
 
 _CHANGES: Final = frozenset({Command.WRITE, Command.WRITE_ZEROES, Command.TRIM})
 
@@ -134,7 +137,10 @@ class NbdConnection:
 def open_connection(address: NbdAddress) -> NbdConnection:
     """Connect and agree on the export. Raises HostError, ProtocolError, ConfigError."""
     handshake = ClientHandshake(address.export, tls=address.tls)
-    transport = negotiate(address, handshake)
+    try:
+        transport = negotiate(address, handshake)
+    except Refused as error:
+        raise HostError(f"{address.text}: {error}{_what_there_is(address, error)}") from error
     try:
         export = handshake.outcome.export
         if export is None or not handshake.incoming.is_between:
@@ -148,12 +154,29 @@ def open_connection(address: NbdAddress) -> NbdConnection:
 def list_exports(address: NbdAddress) -> list[Offer]:
     """The exports that the server offers. Raises HostError, ProtocolError, ConfigError."""
     handshake = ClientHandshake("", tls=address.tls, list_only=True)
-    negotiate(address, handshake).close()
+    try:
+        negotiate(address, handshake).close()
+    except Refused as error:
+        raise HostError(f"{address.text}: {error}") from error
     return handshake.outcome.offers or []
 
 
+def _what_there_is(address: NbdAddress, error: Refused) -> str:
+    """The names that would have been right, if it is the name that was wrong and the server tells them."""
+    if error.reply != Reply.ERR_UNKNOWN:
+        return ""
+    try:
+        names = [repr(offer.name) for offer in list_exports(address)[:MAX_NAMES]]
+    except ManorError:
+        return ""
+    return f"; it has {', '.join(names)}" if names else ""
+
+
 def negotiate(address: NbdAddress, handshake: ClientHandshake) -> Transport:
-    """Connect and carry the negotiation's bytes until it is over. The transport is the caller's."""
+    """Connect and carry the negotiation's bytes until it is over. The transport is the caller's.
+
+    Raises HostError, of which Refused; ProtocolError, ConfigError.
+    """
     transport: Transport = connect(address)
     try:
         transport.set_timeout(HANDSHAKE_SECONDS)
@@ -186,8 +209,6 @@ def negotiate(address: NbdAddress, handshake: ClientHandshake) -> Transport:
         transport.close()
         if isinstance(error, ProtocolError):
             raise ProtocolError(f"{address.text}: {error}") from error
-        if type(error) is not HostError and isinstance(error, HostError):
-            raise HostError(f"{address.text}: {error}") from error
         raise
     except BaseException:
         transport.close()
