@@ -152,6 +152,7 @@ class _Info:
 
 def _as_storable(folder: Path, disk: Path, is_foreign: bool, progress: Progress) -> tuple[Path, _Info]:
     """The disk as raw or qcow2 image that needs no other file, in `folder`. Raises ConfigError for what can be none."""
+    from manor.backends.block.open import OpenOptions, open_image
     from manor.backends.block.operations.info import image_info
 
     info = image_info(os.fspath(disk))
@@ -159,12 +160,10 @@ def _as_storable(folder: Path, disk: Path, is_foreign: bool, progress: Progress)
         raise ConfigError("", f"{disk.name} is encrypted, and nobody here has its key")
     if info.virtual_size < _SECTOR:
         raise ConfigError("", f"{disk.name} has {info.virtual_size} bytes, which is no disk")
-    if not is_foreign and info.backing_file is not None:
+    if not is_foreign:
         # What came from elsewhere must not make us read files of this host into an image.
-        raise ConfigError("", f"the image refers to another file ({info.backing_file!r}), which did not come with it")
+        open_image(os.fspath(disk), OpenOptions(format=info.format, read_only=True, alone=True)).close()
     needs_other_file = info.backing_file is not None or "data file" in info.details
-    if not is_foreign and needs_other_file:
-        raise ConfigError("", "the image keeps its data in another file, which did not come with it")
     target = folder / "image"
     if info.format in ("raw", "qcow2") and not needs_other_file and not info.is_dirty:
         if not is_foreign:

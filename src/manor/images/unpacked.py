@@ -25,6 +25,7 @@ _XZ_MEMORY: Final = 256 << 20
 """The largest preset of xz needs 65 MiB to unpack; who demands more wants our memory."""
 _ZSTD_WINDOW: Final = 1 << 27
 """zstd --ultra -22 uses 128 MiB."""
+_ZSTD_PIECE: Final = 1 << 12
 _DAMAGE: Final = (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
@@ -89,9 +90,6 @@ def unpack(source: Path, target: Path, limit: int, progress: Callable[[int, int]
 
 def pieces(file: BinaryIO, name: str, on_input: Callable[[], None]) -> Iterator[bytes]:
     """The unpacked contents. Several streams one after the other are one, as the tools of each format take them."""
-    if name == "zstd":
-        yield from _zstd(file, on_input)
-        return
     data = file.read(_PIECE)
     while data:
         stream = _new(name)
@@ -110,18 +108,39 @@ def pieces(file: BinaryIO, name: str, on_input: Callable[[], None]) -> Iterator[
 
 
 def _new(name: str) -> Decompressor:
+    if name == "zstd":
+        return _Zstd()
     if name == "xz":
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
     return _Gzip() if name == "gzip" else bz2.BZ2Decompressor()
 
 
-def _zstd(file: BinaryIO, on_input: Callable[[], None]) -> Iterator[bytes]:
-    import zstandard
+class _Zstd:
+    """Takes little input at a time: it cannot be told how much to give, and 4 bytes may stand for 128 KiB of zeros."""
 
-    try:
-        reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(file, read_across_frames=True)
-        while data := reader.read(_OUTPUT):
-            on_input()
-            yield data
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from error
+    def __init__(self) -> None:
+        import zstandard
+
+        self._inner = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        self._error = zstandard.ZstdError
+        self._input = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._input
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data + self._input
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._input += data
+        piece, self._input = self._input[:_ZSTD_PIECE], self._input[_ZSTD_PIECE:]
+        try:
+            return self._inner.decompress(piece)
+        except self._error as error:
+            raise ValueError(str(error)) from error
