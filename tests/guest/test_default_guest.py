@@ -56,13 +56,14 @@ def test_all_processors_are_up(vm_booted: manor.Vm) -> None:
 
 
 def test_kernel_knows_the_machine(vm_booted: manor.Vm) -> None:
-    assert ask(vm_booted, "ls /sys/bus/pci/devices").split() == [f"0000:00:0{slot}.0" for slot in range(4)]
+    assert ask(vm_booted, "ls /sys/bus/pci/devices").split() == [f"0000:00:0{slot}.0" for slot in range(5)]
     assert ask(vm_booted, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc"
 
 
 def test_symbols_read_from_the_kernels_file_are_its_own(vm_booted: manor.Vm) -> None:
     """Linux prints the same list: names, addresses and order."""
     kernel = vm_booted.spec.kernel
+    assert kernel is not None
     unpacked = payload.decompress(bzimage.parse(kernel.read_bytes()).payload)
     found = find_kallsyms(unpacked)
     lines = "".join(f"{address:016x} {name}\n" for address, name in zip(found.addresses, found.names, strict=True))

@@ -81,6 +81,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     "--outside", type=click.Choice(tuple(OUTSIDE)),
     help="What user-mode interfaces reach that do not say so themselves: all, the host alone, or nothing.",
 )
+@click.option(
+    "--balloon/--no-balloon", default=True, show_default=True,
+    help="A memory balloon, through which the guest gives back what it does not use.",
+)  # fmt: skip
 @click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")
 @click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
@@ -106,6 +110,7 @@ def run(
     no_net: bool,
     ports: tuple[str, ...],
     outside: str | None,
+    balloon: bool,
     no_reboot: bool,
     stats: bool,
     as_json: bool,
@@ -151,7 +156,7 @@ def run(
             spec = MachineSpec(None, None, append or "", size, cpus, console)
         else:
             spec = _describe(kernel, initrd, append, size, cpus, console)
-        spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics)
+        spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics, balloon=balloon)
         if named is not None:
             spec = named.complete(spec)
         from manor.vmm.vm import Vm

@@ -10,6 +10,7 @@ from manor.base.units import MiB
 from manor.spec.block import DiskSpec
 from manor.spec.firmware import SmbiosSpec
 from manor.spec.net import NicSpec
+from manor.spec.vsock import VsockSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
 """The core crystal clock that CPUID leaf 0x15 reports; local APIC timers count at this rate before division.
@@ -41,7 +42,7 @@ class MachineSpec:
     kernel: None boots what the first disk that has a kernel says.
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
-    machine is built, not here.
+    machine is built, not here. balloon: a memory balloon, through which the guest also gives back what it does not use.
     """
 
     kernel: Path | None
@@ -55,3 +56,5 @@ class MachineSpec:
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
     smbios: SmbiosSpec = field(default_factory=SmbiosSpec)
+    balloon: bool = True
+    vsock: VsockSpec | None = None

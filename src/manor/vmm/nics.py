@@ -8,9 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from manor.backends.loop import Loop
+from manor.backends.net.api import NetBackend
 from manor.backends.net.open import NetHost, open_network
 from manor.backends.net.wrapper import NetWrapper
 from manor.base.clock import Clock
@@ -88,7 +91,7 @@ class Nic:
     @property
     def forwarding(self) -> UserBackend | None:
         """The user-mode network behind this interface, if it is one."""
-        backend = self.backend
+        backend: NetBackend = self.backend
         while isinstance(backend, NetWrapper):
             backend = backend.inner
         if self.spec.kind != "user":
@@ -114,6 +117,14 @@ class Nic:
             with lock:
                 device.set_link(is_up)
         self.call(partial(self.backend.set_link, is_up))
+
+    def start_capture(self, path: str | PathLike[str]) -> None:
+        """Write all frames into a pcapng file from now on. Raises ConfigError or HostError."""
+        self.call(partial(self.backend.start, Path(path)))
+
+    def stop_capture(self) -> None:
+        """Write no more; the file is complete."""
+        self.call(self.backend.stop)
 
     def announce(self) -> None:
         """Ask the guest to tell the network where it is, as after it moved."""

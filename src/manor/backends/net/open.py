@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from manor.backends.loop import Loop
 from manor.backends.net.addresses import AddressWatch
 from manor.backends.net.api import NetBackend
+from manor.backends.net.capture import CaptureNet
 from manor.base.clock import Clock
-from manor.spec.net import NicSpec
+from manor.spec.net import NicSpec, Shaping
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,22 @@ class NetHost:
     vm_name: str = ""
 
 
-def open_network(spec: NicSpec, host: NetHost) -> NetBackend:
+def open_network(spec: NicSpec, host: NetHost) -> CaptureNet:
     """Open what `spec` asks for. Raises ConfigError or HostError. Thread: the loop's, or any before it starts."""
-    return AddressWatch(_KINDS[spec.kind](spec, host), host.mac)
+    backend: NetBackend = AddressWatch(_KINDS[spec.kind](spec, host), host.mac)
+    try:
+        if spec.shaping != Shaping():
+            from manor.backends.net.shaping import ShapedNet
+
+            seed = f"{host.vm_name} {host.position}"
+            backend = ShapedNet(backend, spec.shaping, host.clock, host.loop, seed)
+        capture = CaptureNet(backend, host.clock, f"net{host.position}", host.mac)
+        if spec.capture is not None:
+            capture.start(spec.capture)
+    except BaseException:
+        backend.close()
+        raise
+    return capture
 
 
 def _open_none(spec: NicSpec, host: NetHost) -> NetBackend:

@@ -40,29 +40,30 @@ def map_(
     """
     from manor.backends.block import operations
 
+    names = [one.path for one in operations.chain_info(file, format=format_, force_share=force_share)]
     extents = operations.map_image(file, format=format_, offset=start_offset, size=max_length, force_share=force_share)
     if wants_json(as_json):
-        _print_json(extents)
+        _print_json(extents, names)
     else:
-        names = [one.path for one in operations.chain_info(file, format=format_, force_share=force_share)]
         _print_table(extents, names)
     return EXIT_OK
 
 
-def _print_json(extents: Iterator[Extent]) -> None:
+def _print_json(extents: Iterator[Extent], names: list[str]) -> None:
     """A list with an element on each line, written as it is found: an image can have millions."""
     lead = "["
     for extent in extents:
-        click.echo(lead + json.dumps(_object(extent)), nl=False)
+        click.echo(lead + json.dumps(_object(extent, len(names) - 1)), nl=False)
         lead = ",\n"
     click.echo("[]" if lead == "[" else "]")
 
 
-def _object(extent: Extent) -> dict[str, object]:
+def _object(extent: Extent, deepest: int) -> dict[str, object]:
     found: dict[str, object] = {
         "start": extent.offset,
         "length": extent.size,
-        "depth": extent.depth,
+        # Where nothing is, the search went down to the last image: so qemu-img says as well.
+        "depth": deepest if extent.kind == "hole" else extent.depth,
         "present": extent.kind != "hole",
         "zero": extent.kind != "data",
         "data": extent.kind == "data",

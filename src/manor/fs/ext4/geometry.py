@@ -43,18 +43,22 @@ class Geometry:
             limits = f"{format_size(MIN_SIZE)} to {format_size(MAX_SIZE)}"
             raise ConfigError("size", f"an ext4 file system here has {limits}")
         blocks = size // BLOCK
+        geometry = cls._for_blocks(blocks, size, inodes)
+        # A last group too small for its own metadata is left out.
+        last = geometry.groups - 1
+        if last and geometry.group_blocks(last) < geometry.super_blocks(last) + 2 + geometry.table_blocks + 64:
+            geometry = cls._for_blocks(last * BLOCKS_PER_GROUP, size, inodes)
+        return geometry
+
+    @classmethod
+    def _for_blocks(cls, blocks: int, size: int, inodes: int) -> Geometry:
         wanted = max(size // _BYTES_PER_INODE, inodes + FIRST_INODE)
         per_block = BLOCK // INODE_SIZE
         per_group = -(-wanted // -(-blocks // BLOCKS_PER_GROUP))
         per_group = -(-per_group // per_block) * per_block
         if per_group > 8 * BLOCK:
             raise ConfigError("size", f"{format_size(size)} is too small for {inodes} files")
-        geometry = cls(blocks, per_group)
-        # A last group too small for its own metadata is left out.
-        last = geometry.groups - 1
-        if last and geometry.group_blocks(last) < geometry.super_blocks(last) + 2 + geometry.table_blocks + 64:
-            geometry = cls(last * BLOCKS_PER_GROUP, per_group)
-        return geometry
+        return cls(blocks, per_group)
 
     @property
     def groups(self) -> int:
