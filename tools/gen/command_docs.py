@@ -22,7 +22,7 @@ from manor.host.examine import TOPICS
 
 # This file is run, or loaded by its path: then the module beside it is found from the top of the repository.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
-from tools.gen import image_docs
+from tools.gen import image_docs, vm_docs
 
 REFERENCE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -99,6 +99,7 @@ NOTES: Final = (
     "A guest that resets itself after a kernel panic ends the virtual machine. Linux does so with panic=-1 on its "
     "command line.",
     "The default guest is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor).",
+    *vm_docs.RUN_NOTES,
 )
 
 VERDICTS: Final = {
@@ -213,6 +214,20 @@ PAGES: Final = (
             image_docs.NOTES[name],
         )
         for name, summary in image_docs.SUMMARIES.items()
+    ),
+    *(
+        Page(
+            name,
+            vm_docs.command(name),
+            summary,
+            (
+                *(Table(title, ("field", "meaning"), rows) for title, rows in vm_docs.TABLES.get(name, ())),
+                Table("Exit status", ("status", "meaning"), vm_docs.STATUSES[name], codes=False),
+            ),
+            vm_docs.NOTES[name],
+            vm_docs.EXAMPLES.get(name, ""),
+        )
+        for name, summary in vm_docs.SUMMARIES.items()
     ),
 )
 

@@ -61,7 +61,9 @@ def _open_standard_streams() -> None:
 
 
 def describe(error: ConfigError) -> str:
-    """The error in the words of the command line: fields of the description are options here."""
+    """The error in the words of the command line: fields of the description are options here, files are files."""
+    if "/" in error.path:
+        return str(error)
     return f"--{error.path}: {error.message}" if error.path else error.message
 
 
