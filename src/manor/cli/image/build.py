@@ -34,7 +34,7 @@ _MAX_KEY_FILE: Final = 1 << 16
 @click.option("--no-password", is_flag=True, help="Let it, or root, in without a password on the console.")
 @click.option("--ssh-key", metavar="FILE", type=_FILE, multiple=True, help="A public key that may log in as it by SSH.")
 @click.option("--hostname", metavar="NAME", default="debian", show_default=True, help="The machine's name.")
-@click.option("--output", metavar="FILE", type=_FILE, help="Write the image here. Default: into the store, as `debian`.")
+@click.option("--output", metavar="FILE", type=_FILE, help="The image to write. Default: into the store, as `debian`.")
 @click.option(
     "--format", "format_", type=click.Choice(("qcow2", "raw")), default="qcow2", show_default=True,
     help="The image's format.",
