@@ -9,7 +9,7 @@ import click
 
 from manor.cli.main import COMMANDS
 
-NAMES: Final = ("ls", "stop", "rm", "console", "ssh", "exec", "cp")
+NAMES: Final = ("ls", "stop", "pause", "resume", "port", "rm", "console", "ssh", "exec", "cp")
 SUMMARIES: Final = {
     name: COMMANDS[name][1].rstrip(".")[:1].lower() + COMMANDS[name][1].rstrip(".")[1:] for name in NAMES
 }
@@ -40,6 +40,9 @@ _PASSED: Final = (
 STATUSES: Final = {
     "ls": _USUAL,
     "stop": (("0", "all have ended"), ("1", "one could not be asked, or goes on running"), ("2", "wrong options")),
+    "pause": _USUAL,
+    "resume": _USUAL,
+    "port": _USUAL,
     "rm": _USUAL,
     "console": (("0", "you left, or the VM ended"), ("1", "the VM does not run"), ("2", "wrong options")),
     "ssh": _PASSED,
@@ -63,6 +66,12 @@ NOTES: Final = {
     "stop": (
         "A guest is asked by ssh: systemctl poweroff. One that cannot be reached is not stopped; the message says what "
         "to do.",
+    ),
+    "pause": ("A VM that is paused can be stopped with --force, and attached to; its guest does nothing.",),
+    "resume": ("The guest's civil time is late by the pause until its agent, or NTP, sets it.",),
+    "port": (
+        "What is added lasts until the VM ends; --port of manor run is remembered.",
+        "Without an address only this machine itself can connect (its loopback interface).",
     ),
     "rm": ("The image that a VM's disk was cloned from stays in the store; see manor image rm and prune.",),
     "console": (
