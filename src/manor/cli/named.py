@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -166,13 +167,15 @@ class NamedRun:
         self._size = _parse_size(size)
 
     def _find_image(self, image: str | None, is_bootable: bool) -> None:
-        if image == NO_IMAGE or (image is None and is_bootable):
+        if image == NO_IMAGE:
             return
         store = self._store()
-        self._image = store.find_or_none(image or self.name.lower())
-        if self._image is None and image is not None:
-            self._image = store.find(image)  # says what there is
-        if self._image is None:
+        if image is not None:
+            self._image = store.find(image)
+            return
+        with suppress(ConfigError):  # not every name of a VM can be one of an image
+            self._image = store.find_or_none(self.name.lower())
+        if self._image is None and not is_bootable:
             raise ConfigError(
                 "",
                 f"there is neither a VM nor an image {self.name!r}; fetch an image with: manor image pull {self.name}; "

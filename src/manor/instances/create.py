@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 from manor.base.errors import HostError
@@ -51,8 +52,9 @@ def _write(instance: Instance, seed: bytes) -> None:
 
 def remove(instances: Instances, store: Store, instance: Instance) -> None:
     """Remove a VM that does not run, with its disk."""
-    config = instance.config()
-    with instances.removing(instance):
-        pass
-    if config.digest:
-        store.forget_user(config.digest, instance.disk)
+    digest = ""
+    with suppress(HostError):  # a damaged configuration; the store sees by itself that the disk is gone
+        digest = instance.config().digest
+    instances.remove(instance)
+    if digest:
+        store.forget_user(digest, instance.disk)
