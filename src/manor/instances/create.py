@@ -20,16 +20,14 @@ def create(
     config: InstanceConfig,
     image: StoredImage | None,
     size: int | None,
-    keys: tuple[str, ...],
-    user_data: bytes,
+    seed: SeedSpec,
 ) -> Instance:
     """Make the VM of `config`. image: what its disk is cloned from. size: of the disk, None for the image's.
 
-    keys: public ssh keys that may log in. user_data: for cloud-init, of the user.
+    seed: what its first boot is told.
     """
-    seed = SeedSpec(config.uuid, config.name.lower(), config.user, keys, user_data=user_data)
     check_seed(seed)
-    config = replace(config, seed={"keys": list(keys)})
+    config = replace(config, seed={"keys": list(seed.ssh_keys)})
 
     def fill(new: Instance, final: Instance) -> None:
         if image is None:

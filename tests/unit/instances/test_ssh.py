@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from manor.base.errors import ConfigError, HostError
+from manor.images.seed import SeedSpec
 from manor.images.store import Store
 from manor.instances.config import new_config
 from manor.instances.create import create
@@ -39,7 +40,7 @@ def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def vm() -> Instance:
-    return create(Instances(), Store(), new_config("web"), None, None, (), b"")
+    return create(Instances(), Store(), new_config("web"), None, None, SeedSpec("i", "web"))
 
 
 def test_key_is_made_once(tmp_path: Path) -> None:
