@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manor.backends.block.api import BlockBackend, BlockError
-from manor.base.errors import ConfigError, HostError, ManorError
+from manor.base.errors import ConfigError, HostError, ManorError, ProtocolError
 from manor.devices.block.disk import SECTOR, Disk
-from manor.spec.block import DiskSpec
+from manor.spec.block import DiskSpec, Throttle
 
 
 class OpenDisks:
@@ -23,8 +23,8 @@ class OpenDisks:
         Raises ConfigError where the user should say something else, HostError where the host refused.
         """
         try:
-            for number, spec in enumerate(self._specs):
-                self.backends.append(_open(number, spec))
+            for spec in self._specs:
+                self.backends.append(_open(spec))
         except ManorError:
             self.close()
             raise
@@ -43,11 +43,16 @@ class OpenDisks:
             raise HostError(f"{name} may lack what the guest wrote last: {failed}")
 
 
-def _open(number: int, spec: DiskSpec) -> BlockBackend:
+def _open(spec: DiskSpec) -> BlockBackend:
     from manor.backends.block.open import OpenOptions, open_image
 
     options = OpenOptions(format=spec.format, read_only=spec.read_only, cache=spec.cache, snapshot=spec.snapshot)
-    backend = open_image(spec.source, options)
+    try:
+        backend = open_image(spec.source, options)
+    except ConfigError as error:
+        raise ConfigError("disk", f"{error.path}: {error.message}") from error
+    except ProtocolError as error:
+        raise HostError(str(error)) from error
     problem = ""
     if backend.size < SECTOR:
         problem = f"{spec.source} has {backend.size} bytes, less than a sector of 512; make it larger"
@@ -55,8 +60,12 @@ def _open(number: int, spec: DiskSpec) -> BlockBackend:
         problem = f"{spec.source} can only be read; add readonly=on"
     if problem:
         backend.close()
-        raise ConfigError(f"disks[{number}]", problem)
-    return backend
+        raise ConfigError("disk", problem)
+    if spec.throttle == Throttle():
+        return backend
+    from manor.backends.block.throttle import ThrottledImage
+
+    return ThrottledImage(backend, spec.throttle)
 
 
 def resize_disk(disks: Sequence[Disk], which: int | str, size: int) -> None:

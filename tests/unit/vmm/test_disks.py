@@ -14,7 +14,7 @@ from manor.base.exits import Exit, Halt
 from manor.base.units import MiB
 from manor.devices.block.disk import Disk, Kind, Request
 from manor.mem import layout
-from manor.spec.block import DiskSpec
+from manor.spec.block import DiskSpec, Throttle
 from manor.spec.machine import MachineSpec
 from manor.testing.fake_accel import FakeAccel, FakeVcpu, Program
 from manor.testing.guest_programs import echo, off, reboot
@@ -64,7 +64,7 @@ def test_directory(make: Callable[..., Vm], tmp_path: Path) -> None:
 def test_too_small(make: Callable[..., Vm], tmp_path: Path) -> None:
     path = tmp_path / "small"
     path.write_bytes(b"x" * 511)
-    with pytest.raises(ConfigError, match=r"disks\[0\].*511 bytes.*make it larger"):
+    with pytest.raises(ConfigError, match=r"disk: .*511 bytes.*make it larger"):
         make(raw(path)).prepare()
 
 
@@ -99,6 +99,29 @@ def test_what_the_guest_wrote_last_may_be_lost_is_said(monkeypatch: pytest.Monke
         disks.close()
     assert second.is_closed
     disks.close()
+
+
+def test_image_that_is_none_of_its_format(make: Callable[..., Vm], image: Path) -> None:
+    with pytest.raises(HostError, match="not a qcow2 image"):
+        make(DiskSpec(str(image), "qcow2")).prepare()
+    with pytest.raises(ConfigError, match="disk: .*there is no format 'nonsense'"):
+        make(DiskSpec(str(image), "nonsense")).prepare()
+
+
+def test_limits_are_kept_by_workers_not_by_vcpus(make: Callable[..., Vm], image: Path) -> None:
+    with make(raw(image, throttle=Throttle(operations_per_second=1000))) as vm:
+        vm.start()
+        machine = vm._machine
+        assert machine is not None
+        disk = machine.disks[0]
+        done = threading.Event()
+        with machine.lock:
+            vm._workers.enlist()
+            buffer = memoryview(bytearray(512))
+            disk.start([Request(Kind.READ, ((0, 512),), [buffer], lambda error: None)], done.set)
+        assert done.wait(10)
+        assert bytes(buffer) == b"d" * 512
+        assert disk.statistics.short == 0
 
 
 # --- life ---------------------------------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ FORMATS: Final[dict[str, str]] = {
     "vmdk": "manor.backends.block.vmdk:open_vmdk",
     "vdi": "manor.backends.block.vdi:open_vdi",
     "vhdx": "manor.backends.block.vhdx:open_vhdx",
+    "vpc": "manor.backends.block.vpc:open_vpc",
 }
 """Format to module:function of its `Opener`. The opener owns the file from then on, and closes it if it fails."""
 

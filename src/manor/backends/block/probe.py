@@ -25,7 +25,7 @@ _MAGICS: Final = (
     ("luks", 0, b"LUKS\xba\xbe"),
 )
 
-NOT_SUPPORTED: Final = frozenset({"qcow", "vpc", "qed", "parallels", "luks"})
+NOT_SUPPORTED: Final = frozenset({"qcow", "qed", "parallels", "luks"})
 """Formats that are recognized so that nobody takes them for raw disks, and that Manor does not read."""
 
 

@@ -140,6 +140,7 @@ class Disk:
     """The requests of one device to one backend.
 
     lock: the machine lock. serial: what the guest reads as serial number. discard: whether it may give space back.
+    may_wait: requests have to wait for something else than the medium, for example for a limit: vCPUs do none.
     Thread: machine lock held, unless a method says otherwise.
     """
 
@@ -151,6 +152,8 @@ class Disk:
         work: Work,
         serial: str = "",
         discard: bool = True,
+        *,
+        may_wait: bool = False,
     ) -> None:
         self.name = name
         self.serial = serial
@@ -165,6 +168,7 @@ class Disk:
         self._work = work
         self._lock = lock
         self._settled = threading.Condition(lock)
+        self._may_wait = may_wait
         self._is_paused = False
         self._waiting: deque[tuple[Request, Batch]] = deque()
         self._workers = 0
@@ -199,7 +203,7 @@ class Disk:
                 disk_request(self.name, request.kind.value, offset, request.size)
         short: list[Request] = []
         long: Sequence[Request] = requests
-        if not self._is_paused and batch.started_ns >= self._slow_until_ns:
+        if not self._is_paused and not self._may_wait and batch.started_ns >= self._slow_until_ns:
             long = []
             left = SHORT_BATCH
             for request in requests:

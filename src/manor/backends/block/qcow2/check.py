@@ -181,11 +181,13 @@ class Checker:
         if not any(entries):
             return
         has_data_file = bool(self._header.incompatible & layout.DATA_FILE)
+        used_bits = OFFSET_MASK | COMPRESSED | (COPIED if has_data_file else 0)
         end = self._end
+        self._next_offset = 0
         bad_bits = OFFSET_MASK & geometry.cluster_mask
         for position, entry in enumerate(entries):
             host = entry & OFFSET_MASK
-            if not entry & (OFFSET_MASK | COMPRESSED):
+            if not entry & used_bits:
                 continue
             if entry & COMPRESSED:
                 self._count_compressed(index, position, entry, is_active)

@@ -246,7 +246,9 @@ class Reader:
             with core.gate.operation():
                 kind, where, count = self.next_run(offset, end - offset)
             if kind == DATA:
-                yield Extent(offset, count, "data", 0, where)
+                # Allocated clusters of which nothing was written, as preallocation makes them, are holes of the file.
+                for start, size, is_data in core.data.extents(where, count):
+                    yield Extent(offset + start - where, size, "data" if is_data else "zero", 0, start)
             elif kind == PACKED:
                 yield Extent(offset, count, "data")
             elif kind == ZEROES:
