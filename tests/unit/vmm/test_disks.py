@@ -199,6 +199,34 @@ def test_disks_of_the_python_api(tmp_path: Path) -> None:
         _describe_disks(["a", 5])  # type: ignore[list-item]
 
 
+def test_vm_that_was_never_started_lets_go_of_its_disks(make: Callable[..., Vm], image: Path) -> None:
+    with make(raw(image)) as vm:
+        vm.prepare()
+    with make(raw(image)) as vm:
+        vm.start()
+
+
+def test_storage_that_hangs_does_not_keep_the_vm_from_ending(
+    make: Callable[..., Vm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = MemoryDisk(4096, name="hung.img")
+    backend.gate.clear()
+    monkeypatch.setattr("manor.vmm.vm._DRAIN_S", 0.2)
+    monkeypatch.setattr("manor.vmm.disks._open", lambda spec: backend)
+    with make(DiskSpec("hung.img")) as vm:
+        vm.start()
+        machine = vm._machine
+        assert machine is not None
+        told: list[object] = []
+        with machine.lock:
+            machine.disks[0].start([Request(Kind.FLUSH, (), (), told.append)], lambda: told.append("after"))
+        vm.power_off()
+        assert vm.wait(10) == VmEnd(Reason.ERROR, "the host did not finish requests of disk0")
+    backend.gate.set()
+    vm._workers.close()
+    assert told == []
+
+
 # --- workers ------------------------------------------------------------------------------------------------------
 
 

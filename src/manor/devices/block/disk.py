@@ -169,6 +169,7 @@ class Disk:
         self._lock = lock
         self._settled = threading.Condition(lock)
         self._may_wait = may_wait
+        self._is_abandoned = False
         self._is_paused = False
         self._waiting: deque[tuple[Request, Batch]] = deque()
         self._workers = 0
@@ -219,10 +220,19 @@ class Disk:
             self._waiting.extend((request, batch) for request in long)
             self._call_workers()
 
-    def drain(self) -> None:
-        """Wait until nothing is in flight. Thread: any that does not hold the machine lock."""
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is in flight. timeout: seconds; False when they are over.
+
+        Thread: any that does not hold the machine lock.
+        """
         with self._lock:
-            self._settled.wait_for(lambda: self.in_flight == 0)
+            return self._settled.wait_for(lambda: self.in_flight == 0, timeout)
+
+    def abandon(self) -> None:
+        """Tell the device of no request any more: it is being taken apart while the host still works on some. They keep
+        the guest memory that they use."""
+        with self._lock:
+            self._is_abandoned = True
 
     def resize(self, size: int) -> None:
         """Change the backend's size, and tell the guest. size: bytes, a multiple of 512. Raises BlockError.
@@ -338,6 +348,8 @@ class Disk:
         for request, batch in finished:
             self.in_flight -= 1
             self._count(request, now - batch.started_ns)
+            if self._is_abandoned:
+                continue
             if batch not in batches:
                 batches.append(batch)
             request.done(request.error)
