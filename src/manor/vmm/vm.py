@@ -42,7 +42,6 @@ from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.vcpu_loop import VcpuLoop
 from manor.vmm.workers import Workers
 
-
 _DRAIN_S: Final = 30.0
 """How long the end of a VM waits for storage that does not answer."""
 

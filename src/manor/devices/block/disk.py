@@ -15,6 +15,7 @@ memory is left alone.
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections import deque
@@ -36,7 +37,10 @@ SHORT_REQUEST: Final = 256 << 10
 SHORT_BATCH: Final = 512 << 10
 """Bytes that one kick may cost the vCPU that made it."""
 SLOW_NS: Final = 1_000_000
-"""A short request that took longer was none: something waited."""
+"""A short request that took longer may have waited for the medium."""
+WATCHED: Final = 64
+"""Short requests that are watched after one that took long: whether the thread waited, or other programs took its turn,
+which is no fault of the medium."""
 SLOW_FACTOR: Final = 20
 """For so many times as long as a slow request took, vCPUs leave everything to workers. So a slow medium costs them at
 most one part in so many of their time."""
@@ -174,6 +178,8 @@ class Disk:
         self._waiting: deque[tuple[Request, Batch]] = deque()
         self._workers = 0
         self._slow_until_ns = 0
+        self._watched = 0
+        """Short requests that will still be watched."""
         self._mean_ns = 2 * QUICK_NS
         """Of the copies that workers did lately."""
         self._size = backend.size
@@ -262,6 +268,7 @@ class Disk:
         finished: list[tuple[Request, Batch]] = []
         left: list[tuple[Request, Batch]] = [(request, batch) for request in requests]
         before = now = time.monotonic_ns()
+        waits = _waits() if self._watched else 0
         slow_until = 0
         try:
             for work in tuple(left):
@@ -270,9 +277,15 @@ class Disk:
                 finished.append(work)
                 left.remove(work)
                 now = time.monotonic_ns()
-                if now - before > SLOW_NS:
-                    slow_until = now + SLOW_FACTOR * (now - before)
-                    break
+                if self._watched:
+                    self._watched -= 1
+                    earlier, waits = waits, _waits()
+                    if now - before > SLOW_NS and waits != earlier:
+                        slow_until = now + SLOW_FACTOR * (now - before)
+                        break
+                elif now - before > SLOW_NS:
+                    self._watched = WATCHED
+                    waits = _waits()
                 before = now
         finally:
             with self._lock:
@@ -406,6 +419,11 @@ class Disk:
         else:
             counters.discard_requests += 1
             counters.discard_bytes += request.size
+
+
+def _waits() -> int:
+    """How often the calling thread gave up the processor because it had to wait. Source: getrusage(2), ru_nvcsw."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def _do_nothing() -> None:
