@@ -9,6 +9,7 @@ their ends return the chains, with one interrupt for those that end together.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -200,7 +201,7 @@ class VirtioBlk(VirtioDevice):
         if kind == VIRTIO_BLK_T_OUT:
             return self._copy(queue, chain, Kind.WRITE, sector, payload)
         if kind == VIRTIO_BLK_T_FLUSH:
-            return Request(Kind.FLUSH, (), (), partial(self._done, queue, chain, 0))
+            return Request(Kind.FLUSH, (), (), partial(self._done, queue, chain, (), 0))
         if kind == VIRTIO_BLK_T_GET_ID:
             return self._identify(chain, room)
         if kind in (VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES):
@@ -211,25 +212,25 @@ class VirtioBlk(VirtioDevice):
     def _copy(self, queue: Queue, chain: Chain, kind: Kind, sector: int, size: int) -> Request | Answer:
         """A read or write of `size` bytes."""
         offset = SECTOR * sector
-        buffers = chain.writable if kind is Kind.READ else chain.readable
         problem = ""
         if size == 0 or size % SECTOR:
             problem = f"{size} bytes"
         elif not self.disk.covers(offset, size):
             problem = f"{size} bytes at sector {sector} of {self.capacity}"
-        elif size > SEG_MAX * SIZE_MAX or len(buffers) > SEG_MAX + 1:
-            problem = f"{size} bytes in {len(buffers)} buffers"
+        elif size > SEG_MAX * SIZE_MAX:
+            problem = f"{size} bytes, at most {SEG_MAX * SIZE_MAX}"
         elif kind is Kind.WRITE and self.disk.is_read_only:
             problem = "the disk is read-only"
         if problem:
             self.report(f"{kind.value} refused: {problem}")
             return Answer(VIRTIO_BLK_S_IOERR)
-        done = partial(self._done, queue, chain, size if kind is Kind.READ else 0)
         if kind is Kind.READ:
-            return Request(kind, ((offset, size),), chain.writable_views(0, size), done)
-        return Request(
-            kind, ((offset, size),), chain.readable_views(_HEADER.size, size), done, self._is_write_through
-        )
+            pieces = chain.writable_pieces(size)
+            done = partial(self._done, queue, chain, pieces, size)
+            return Request(kind, ((offset, size),), chain.memory.views_of(pieces), done)
+        done = partial(self._done, queue, chain, (), 0)
+        buffers = chain.memory.views_of(chain.readable_pieces(_HEADER.size, size))
+        return Request(kind, ((offset, size),), buffers, done, self._is_write_through)
 
     def _identify(self, chain: Chain, room: int) -> Request | Answer:
         if room < ID_SIZE:
@@ -260,7 +261,7 @@ class VirtioBlk(VirtioDevice):
             unmaps += flags
             if count:
                 ranges.append((SECTOR * sector, SECTOR * count))
-        done = partial(self._done, queue, chain, 0)
+        done = partial(self._done, queue, chain, (), 0)
         if is_discard:
             return Request(Kind.DISCARD, ranges, (), done)
         # One request of ours has one flag: space is given back only if all segments allow it.
@@ -268,12 +269,14 @@ class VirtioBlk(VirtioDevice):
         kind_of_zero = Kind.ZERO_UNMAP if may_unmap else Kind.ZERO
         return Request(kind_of_zero, ranges, (), done, self._is_write_through)
 
-    def _done(self, queue: Queue, chain: Chain, filled: int, error: BlockError | None) -> None:
-        """A request ended. filled: bytes that it put into the chain, if it went well."""
+    def _done(
+        self, queue: Queue, chain: Chain, pieces: Sequence[tuple[int, int]], filled: int, error: BlockError | None
+    ) -> None:
+        """A request ended. pieces: guest memory that it wrote; filled: bytes in them."""
         self._busy[queue.index] -= 1
         if filled:
             # Also after an error: the backend may have got half-way.
-            chain.wrote(0, filled)
+            chain.memory.written_all(pieces)
         if not self.is_running or not queue.holds(chain):
             return  # the driver has forgotten the request
         if error is None:
