@@ -15,6 +15,13 @@ from manor.cli.status import EXIT_ERROR, EXIT_USAGE
 
 COMMANDS: Final = {
     "run": ("manor.cli.run:run", "Boot a virtual machine in this terminal."),
+    "ls": ("manor.cli.ls:ls", "List the VMs: whether they run, and how to reach them."),
+    "stop": ("manor.cli.stop:stop", "Shut VMs down."),
+    "rm": ("manor.cli.rm:rm", "Remove VMs with their disks."),
+    "console": ("manor.cli.console:console", "Attach to the console of a VM."),
+    "ssh": ("manor.cli.ssh:ssh", "Log in to a VM, or run a command there, by ssh."),
+    "exec": ("manor.cli.exec:exec_", "Run a program in a VM."),
+    "cp": ("manor.cli.cp:cp", "Copy files into a VM or out of it."),
     "image": ("manor.cli.image.group:image", "Make, inspect, copy and change disk images."),
     "doctor": ("manor.cli.doctor:doctor", "Tell what this host can do for guests and what to change."),
     "completion": ("manor.cli.completion:completion", "Print the completion script for a shell."),

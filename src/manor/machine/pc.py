@@ -17,7 +17,10 @@ from manor.devices.block.disk import Disk
 from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
+from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
+from manor.devices.virtio.net import VirtioNet
+from manor.devices.virtio.net_port import NetPort
 from manor.machine.doorbells import DoorbellWiring
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
@@ -163,8 +166,11 @@ class Machine:
     lapics: list[LocalApic]
     serial: Ns16550
     console: VirtioConsole
+    balloon: VirtioBalloon | None
     devices: list[Device] = field(default_factory=list)
     doorbells: list[DoorbellWiring] = field(default_factory=list)
+    nics: list[VirtioNet] = field(default_factory=list)
+    net_ports: list[NetPort] = field(default_factory=list)
     disks: list[Disk] = field(default_factory=list)
 
     def exits_by_device(self) -> dict[str, int]:
@@ -193,6 +199,9 @@ class Machine:
 
     def close(self) -> None:
         """Free the accelerator's VM and the memory. No vCPU may be running, and `drain` has been called."""
+        with self.lock:
+            for port in self.net_ports:
+                port.close()
         for wiring in self.doorbells:
             wiring.close()
         self.vm.close()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from manor.backends.block.api import BlockBackend, BlockError
 from manor.base.errors import ConfigError, HostError, ManorError, ProtocolError
 from manor.devices.block.disk import SECTOR, Disk
 from manor.spec.block import DiskSpec, Throttle
+
+if TYPE_CHECKING:
+    from manor.backends.block.open import OpenOptions
 
 
 class OpenDisks:
@@ -43,16 +47,45 @@ class OpenDisks:
             raise HostError(f"{name} may lack what the guest wrote last: {failed}")
 
 
-def _open(spec: DiskSpec) -> BlockBackend:
-    from manor.backends.block.open import OpenOptions, open_image
+def boots_from(specs: Sequence[DiskSpec]) -> bool:
+    """Whether a machine without a kernel of its own boots from these disks: it does unless all are blank.
 
-    options = OpenOptions(format=spec.format, read_only=spec.read_only, cache=spec.cache, snapshot=spec.snapshot)
+    Raises ConfigError, with the reason, if there is something on them that does not boot; HostError if one cannot be
+    read.
+    """
+    from manor.backends.block.open import OpenOptions
+    from manor.boot.open_disk import are_blank, boot_of_disks
+
+    disks: list[BlockBackend] = []
     try:
-        backend = open_image(spec.source, options)
+        for spec in specs:
+            disks.append(_open_image(spec, OpenOptions(format=spec.format, read_only=True, force_share=True)))
+        if are_blank(disks):
+            return False
+        boot_of_disks(disks)
+    finally:
+        for disk in disks:
+            disk.close()
+    return True
+
+
+def _open_image(spec: DiskSpec, options: OpenOptions) -> BlockBackend:
+    """Open it, with errors in the words of a machine's description."""
+    from manor.backends.block.open import open_image
+
+    try:
+        return open_image(spec.source, options)
     except ConfigError as error:
         raise ConfigError("disk", f"{error.path}: {error.message}") from error
     except ProtocolError as error:
         raise HostError(str(error)) from error
+
+
+def _open(spec: DiskSpec) -> BlockBackend:
+    from manor.backends.block.open import OpenOptions
+
+    options = OpenOptions(format=spec.format, read_only=spec.read_only, cache=spec.cache, snapshot=spec.snapshot)
+    backend = _open_image(spec, options)
     problem = ""
     if backend.size < SECTOR:
         problem = f"{spec.source} has {backend.size} bytes, less than a sector of 512; make it larger"

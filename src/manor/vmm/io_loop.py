@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final
 
 from manor.base.clock import SECOND, Clock
+from manor.base.pausable_clock import PausableClock
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,49 @@ Callback = Callable[[], None]
 _FLUSH_S: Final = 5.0
 _SELECT_LIMIT: Final = 1024
 """select(2) takes no descriptors from here on (FD_SETSIZE)."""
+
+
+class Watch:
+    """What one descriptor is watched for (backends.loop.Watch). Thread: the loop's, or any before `start`."""
+
+    __slots__ = ("_descriptor", "_events", "_on_readable", "_on_writable", "_selector")
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        descriptor: int,
+        on_readable: Callback | None,
+        on_writable: Callback | None,
+    ) -> None:
+        self._selector = selector
+        self._descriptor = descriptor
+        self._on_readable = on_readable
+        self._on_writable = on_writable
+        self._events = 0
+
+    def want(self, *, read: bool = False, write: bool = False) -> None:
+        """Call back when the descriptor is readable, or writable, from now on; neither: forget it for a while."""
+        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        if events == self._events:
+            return
+        if not events:
+            self._selector.unregister(self._descriptor)
+        elif self._events:
+            self._selector.modify(self._descriptor, events, self)
+        else:
+            self._selector.register(self._descriptor, events, self)
+        self._events = events
+
+    def close(self) -> None:
+        """Watch no more; call it before the descriptor is closed. Events that are due are dropped."""
+        self.want()
+
+    def run(self, events: int, call: Callable[[Callback], None]) -> None:
+        """Call what is ready; a callback may have changed what the next one is wanted for."""
+        if events & selectors.EVENT_READ & self._events and self._on_readable is not None:
+            call(self._on_readable)
+        if events & selectors.EVENT_WRITE & self._events and self._on_writable is not None:
+            call(self._on_writable)
 
 
 class Timer:
@@ -115,12 +159,20 @@ class IoLoop:
 
         Thread: the loop's, or any before `start`.
         """
-        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+        self.watch(descriptor, callback).want(read=True)
 
     def remove_reader(self, descriptor: int) -> None:
         """Undo `add_reader`; nothing happens if there is none. Thread: the loop's."""
-        if descriptor in self._selector.get_map():
-            self._selector.unregister(descriptor)
+        key = self._selector.get_map().get(descriptor)
+        if key is not None:
+            key.data.close()
+
+    def watch(self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None) -> Watch:
+        """Be ready to watch `descriptor`: `want` says for what. One watch for a descriptor at a time.
+
+        Thread: the loop's, or any before `start`.
+        """
+        return Watch(self._selector, descriptor, on_readable, on_writable)
 
     def statistics(self) -> LoopStatistics:
         return LoopStatistics(self._wakeups, self._timers)
@@ -139,11 +191,11 @@ class IoLoop:
         while not self._stopping:
             self._wait()
             self._wakeups += 1
-            for key, _ in self._selector.select(0):
+            for key, events in self._selector.select(0):
                 if key.data is None:
                     os.eventfd_read(self._wake_fd)
                 else:
-                    self._call(key.data)
+                    key.data.run(events, self._call)
             while self._calls and not self._stopping:
                 self._call(self._calls.popleft())
             self._run_timers()
@@ -186,11 +238,12 @@ class IoLoop:
 class LockedTimer:
     """A TimerHandle of LockedTimers."""
 
-    __slots__ = ("_callback", "_owner", "is_cancelled", "timer")
+    __slots__ = ("_callback", "_owner", "deadline_ns", "is_cancelled", "timer")
 
-    def __init__(self, owner: LockedTimers, callback: Callback) -> None:
+    def __init__(self, owner: LockedTimers, deadline_ns: int, callback: Callback) -> None:
         self._owner = owner
         self._callback = callback
+        self.deadline_ns = deadline_ns
         self.is_cancelled = False
         self.timer: Timer | None = None
 
@@ -202,33 +255,71 @@ class LockedTimer:
 
     def run(self) -> None:
         """Call back with the lock held. Thread: the loop's."""
-        with self._owner.lock:
-            if not self.is_cancelled and not self._owner.is_closed:
+        owner = self._owner
+        with owner.lock:
+            if self.is_cancelled or owner.is_closed:
+                return
+            if owner.is_due(self):
                 self._callback()
 
 
 class LockedTimers:
-    """The timers of one machine: base.timers.Timers whose callbacks run with the machine lock held."""
+    """The timers of one machine: base.timers.Timers whose callbacks run with the machine lock held.
 
-    def __init__(self, loop: IoLoop, lock: threading.RLock) -> None:
+    clock: the machine's own, in which deadlines are; while the machine is paused nothing is called back.
+    """
+
+    def __init__(self, loop: IoLoop, lock: threading.RLock, clock: PausableClock | None = None) -> None:
         self.lock = lock
         self.is_closed = False
         self._loop = loop
+        self._clock = clock
+        self._is_paused = False
+        self._held: list[LockedTimer] = []
 
     def at(self, deadline_ns: int, callback: Callback) -> LockedTimer:
         """As IoLoop.at. Takes only the loop's own lock, so any device lock may be held."""
-        timer = LockedTimer(self, callback)
-        timer.timer = self._loop.at(deadline_ns, timer.run)
+        timer = LockedTimer(self, deadline_ns, callback)
+        self._arm(timer)
         return timer
 
     def defer(self, callback: Callback) -> None:
         """Run `callback` soon, on the loop's thread with the lock held. Thread: any."""
         self.at(0, callback)
 
+    def pause(self) -> None:
+        """Call nothing back until `resume`."""
+        with self.lock:
+            self._is_paused = True
+
+    def resume(self) -> None:
+        """What became due meanwhile is called, in order, as far as the machine's own time says that it is due."""
+        with self.lock:
+            self._is_paused = False
+            held, self._held = self._held, []
+            for timer in held:
+                self._arm(timer)
+
+    def is_due(self, timer: LockedTimer) -> bool:
+        """Whether to call back now; otherwise it is kept for later. Thread: the loop's, lock held."""
+        if self._is_paused:
+            self._held.append(timer)
+            return False
+        if self._clock is not None and timer.deadline_ns > self._clock.now_ns():
+            self._arm(timer)  # the machine was paused since it was armed
+            return False
+        return True
+
     def close(self) -> None:
         """Run no callback any more, also none that is due: what they belong to is being taken apart."""
         with self.lock:
             self.is_closed = True
+            self._held.clear()
+
+    def _arm(self, timer: LockedTimer) -> None:
+        deadline = timer.deadline_ns
+        host_deadline = deadline if self._clock is None or deadline == 0 else self._clock.host_ns(deadline)
+        timer.timer = self._loop.at(host_deadline, timer.run)
 
 
 class LoopReaders:

@@ -9,6 +9,13 @@ import click
 from manor.cli.lazy import LazyGroup
 
 COMMANDS: Final = {
+    "build": ("manor.cli.image.build:build", "Build a disk with Debian on it from its packages."),
+    "pull": ("manor.cli.image.pull:pull", "Fetch an image into the store."),
+    "import": ("manor.cli.image.import_:import_", "Take a file into the store."),
+    "list": ("manor.cli.image.list:list_", "List the images in the store."),
+    "tag": ("manor.cli.image.tag:tag", "Give an image in the store another name."),
+    "rm": ("manor.cli.image.rm:rm", "Remove images from the store."),
+    "prune": ("manor.cli.image.prune:prune", "Remove what nobody needs from the store."),
     "create": ("manor.cli.image.create:create", "Make an empty image, or one over another image."),
     "info": ("manor.cli.image.info:info", "Tell what an image is."),
     "check": ("manor.cli.image.check:check", "Check an image's structures, and repair them."),

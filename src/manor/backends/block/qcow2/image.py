@@ -9,8 +9,9 @@ from threading import get_ident
 from manor.backends.block.api import BlockError, Buffers, Extent
 from manor.backends.block.buffers import total
 from manor.backends.block.qcow2.core import Core
-from manor.backends.block.qcow2.layout import ALL_ALLOCATED, COMPRESSED, COPIED, OFFSET_MASK, ZERO
+from manor.backends.block.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, ZERO
 from manor.backends.block.qcow2.reader import Reader
+from manor.backends.block.qcow2.tables import Table
 from manor.backends.block.qcow2.writer import Writer
 
 
@@ -56,80 +57,101 @@ class Qcow2Image:
     def name(self) -> str:
         return self.core.file.name
 
-    def _find(self, offset: int, size: int, mask: int, wanted: int) -> int:
-        """Where the range lies in the data file, if it lies in one cluster that is plainly data; else 0.
+    def _find_extended(self, table: Table, offset: int, size: int, mask: int, wanted: int) -> int:
+        """Where the range lies in the data file, if it lies in subclusters of one cluster that are plainly data; else 0.
 
         mask, wanted: bits of the entry that are looked at, and what they must be.
         """
-        table = self._cached.get(offset >> self._l2_shift)
         inside = offset & self._cluster_mask
-        if table is None or inside + size > self._cluster_size:
-            return 0
-        table.used = True
-        position = (offset >> self._cluster_bits) & self._l2_mask
-        if self._is_extended:
-            entry = table.words[2 * position]
-            first = inside >> self._subcluster_bits
-            ones = (2 << ((inside + size - 1) >> self._subcluster_bits)) - (1 << first)
-            bitmap = table.words[2 * position + 1]
-            if bitmap & ones != ones or (bitmap >> 32) & ones & ALL_ALLOCATED:
-                return 0
-        else:
-            entry = table.words[position]
+        position = ((offset >> self._cluster_bits) & self._l2_mask) * 2
+        entry = table.words[position]
+        bitmap = table.words[position + 1]
+        ones = (2 << ((inside + size - 1) >> self._subcluster_bits)) - (1 << (inside >> self._subcluster_bits))
         host = entry & OFFSET_MASK
-        return host + inside if host and entry & mask == wanted else 0
+        if not host or entry & mask != wanted or bitmap & ones != ones or (bitmap >> 32) & ones:
+            return 0
+        return host + inside
 
     def read(self, offset: int, buffers: Buffers) -> None:
-        size = total(buffers)
-        if not size:
-            return
+        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        gate = self._gate
         ident = get_ident()
-        self._inside[ident] = self._gate.epoch
-        if self._gate.owner is not None:
-            self._gate.wait(ident)
+        self._inside[ident] = gate.epoch
+        if gate.owner is not None:
+            gate.wait(ident)
         try:
-            host = self._find(offset, size, self._not_data, 0)
-            if host:
-                self._data.read(host, buffers)
-            else:
-                self.reader.read(offset, buffers, size)
+            table = self._cached.get(offset >> self._l2_shift)
+            inside = offset & self._cluster_mask
+            if table is not None and inside + size <= self._cluster_size and size:
+                table.used = True
+                if self._is_extended:
+                    host = self._find_extended(table, offset, size, self._not_data, 0)
+                    if host:
+                        self._data.read(host, buffers)
+                        return
+                else:
+                    entry = table.words[(offset >> self._cluster_bits) & self._l2_mask]
+                    host = entry & OFFSET_MASK
+                    if host and not entry & self._not_data:
+                        self._data.read(host + inside, buffers)
+                        return
+            self.reader.read(offset, buffers, size)
         finally:
-            self._gate.leave(ident)
+            del self._inside[ident]
+            if gate.owner is not None:
+                gate.leave(ident)
 
     def read_nowait(self, offset: int, buffers: Buffers) -> bool:
-        size = total(buffers)
+        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        gate = self._gate
         ident = get_ident()
-        if not size:
-            return True
-        self._inside[ident] = self._gate.epoch
+        self._inside[ident] = gate.epoch
         try:
-            if self._gate.owner is not None:
+            if gate.owner is not None:
                 return False
-            host = self._find(offset, size, self._not_data, 0)
-            if host:
-                return self._data.read_nowait(host, buffers)
+            table = self._cached.get(offset >> self._l2_shift)
+            inside = offset & self._cluster_mask
+            if table is not None and inside + size <= self._cluster_size and not self._is_extended:
+                table.used = True
+                entry = table.words[(offset >> self._cluster_bits) & self._l2_mask]
+                host = entry & OFFSET_MASK
+                if host and not entry & self._not_data:
+                    return self._data.read_nowait(host + inside, buffers)
             return self.reader.read_nowait(offset, buffers, size)
         finally:
-            self._gate.leave(ident)
+            del self._inside[ident]
+            if gate.owner is not None:
+                gate.leave(ident)
 
     def write(self, offset: int, buffers: Buffers) -> None:
-        size = total(buffers)
-        if not size:
-            return
-        self._refuse_read_only()
+        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        if self.core.is_read_only:
+            self._refuse_read_only()
+        gate = self._gate
         ident = get_ident()
-        self._inside[ident] = self._gate.epoch
-        if self._gate.owner is not None:
-            self._gate.wait(ident)
+        self._inside[ident] = gate.epoch
+        if gate.owner is not None:
+            gate.wait(ident)
         try:
-            host = self._find(offset, size, self._not_plain, COPIED)
-            # A cluster past the end of the file is looked at more closely by the writer, as is one that holds a table.
-            if host and host < self.core.blank_from and host >> self._cluster_bits not in self._protected:
-                self._data.write(host, buffers)
-            else:
-                self.writer.write(offset, buffers, size)
+            table = self._cached.get(offset >> self._l2_shift)
+            inside = offset & self._cluster_mask
+            if table is not None and inside + size <= self._cluster_size and size:
+                table.used = True
+                if self._is_extended:
+                    host = self._find_extended(table, offset, size, self._not_plain, COPIED)
+                else:
+                    entry = table.words[(offset >> self._cluster_bits) & self._l2_mask]
+                    host = entry & OFFSET_MASK
+                    host = host + inside if host and entry & self._not_plain == COPIED else 0
+                # A cluster past the end of the file is looked at more closely by the writer, as is one with a table.
+                if host and host < self.core.blank_from and host >> self._cluster_bits not in self._protected:
+                    self._data.write(host, buffers)
+                    return
+            self.writer.write(offset, buffers, size)
         finally:
-            self._gate.leave(ident)
+            del self._inside[ident]
+            if gate.owner is not None:
+                gate.leave(ident)
 
     def write_zeroes(self, offset: int, size: int, may_unmap: bool) -> None:
         self._refuse_read_only()
