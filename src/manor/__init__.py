@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from manor.base.errors import ConfigError, HostError, ManorError
+    from manor.spec.block import DiskSpec, Throttle
     from manor.spec.machine import MachineSpec
     from manor.vmm.console import Console, TextNotSeen
     from manor.vmm.lifecycle import Reason, VmEnd
@@ -31,6 +32,8 @@ __all__ = [
     "TextNotSeen",
     "Statistics",
     "MachineSpec",
+    "DiskSpec",
+    "Throttle",
     "ManorError",
     "ConfigError",
     "HostError",
@@ -46,6 +49,8 @@ _HOMES = {
     "Console": "manor.vmm.console",
     "TextNotSeen": "manor.vmm.console",
     "MachineSpec": "manor.spec.machine",
+    "DiskSpec": "manor.spec.block",
+    "Throttle": "manor.spec.block",
     "ManorError": "manor.base.errors",
     "ConfigError": "manor.base.errors",
     "HostError": "manor.base.errors",

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 from manor.accel.api import Accel
 from manor.accel.choose import choose
@@ -48,6 +48,8 @@ from manor.vmm.nics import Nic, Nics
 from manor.vmm.vcpu_loop import VcpuLoop
 from manor.vmm.workers import Workers
 
+_DRAIN_S: Final = 30.0
+"""How long the end of a VM waits for storage that does not answer."""
 _CLOSE_S = 5.0
 """How long the I/O loop may take to close what it serves, in seconds; it never waits."""
 PAUSE_S = 5.0
@@ -242,6 +244,7 @@ class Vm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lifecycle.state is State.CREATED:
+            self._disks.close()
             self._nics.close()
         elif self._lifecycle.state is not State.ENDED:
             self.power_off()
@@ -345,15 +348,17 @@ class Vm:
         for vcpu in self._vcpus:
             vcpu.start()
 
-    def _take_apart(self) -> None:
-        """Stop the vCPUs, then the timers, then free memory."""
+    def _take_apart(self, is_reboot: bool) -> str:
+        """Stop the vCPUs, then the disks, then the timers, then free memory. What went wrong with the disks, if so."""
         for vcpu in self._vcpus:
             vcpu.request_stop()
         for vcpu in self._vcpus:
             vcpu.join()
+        slow: list[str] = []
         if self._machine is not None:
-            # Requests that the guest made while it ran are done, whoever ended it.
-            self._machine.drain()
+            # Requests that the guest made while it ran are done, whoever ended it. After a reboot a late write would
+            # meet what the new guest writes, so that waits as long as it must.
+            slow = self._machine.drain(None if is_reboot else _DRAIN_S)
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
@@ -366,6 +371,7 @@ class Vm:
         if machine is not None:
             machine.close()
             self._readers.flush()
+        return f"the host did not finish requests of {', '.join(slow)}" if slow else ""
 
     def _supervise(self) -> None:
         while True:
@@ -377,8 +383,10 @@ class Vm:
                 if not is_reboot:
                     self.serial.stop_waiting()
                     self.console.stop_waiting()
-                self._take_apart()
+                problem = self._take_apart(is_reboot)
                 if not is_reboot:
+                    if problem:
+                        end = VmEnd(Reason.ERROR, problem)
                     break
                 error = self._start_again()
                 if error is not None:
@@ -392,7 +400,7 @@ class Vm:
         self._nics.close()
         self._loop.stop()
         self._nics.stopped()
-        self._workers.close()
+        self._workers.close(_DRAIN_S)
         end = self._close_disks(end)
         self.serial.close(str(end))
         self.console.close(str(end))
