@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 
@@ -9,6 +10,8 @@ import pytest
 
 import manor
 from manor.base.errors import ConfigError, HostError
+from manor.boot import bzimage, payload
+from manor.boot.kallsyms import find_kallsyms
 from manor.guests.default import default_guest
 from manor.guests.init_script import BANNER, PROMPT
 from manor.guests.progress import Silent
@@ -53,8 +56,20 @@ def test_all_processors_are_up(vm_booted: manor.Vm) -> None:
 
 
 def test_kernel_knows_the_machine(vm_booted: manor.Vm) -> None:
-    assert ask(vm_booted, "ls /sys/bus/pci/devices").split() == [f"0000:00:0{slot}.0" for slot in range(4)]
+    assert ask(vm_booted, "ls /sys/bus/pci/devices").split() == [f"0000:00:0{slot}.0" for slot in range(5)]
     assert ask(vm_booted, "cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc"
+
+
+def test_symbols_read_from_the_kernels_file_are_its_own(vm_booted: manor.Vm) -> None:
+    """Linux prints the same list: names, addresses and order."""
+    kernel = vm_booted.spec.kernel
+    assert kernel is not None
+    unpacked = payload.decompress(bzimage.parse(kernel.read_bytes()).payload)
+    found = find_kallsyms(unpacked)
+    lines = "".join(f"{address:016x} {name}\n" for address, name in zip(found.addresses, found.names, strict=True))
+    # Without the kind in the middle; a fourth word names a module.
+    theirs = ask(vm_booted, "awk 'NF == 3 {print $1, $3}' /proc/kallsyms | md5sum").split()[0]
+    assert theirs == hashlib.md5(lines.encode()).hexdigest()
 
 
 def test_processes_files_and_signals(vm_booted: manor.Vm) -> None:

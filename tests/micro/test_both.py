@@ -398,12 +398,59 @@ def test_interrupts_continue_on_any_accelerator(
     with_handler(source, code)
     source.run(source.long_mode())
     assert source.written == []
-    state = save_vm(source.vm, source.interrupts)
+    state = save_vm(source.vm, source.interrupts, source.timer)
+    assert (state.clock_ns is None) == (source_name == "dbt")
     target = make_board(request.getfixturevalue(target_name))
     target.memory.load(0, source.memory.read(0, 1 << 20))
-    load_vm(target.vm, target.interrupts, state)
+    load_vm(target.vm, target.interrupts, target.timer, state)
     assert target.run() == Kicked()
     assert target.written == [VECTOR]
+
+
+def test_interval_timer_interrupts(board: Board) -> None:
+    code = enabled()
+    for index, value in ((0x11, 0), (0x10, VECTOR)):
+        code.mov("eax", index)
+        code.store(layout.IO_APIC)
+        code.mov("eax", value)
+        code.store(layout.IO_APIC + 0x10)
+    for port, value in ((0x43, 0x34), (0x40, 0x00), (0x40, 0x10)):
+        code.mov("eax", value)
+        code.out(port)
+    sleep(code)
+    with_handler(board, code)
+    assert board.run(board.long_mode()) == Kicked()
+    assert board.written[0] == VECTOR
+
+
+@pytest.mark.parametrize(("source_name", "target_name"), [("dbt", "dbt"), ("kvm", "dbt"), ("dbt", "kvm")])
+def test_interval_timer_moves(
+    request: pytest.FixtureRequest, make_board: MakeBoard, source_name: str, target_name: str
+) -> None:
+    """Modes, counts, number formats and half-read latches arrive."""
+    code = Assembler(64)
+    for port, value in (
+        (0x43, 0x34), (0x40, 0x00), (0x40, 0x10), (0x43, 0x71), (0x41, 0x34), (0x41, 0x12), (0x61, 3), (0x43, 0xB6),
+        (0x42, 0x11), (0x42, 0x22), (0x43, 0x80),
+    ):  # fmt: skip
+        code.mov("eax", value)
+        code.out(port)
+    code.in_(0x42, "al")
+    ending(code)
+    source = make_board(request.getfixturevalue(source_name))
+    source.load(code)
+    source.run(source.long_mode())
+    saved = source.timer.save()
+    target = make_board(request.getfixturevalue(target_name))
+    target.timer.load(saved)
+    assert [replace(c, loaded_ns=None) for c in target.timer.save().counters] == [
+        replace(c, loaded_ns=None) for c in saved.counters
+    ]
+    assert [counter.mode for counter in saved.counters] == [2, 0, 3]
+    assert [counter.count for counter in saved.counters] == [0x1000, 1234 if source_name == "dbt" else 0x1234, 0x2211]
+    assert saved.counters[2].latched_count is not None
+    assert saved.counters[2].reading == 4
+    assert saved.is_speaker_on
 
 
 def test_interrupt_in_flight_goes_back_to_its_controller(dbt: Accel, make_board: MakeBoard) -> None:

@@ -9,6 +9,8 @@ from manor.base.exits import Exit
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
 from manor.spec.interrupt_state import InterruptState
+from manor.spec.machine import CpuModel
+from manor.spec.timer_state import TimerState
 
 
 class ExitHandler(Protocol):
@@ -85,6 +87,15 @@ class InterruptControllers(Protocol):
     def send(self, address: int, data: int) -> None:
         """Deliver an interrupt message."""
 
+    def add_timer(self) -> None:
+        """An 8254 at its usual ports, whose counter 0 drives pin 0. Once. Raises HostError."""
+
+    def save_timer(self) -> TimerState:
+        """State of that 8254."""
+
+    def load_timer(self, state: TimerState) -> None:
+        """Take over the state of an 8254, this one's or one of the machine's own. Counters that count begin anew."""
+
     def reset(self) -> None:
         """Power-on state of the I/O APIC. The local APICs are reset with their vCPUs."""
 
@@ -120,6 +131,15 @@ class VmHandle(Protocol):
     def vcpus(self) -> Sequence[Vcpu]:
         """The vCPUs by index."""
 
+    def get_clock(self) -> int | None:
+        """The time that the accelerator's paravirtual clock shows, in ns; None if it has none."""
+
+    def set_clock(self, now_ns: int) -> None:
+        """Set that clock; nothing happens where there is none."""
+
+    def skip_time(self, duration_ns: int) -> None:
+        """The guest was paused for so long: its time-stamp counters and clocks go on where they stood. No vCPU runs."""
+
     def statistics(self) -> dict[str, int | float]:
         """Counters of the accelerator, by name; stable names, see docs/reference."""
 
@@ -131,4 +151,7 @@ class Accel(Protocol):
 
     name: str
 
-    def create_vm(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> VmHandle: ...
+    def create_vm(
+        self, memory: GuestMemory, handler: ExitHandler, cpus: int, cpu_model: CpuModel = "max"
+    ) -> VmHandle:
+        """Raises ConfigError if the guest's processor cannot be such a one, HostError if the host refuses."""

@@ -33,6 +33,7 @@ def pc_spec(cpus: int, *, reset_value: int, s5_type: int, gsis: tuple[int, int, 
         ),
         legacy=(
             LegacyDevice("COM1", "PNP0501", Window(layout.COM1, layout.COM1_SIZE), layout.COM1_IRQ),
+            LegacyDevice("TMR", "PNP0100", Window(layout.PIT, layout.PIT_SIZE), layout.PIT_IRQ),
             LegacyDevice("RTC", "PNP0B00", Window(layout.RTC, layout.RTC_SIZE), layout.RTC_IRQ),
         ),
     )

@@ -21,6 +21,7 @@ from manor.devices.intc.apic_bus import ApicBus
 from manor.devices.intc.ioapic import IOAPICID, IOREGSEL, IoApic, IoApicState
 from manor.devices.intc.lapic import LocalApic
 from manor.machine.cpu_lines import VcpuLines
+from manor.machine.interval_timer import IntervalTimer
 from manor.mem import layout
 from manor.spec.interrupt_state import InterruptState, VmState, give_back
 from manor.spec.machine import TSC_FREQUENCY_HZ
@@ -67,21 +68,25 @@ class Interrupts:
             lapic.load(saved)
 
 
-def save_vm(vm: VmHandle, interrupts: Interrupts) -> VmState:
-    """The vCPUs and interrupt controllers of a machine that does not run; it may continue on another accelerator."""
+def save_vm(vm: VmHandle, interrupts: Interrupts, timer: IntervalTimer) -> VmState:
+    """Processors and what interrupts them, of a machine that does not run; it may continue on another accelerator."""
     controllers = interrupts.save()
     pairs = [
         give_back(vcpu.get_state(), lapic) for vcpu, lapic in zip(vm.vcpus, controllers.lapics, strict=True)
     ]
     lapics = tuple(lapic for _, lapic in pairs)
-    return VmState(tuple(vcpu for vcpu, _ in pairs), replace(controllers, lapics=lapics))
+    vcpus = tuple(vcpu for vcpu, _ in pairs)
+    return VmState(vcpus, replace(controllers, lapics=lapics), timer.save(), vm.get_clock())
 
 
-def load_vm(vm: VmHandle, interrupts: Interrupts, state: VmState) -> None:
+def load_vm(vm: VmHandle, interrupts: Interrupts, timer: IntervalTimer, state: VmState) -> None:
     """Take over what `save_vm` gave; the machine is not running."""
     for vcpu, saved in zip(vm.vcpus, state.vcpus, strict=True):
         vcpu.set_state(saved)
     interrupts.load(state.interrupts)
+    timer.load(state.timer)
+    if state.clock_ns is not None:
+        vm.set_clock(state.clock_ns)
 
 
 class AcceleratorChips(Device):

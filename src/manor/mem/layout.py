@@ -23,7 +23,11 @@ tables."""
 ACPI_TABLES: Final = Gpa(0xE0000)
 """RSDP and tables. Source: ACPI 6.5, 5.2.5.1: the RSDP is searched in 0xE0000 to 0xFFFFF on 16-byte
 boundaries."""
-ACPI_TABLES_SIZE: Final = 127 * KiB
+ACPI_TABLES_SIZE: Final = 64 * KiB
+SMBIOS_TABLES: Final = Gpa(0xF0000)
+"""Entry point and tables. Source: SMBIOS 3.6.0, 5.2.2: the entry point is searched in 0xF0000 to 0xFFFFF on 16-byte
+boundaries."""
+SMBIOS_TABLES_SIZE: Final = 63 * KiB
 
 LOW_RAM_END: Final = Gpa(0xC000_0000)
 """RAM below 4 GiB stops here: the last GiB is for 32-bit device windows."""
@@ -52,6 +56,11 @@ MAX_RAM: Final = LOW_RAM_END + (MMIO64 - HIGH_RAM)
 
 # --- ports ------------------------------------------------------------------------------------------------
 
+PIT: Final = Port(0x40)
+"""Interval timer: counters 0x40 to 0x42, control 0x43. IBM PC AT."""
+PIT_SIZE: Final = 4
+PORT_B: Final = Port(0x61)
+"""Gate and output of the timer's counter 2. IBM PC AT."""
 I8042: Final = Port(0x60)
 """Keyboard controller: data 0x60, status and command 0x64; here only for its reset command."""
 I8042_COMMAND: Final = Port(0x64)
@@ -78,6 +87,7 @@ PCI_IO_SIZE: Final = 16 * KiB
 
 # --- interrupts -------------------------------------------------------------------------------------------
 
+PIT_IRQ: Final = 0
 COM1_IRQ: Final = 4
 RTC_IRQ: Final = 8
 ACPI_IRQ: Final = 9

@@ -10,9 +10,10 @@ from typing import Final
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
+from manor.spec import vsock
 from manor.spec.block import CACHE_MODES, DISK_BUSES, DiskSpec, Throttle
 from manor.spec.check_net import check_nics
-from manor.spec.machine import CONSOLE_NAMES, MAX_CPUS, MIN_MEMORY, MachineSpec
+from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
 
 
 def check_size(memory: int, cpus: int, max_memory: int) -> None:
@@ -71,6 +72,10 @@ def check(spec: MachineSpec, max_memory: int) -> None:
     check_size(spec.memory, spec.cpus, max_memory)
     if spec.console not in CONSOLE_NAMES:
         raise ConfigError("console", f"{spec.console!r} is unknown; give one of {', '.join(CONSOLE_NAMES)}")
+    if spec.cpu not in CPU_MODELS:
+        raise ConfigError("cpu", f"{spec.cpu!r} is unknown; give one of {', '.join(CPU_MODELS)}")
     check_nics(spec.nics)
     for number, disk in enumerate(spec.disks):
         check_disk(disk, f"disks[{number}]")
+    if spec.vsock is not None and not vsock.FIRST_CID <= spec.vsock.cid <= vsock.LAST_CID:
+        raise ConfigError("vsock.cid", f"{spec.vsock.cid} is no guest's; give {vsock.FIRST_CID} to {vsock.LAST_CID}")

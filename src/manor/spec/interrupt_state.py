@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from manor.spec.cpu_state import CpuState
+from manor.spec.timer_state import TimerState
 
 _DIVIDERS: Final = (2, 4, 8, 16, 32, 64, 128, 1)
 """SDM volume 3, figure 11-10, by bits 3, 1, 0."""
@@ -57,10 +58,16 @@ class InterruptState:
 
 @dataclass(frozen=True, slots=True)
 class VmState:
-    """The processors of a machine with their interrupt controllers, between two instructions."""
+    """The processors of a machine with interrupt controllers and interval timer, between two instructions.
+
+    clock_ns: of the accelerator's paravirtual clock, None if it has none; a guest that uses one can go on only where
+    there is one.
+    """
 
     vcpus: tuple[CpuState, ...]
     interrupts: InterruptState
+    timer: TimerState
+    clock_ns: int | None
 
 
 def give_back(vcpu: CpuState, lapic: LapicState) -> tuple[CpuState, LapicState]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from manor.base.units import MiB
 from manor.spec.block import DiskSpec
+from manor.spec.firmware import SmbiosSpec
 from manor.spec.net import NicSpec
+from manor.spec.vsock import VsockSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
 """The core crystal clock that CPUID leaf 0x15 reports; local APIC timers count at this rate before division.
@@ -24,7 +26,11 @@ MIN_MEMORY: Final = 2 * MiB
 """Below this there is not even room for a kernel's decompressed first page tables."""
 AccelName = Literal["auto", "dbt", "kvm"]
 ConsoleName = Literal["serial", "virtio"]
+CpuModel = Literal["max", "host", "x86-64-v2", "x86-64-v3"]
+"""What the guest sees of a processor. max: all that the accelerator has. host: the host's own, under kvm. The levels
+are those of the x86-64 psABI 1.0, table 3.1, and keep a guest movable between unequal hosts."""
 
+CPU_MODELS: Final[tuple[str, ...]] = get_args(CpuModel)
 ACCEL_NAMES: Final[tuple[str, ...]] = get_args(AccelName)
 CONSOLE_NAMES: Final[tuple[str, ...]] = get_args(ConsoleName)
 
@@ -33,17 +39,22 @@ CONSOLE_NAMES: Final[tuple[str, ...]] = get_args(ConsoleName)
 class MachineSpec:
     """One virtual machine of type `pc`.
 
+    kernel: None boots what the first disk that has a kernel says.
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
-    machine is built, not here.
+    machine is built, not here. balloon: a memory balloon, through which the guest also gives back what it does not use.
     """
 
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None = None
     append: str = ""
     memory: int = 256 * MiB
     cpus: int = 1
     console: ConsoleName = "serial"
+    cpu: CpuModel = "max"
     name: str = ""
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
+    smbios: SmbiosSpec = field(default_factory=SmbiosSpec)
+    balloon: bool = True
+    vsock: VsockSpec | None = None

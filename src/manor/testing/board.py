@@ -18,6 +18,7 @@ from manor.base.exits import Exit, Halt, Kicked, WaitForSipi
 from manor.boot.entry_x86 import long_mode_state, protected_mode_state
 from manor.bus.bus import Bus
 from manor.machine.interrupts import connect_interrupts
+from manor.machine.interval_timer import connect_timer
 from manor.machine.pc import PcExits
 from manor.mem.guest_memory import GuestMemory, Region
 from manor.spec.cpu_state import CpuState, Segment
@@ -79,6 +80,7 @@ class Board:
         self.vm = accel.create_vm(self.memory, PcExits(self.pio, self.mmio, lapics, []), cpus)  # type: ignore[arg-type]
         self.interrupts = connect_interrupts(self.vm, self.mmio, HostClock(), self.timers, self._wake)
         lapics += self.interrupts.lapics
+        self.timer = connect_timer(self.vm, self.pio, self.interrupts.lines, HostClock(), self.timers)
         self.pio.map(PORT, 4, self.port, "port")
         self.pio.map(DONE, 1, Recorder(on_write=self._finish), "done")
         self.mmio.map(DEVICE, 0x1000, self.device, "device")

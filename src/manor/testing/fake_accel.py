@@ -21,6 +21,7 @@ from manor.accel.kvm.probe import KvmState, Verdict
 from manor.base.exits import Exit, Halt, Kicked, WaitForSipi
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
+from manor.spec.machine import CpuModel
 
 NO_KVM: Final = Verdict(KvmState.NO_DEVICE, "this test has no /dev/kvm")
 """What `accel.choose.probe` says in tests that must not depend on their host: `lambda: NO_KVM`."""
@@ -117,6 +118,16 @@ class FakeVm:
     def __init__(self, vcpus: Sequence[FakeVcpu]) -> None:
         self.vcpus: Sequence[FakeVcpu] = vcpus
         self.is_closed = False
+        self.skipped_ns = 0
+
+    def skip_time(self, duration_ns: int) -> None:
+        self.skipped_ns += duration_ns
+
+    def get_clock(self) -> int | None:
+        return None
+
+    def set_clock(self, now_ns: int) -> None:
+        pass
 
     def statistics(self) -> dict[str, int | float]:
         return {"guest_programs": len(self.vcpus)}
@@ -134,7 +145,9 @@ class FakeAccel:
         self._programs = programs
         self.vms: list[FakeVm] = []
 
-    def create_vm(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> FakeVm:
+    def create_vm(
+        self, memory: GuestMemory, handler: ExitHandler, cpus: int, cpu_model: CpuModel = "max"
+    ) -> FakeVm:
         vm = FakeVm(
             [
                 FakeVcpu(index, memory, handler, self._programs[index] if index < len(self._programs) else None)

@@ -1,4 +1,4 @@
-"""The life of a vCPU's thread: run guest code, sleep while it halts, stop when told."""
+"""The life of a vCPU's thread: run guest code, sleep while it halts, pause and stop when told."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ class VcpuLoop:
     """One vCPU and the thread it runs on.
 
     on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM; on_start on that thread
-    before guest code runs.
+    before guest code runs. name_of: what the guest's kernel calls an address, "" if it is not known; asked when the VM
+    dies, also on the vCPU's thread.
     """
 
     def __init__(
-        self, vcpu: Vcpu, on_end: Callable[[VmEnd], None], on_start: Callable[[], None] | None = None
+        self,
+        vcpu: Vcpu,
+        on_end: Callable[[VmEnd], None],
+        on_start: Callable[[], None] | None = None,
+        name_of: Callable[[int], str] = lambda address: "",
     ) -> None:
         self._vcpu = vcpu
         self._on_end = on_end
         self._on_start = on_start
+        self._name_of = name_of
         self._stop = False
+        self._is_pausing = False
+        self._may_run = threading.Event()
+        self._outside = threading.Event()
         self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"vcpu-{vcpu.index}", daemon=True)
         self.halts = 0
@@ -43,9 +52,28 @@ class VcpuLoop:
         """The vCPU may have something to do. Thread: any."""
         self._awake.set()
 
+    def request_pause(self) -> None:
+        """Make the thread leave guest code and wait for `resume`. Thread: any but the vCPU's own."""
+        self._outside.clear()
+        self._may_run.clear()
+        self._is_pausing = True
+        self._awake.set()
+        self._vcpu.kick()
+
+    def wait_paused(self, timeout: float) -> bool:
+        """Wait, after `request_pause`, until the thread is outside of guest code and devices; False after `timeout`
+        seconds."""
+        return self._outside.wait(timeout)
+
+    def resume(self) -> None:
+        """Go on. Thread: any but the vCPU's own."""
+        self._is_pausing = False
+        self._may_run.set()
+
     def request_stop(self) -> None:
         """Make the thread leave guest code and end. Thread: any, also the vCPU's own."""
         self._stop = True
+        self._may_run.set()
         self._awake.set()
         self._vcpu.kick()
 
@@ -64,10 +92,15 @@ class VcpuLoop:
             end = VmEnd(Reason.ERROR, f"vCPU {self._vcpu.index}: {type(error).__name__}: {error}")
         if end is not None:
             self._on_end(end)
+        self._outside.set()
 
     def _run_guest(self) -> VmEnd | None:
         """Run until the guest ends the VM (how), or until told to stop (None)."""
         while not self._stop:
+            if self._is_pausing:
+                self._outside.set()
+                self._may_run.wait()
+                continue
             end = self._handle(self._vcpu.run())
             if end is not None:
                 return end
@@ -81,20 +114,24 @@ class VcpuLoop:
                 self._sleep()
             case Kicked():
                 pass
-            case Shutdown(reason):
-                return VmEnd(Reason.TRIPLE_FAULT, reason)
+            case Shutdown(reason, rip):
+                return VmEnd(Reason.TRIPLE_FAULT, self._with_name(reason, rip))
             case Debug(rip):
                 return VmEnd(Reason.ERROR, f"breakpoint at {rip:#018x}, but no debugger is attached")
-            case Fault(reason):
-                return VmEnd(Reason.ERROR, reason)
+            case Fault(reason, _, rip):
+                return VmEnd(Reason.ERROR, self._with_name(reason, rip))
             case _:
                 assert_never(exit_)
         return None
+
+    def _with_name(self, reason: str, rip: int | None) -> str:
+        name = "" if rip is None else self._name_of(rip)
+        return f"{reason} ({name})" if name else reason
 
     def _sleep(self) -> None:
         """Sleep until there is work. Clear, then look, then wait: a wake-up between any two of them is not lost."""
         self.halts += 1
         self._awake.clear()
-        while not self._stop and not self._vcpu.has_work():
+        while not self._stop and not self._is_pausing and not self._vcpu.has_work():
             self._awake.wait()
             self._awake.clear()

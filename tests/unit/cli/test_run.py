@@ -95,6 +95,7 @@ def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         (["--memory", "100T"], "--memory: 100 TiB is too much; give at most 255 GiB."),
         (["--memory", "2097153"], "--memory: 2097153 bytes is not a multiple of 4 KiB."),
         (["--memory", "4M"], "--memory: 4 MiB are too small for this kernel; at least 17 MiB are needed."),
+        (["--cpu", "z80"], "'z80' is not one of 'max', 'host',"),
         (["--accel", "tcg"], "--accel: 'tcg' is unknown; give one of auto, dbt, kvm."),
         (["--trace", "exits,nothing"], "--trace: 'nothing' is unknown; give one or more of syscalls,"),
         (["--trace-file", "x"], "--trace-file: it needs --trace to say what to write into it."),

@@ -31,6 +31,7 @@ def test_good_descriptions(changes: dict[str, object]) -> None:
         ({"memory": GiB + 4096}, "memory"),
         ({"memory": 64 * MiB + 1}, "memory"),
         ({"console": "vga"}, "console"),
+        ({"cpu": "z80"}, "cpu"),
     ],
 )
 def test_bad_descriptions_name_the_field(changes: dict[str, object], path: str) -> None:

@@ -11,20 +11,26 @@ from manor.accel.api import ExitHandler, InterruptController
 from manor.accel.dbt import state as cpu_state
 from manor.accel.dbt.callbacks import Callbacks
 from manor.accel.dbt.peek import Peek
+from manor.base.errors import ConfigError
 from manor.base.exits import Exit, Fault, Halt, Kicked, Shutdown, WaitForSipi
 from manor.engine import env
 from manor.engine.load import create_engine
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
+from manor.spec.machine import CpuModel
 
 HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
 """Halt reasons of engine.cpu_native.Cpu.run."""
 
+_U64: Final = (1 << 64) - 1
 IDLE_WATCH_NS: Final = 2_000_000_000
 IDLE_SHARE: Final = 20
 """A process that took less than one part in so many of IDLE_WATCH_NS is idle."""
 IDLE_CODE: Final = 16 << 20
 """Bytes of host code that an idle guest may keep; what is hot among them is translated again in milliseconds."""
+
+CPU_MODELS: Final = ("max", "x86-64-v2")
+"""The engine is an x86-64-v2 processor."""
 
 TRACE_BITS: Final = {
     "syscall_enter": env.TRACE_SYSCALLS,
@@ -43,7 +49,8 @@ class DbtVcpu:
         self._callbacks = callbacks
         self._cpu = vm.engine.cpus[index]
         callbacks.read_string = Peek(vm.memory, self._fields()).string
-        callbacks.tsc_offset = lambda: self._fields().get("tsc_offset")
+        # The local APIC reckons with the machine's time, which leaves out what `skip_time` took from the TSC.
+        callbacks.tsc_offset = lambda: (self._fields().get("tsc_offset") + vm.skipped_ns) & _U64
         if index:
             self._fields().set("wait_sipi", 1, code="I")
 
@@ -70,7 +77,8 @@ class DbtVcpu:
             if reason == HALT_WAIT_SIPI:
                 return WaitForSipi()
             if reason == HALT_SHUTDOWN:
-                return Shutdown(f"triple fault at rip {self._fields().get('rip'):#018x}")
+                rip = self._fields().get("rip")
+                return Shutdown(f"triple fault at rip {rip:#018x}", rip)
             return Kicked()
 
     def kick(self) -> None:
@@ -99,6 +107,11 @@ class DbtVcpu:
 
     def set_state(self, state: CpuState) -> None:
         cpu_state.set_state(self._cpu, state)
+
+    def skip_time(self, duration_ns: int) -> None:
+        """As VmHandle.skip_time."""
+        fields = self._fields()
+        fields.set("tsc_offset", (fields.get("tsc_offset") - duration_ns) & _U64)
 
     def statistics(self) -> dict[str, int]:
         """Counters of this vCPU; readable while it runs, then a moment old."""
@@ -154,6 +167,8 @@ class DbtVm:
 
     def __init__(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> None:
         self.memory = memory
+        self.skipped_ns = 0
+        """For how long the guest was paused, in all."""
         self._started_ns = self._watched_since_ns = time.monotonic_ns()
         self._worked_ns = time.process_time_ns()
         callbacks = [Callbacks(handler, index) for index in range(cpus)]
@@ -177,9 +192,20 @@ class DbtVm:
         if idle and self.engine.code_used() > IDLE_CODE:
             self.gate.run_alone(self.engine.empty_cache)
 
+    def skip_time(self, duration_ns: int) -> None:
+        self.skipped_ns += duration_ns
+        for vcpu in self.vcpus:
+            vcpu.skip_time(duration_ns)
+
     def _kick_all(self) -> None:
         for vcpu in self.vcpus:
             vcpu.kick()
+
+    def get_clock(self) -> int | None:
+        return None
+
+    def set_clock(self, now_ns: int) -> None:
+        pass
 
     def statistics(self) -> dict[str, int | float]:
         total: dict[str, int | float] = {}
@@ -199,5 +225,11 @@ class DbtAccel:
 
     name = "dbt"
 
-    def create_vm(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> DbtVm:
+    def create_vm(
+        self, memory: GuestMemory, handler: ExitHandler, cpus: int, cpu_model: CpuModel = "max"
+    ) -> DbtVm:
+        """Raises ConfigError for a model that the engine is not."""
+        if cpu_model not in CPU_MODELS:
+            models = ", ".join(CPU_MODELS)
+            raise ConfigError("cpu", f"under the accelerator dbt there is no {cpu_model}; give one of {models}")
         return DbtVm(memory, handler, cpus)

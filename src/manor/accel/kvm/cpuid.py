@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from manor.accel.kvm.cpuid_table import Leaf
 from manor.base.errors import ConfigError
-
-CpuModel = Literal["host", "x86-64-v2", "x86-64-v3"]
-CPU_MODELS: Final[tuple[str, ...]] = get_args(CpuModel)
+from manor.spec.machine import CpuModel
 
 Register = Literal["eax", "ebx", "ecx", "edx"]
 
@@ -75,11 +73,11 @@ _HYPERVISOR_BIT, _DEADLINE_BIT, _HTT_BIT = 31, 24, 28
 _SSE_STATE, _AVX_STATE = 0x3, 0x7
 
 
-def build(supported: Iterable[Leaf], model: str, index: int, cpus: int, has_deadline: bool) -> tuple[Leaf, ...]:
+def build(supported: Iterable[Leaf], model: CpuModel, index: int, cpus: int, has_deadline: bool) -> tuple[Leaf, ...]:
     """The table for vCPU `index` of `cpus`, whose APIC ID is its index.
 
     has_deadline: KVM's local APIC has the TSC-deadline timer (CPUID as KVM reports it does not say).
-    Raises ConfigError for an unknown model, or one that this host cannot be.
+    Raises ConfigError for a model that this host cannot be.
     """
     leaves = list(supported)
     _check_model(model, leaves)
@@ -96,12 +94,10 @@ def has(leaves: Iterable[Leaf], feature: Feature) -> bool:
     )
 
 
-def _check_model(model: str, leaves: list[Leaf]) -> None:
-    if model not in CPU_MODELS:
-        raise ConfigError("cpu", f"{model!r} is unknown; give one of {', '.join(CPU_MODELS)}")
+def _check_model(model: CpuModel, leaves: list[Leaf]) -> None:
     missing = [feature.name for feature in _NEEDED.get(model, ()) if not has(leaves, feature)]
     if missing:
-        raise ConfigError("cpu", f"this host is no {model}: it lacks {', '.join(missing)}; give host")
+        raise ConfigError("cpu", f"this host is no {model}: it lacks {', '.join(missing)}; give max")
 
 
 def _hide(leaf: Leaf) -> Leaf:
@@ -113,7 +109,7 @@ def _hide(leaf: Leaf) -> Leaf:
     return leaf
 
 
-def _limit(leaf: Leaf, model: str) -> Leaf:
+def _limit(leaf: Leaf, model: CpuModel) -> Leaf:
     """Of a model, only what its level has."""
     allowed = _LIMITED.get(model)
     if allowed is None:

@@ -9,13 +9,13 @@ are none.
 from __future__ import annotations
 
 import threading
-from ctypes import sizeof
 from typing import Final
 
-from manor.accel.kvm import abi, ioctl, lapic_page
+from manor.accel.kvm import abi, ioctl, lapic_page, pit_state
 from manor.accel.kvm.handle import Handle
 from manor.base.errors import SavedStateError
 from manor.spec.interrupt_state import InterruptState
+from manor.spec.timer_state import TimerState
 from manor.trace.event import declare
 
 interrupt_line = declare("interrupt_line", pin=int, level=bool)
@@ -101,7 +101,7 @@ class IrqChip:
 
     # --- PIT --------------------------------------------------------------------------------------------------
 
-    def add_pit(self) -> None:
+    def add_timer(self) -> None:
         """An 8254 at ports 0x40 to 0x43 and 0x61, whose counter 0 drives pin 0. Raises KvmError."""
         config = abi.PitConfig(abi.PIT_SPEAKER_DUMMY)
         self._vm.call(ioctl.CREATE_PIT2, config, "cannot create an interval timer in the kernel")
@@ -141,17 +141,13 @@ class IrqChip:
         for vcpu, lapic in zip(self._vcpus, state.lapics, strict=True):
             lapic_page.write(vcpu, lapic)
 
-    def save_pit(self) -> bytes:
-        """KVM's record of the interval timer."""
+    def save_timer(self) -> TimerState:
         pit = abi.PitState()
         self._vm.call(ioctl.GET_PIT2, pit, "cannot read the interval timer")
-        return bytes(pit)
+        return pit_state.read(pit)
 
-    def load_pit(self, saved: bytes) -> None:
-        """Take over what `save_pit` gave. Raises SavedStateError."""
-        if len(saved) != sizeof(abi.PitState):
-            raise SavedStateError("pit", f"{len(saved)} bytes")
-        self._vm.call(ioctl.SET_PIT2, abi.PitState.from_buffer_copy(saved), "cannot set the interval timer")
+    def load_timer(self, state: TimerState) -> None:
+        self._vm.call(ioctl.SET_PIT2, pit_state.build(state), "cannot set the interval timer")
 
     def _read_ioapic(self) -> abi.IoApicState:
         chip = abi.IrqChip(abi.IRQCHIP_IOAPIC)

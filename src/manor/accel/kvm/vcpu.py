@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from manor.accel.api import ExitHandler, InterruptController
-from manor.accel.kvm import abi, failure, ioctl, state
+from manor.accel.kvm import abi, failure, ioctl, msr, state
 from manor.accel.kvm.errors import KvmError, VcpuFailure
 from manor.accel.kvm.handle import Handle
 from manor.accel.kvm.kick import Kicker, drain, signal_mask
@@ -151,7 +151,8 @@ class KvmVcpu:
             case ExitReason.HLT:
                 return Halt()
             case ExitReason.SHUTDOWN:
-                return Shutdown(f"triple fault at {failure.read_place(self.handle, self.index)}")
+                place = failure.read_place(self.handle, self.index)
+                return Shutdown(f"triple fault at {place}", place.rip)
             case ExitReason.DEBUG:
                 return Debug(self._page.u64[_DEBUG_PC])
             case ExitReason.INTR | ExitReason.IRQ_WINDOW_OPEN:
@@ -161,7 +162,7 @@ class KvmVcpu:
 
     def _fail(self, error: VcpuFailure) -> Fault:
         self.failure = error
-        return Fault(str(error), error)
+        return Fault(str(error), error, error.place.rip)
 
     def _refused(self, error: OSError) -> VcpuFailure:
         """KVM_RUN itself failed."""
@@ -214,6 +215,12 @@ class KvmVcpu:
 
     def set_state(self, state_: CpuState) -> None:
         state.set_state(self.handle, state_, self._xsave_size)
+
+    def skip_time(self, duration_ns: int) -> None:
+        """Set the TSC back by so many ns. Raises KvmError."""
+        khz = self.handle.call(ioctl.GET_TSC_KHZ, 0, "cannot ask for the frequency of a vCPU's TSC")
+        tsc = msr.read(self.handle, (state.MSR_TSC,)).get(state.MSR_TSC, 0)
+        msr.write(self.handle, {state.MSR_TSC: (tsc - duration_ns * khz // 1_000_000) % (1 << 64)})
 
     def set_single_step(self, is_on: bool) -> None:
         """Return Debug after each instruction. Raises KvmError."""

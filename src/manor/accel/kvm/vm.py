@@ -21,6 +21,7 @@ from manor.accel.kvm.memslot import DirtyLog, MemorySlots
 from manor.accel.kvm.run_page import RunPage
 from manor.accel.kvm.vcpu import KvmVcpu
 from manor.mem.guest_memory import GuestMemory
+from manor.spec.machine import CpuModel
 
 IDENTITY_MAP: Final = 0xFFFB_C000
 """A page for KVM's own tables, for processors that cannot run without paging; reserved in the machine's map."""
@@ -38,7 +39,7 @@ class KvmVm:
         memory: GuestMemory,
         handler: ExitHandler,
         cpus: int,
-        cpu_model: str = "host",
+        cpu_model: CpuModel = "max",
     ) -> None:
         """Raises KvmError, or ConfigError for a model that this host cannot be; then nothing is left open."""
         if cpus > capabilities.max_vcpus:
@@ -74,7 +75,7 @@ class KvmVm:
         index: int,
         cpus: int,
         supported: tuple[cpuid_table.Leaf, ...],
-        model: str,
+        model: CpuModel,
         msrs: tuple[int, ...],
         xsave_size: int,
     ) -> KvmVcpu:
@@ -99,6 +100,12 @@ class KvmVm:
 
     def set_clock(self, now_ns: int) -> None:
         self.handle.call(ioctl.SET_CLOCK, abi.ClockData(now_ns), "cannot set the guest's clock")
+
+    def skip_time(self, duration_ns: int) -> None:
+        """Set clock and TSCs back. A deadline in the kernel's local APIC may then come early; guests arm it again."""
+        for vcpu in self.vcpus:
+            vcpu.skip_time(duration_ns)
+        self.set_clock(max(0, self.get_clock() - duration_ns))
 
     def statistics(self) -> dict[str, int | float]:
         total: dict[str, int | float] = {}

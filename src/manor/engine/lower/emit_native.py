@@ -24,6 +24,7 @@ from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint16_t, uin
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, Env
+from cython.cimports.manor.engine.isa.x86.bits import canonical
 from cython.cimports.manor.engine.lower.emit_native import (
     DEAD_D,
     EMIT_FULL,
@@ -1547,6 +1548,7 @@ def emit_uop(e: cython.pointer(Emitter), u: cython.pointer(Uop), last: cython.in
     elif kind == KIND_JUMP_INDIRECT:
         slot = use(e, u.a)
         write_back_all(e)
+        e.imm = u.imm
         put(e, first(u.op, FORM_RI) + slot)
     elif kind != KIND_NOP:
         write_back_all(e)
@@ -1614,7 +1616,7 @@ def put_exit_stub(e: cython.pointer(Emitter), left: uint64_t) -> cython.void:
 def put_exit(e: cython.pointer(Emitter), exit: cython.pointer(Exit)) -> cython.void:
     """What an exit's jump leads to as long as it is not linked."""
     set_jump(exit.patch, e.out)
-    if (exit.pc ^ e.block.pc) >> 12:
+    if (exit.pc ^ e.block.pc) >> 12 and canonical(exit.pc):
         # Another page may be mapped elsewhere when we come back: never linked, found through the jump cache.
         exit.patch = cython.NULL
         put_constant(e, 0, cython.cast(int64_t, exit.pc))

@@ -15,7 +15,15 @@ from typing import Any, Final
 
 from llvmlite import binding, ir
 
-from manor.engine.env import JUMP_CACHE_ENTRIES, JUMP_KEY_SHIFT, OFFSETS, TLB_BITS, TLB_ENTRY_SIZE
+from manor.engine.env import (
+    FAULT_ONE_INSN,
+    JUMP_CACHE_ENTRIES,
+    JUMP_KEY_SHIFT,
+    OFFSETS,
+    RSP,
+    TLB_BITS,
+    TLB_ENTRY_SIZE,
+)
 from manor.engine.lower.elf_object import Function, read_functions
 from manor.engine.lower.forms import (
     MUST_ALIGN,
@@ -249,15 +257,19 @@ class StencilBuilder:
         self.store_halves(self.field("rip"), "PC_LOW", "PC_HIGH")
 
     def leave_if_fault(self) -> None:
-        """Return to the run loop if env.fault is set; the instructions not executed are taken back."""
+        """Return to the run loop if env.fault is set."""
         clear = self.builder.icmp_unsigned("==", self.load(self.field("fault"), I32), ir.Constant(I32, 0))
         yes, no = self.split(clear)
         self.use(no)
+        self.leave_at_fault()
+        self.use(yes)
+
+    def leave_at_fault(self) -> None:
+        """Return to the run loop; the instructions not executed are taken back."""
         counter = self.counter
         self.counter = self.builder.sub(counter, self.hole("COUNT"))
         self.leave()
         self.counter = counter
-        self.use(yes)
 
     # -------------------------------------------------------------- memory
     def look_up(self, address: ir.Value, size: int, tag_offset: int, aligned: bool = False) -> ir.Value:
@@ -509,14 +521,29 @@ def _jump_indirect(s: StencilBuilder, a: int) -> None:
     key = b.xor(rip, s.hole("FLAGS"))
     hit = b.icmp_unsigned("==", s.load(entry), key)
     yes, miss = s.split(hit)
+    fault, leave = (ir.IRBuilder(s.function.append_basic_block()) for _ in range(2))
     canonical = yes.icmp_unsigned("==", yes.ashr(yes.shl(rip, s.const(16)), s.const(16)), rip)
-    branch = yes.cbranch(canonical, fast := s.function.append_basic_block(), miss.block)
+    branch = yes.cbranch(canonical, fast := s.function.append_basic_block(), fault.block)
     branch.set_weights([100000, 1])
-    s.use(miss)
+    canonical = miss.icmp_unsigned("==", miss.ashr(miss.shl(rip, s.const(16)), s.const(16)), rip)
+    miss.cbranch(canonical, leave.block, fault.block).set_weights([100000, 1])
+    s.use(leave)
     s.builder.store(rip, s.field("rip"))
     s.leave()
+    s.use(fault)
+    _fault_at_branch(s)
     s.use(ir.IRBuilder(fast))
     s.go(_Callee(s.load(s.at(entry, 8), PTR), _STENCIL_TYPE))
+
+
+def _fault_at_branch(s: StencilBuilder) -> None:
+    """#GP(0), found by the interpreter: back to the branch, as if it had not moved RSP by IMM."""
+    b = s.builder
+    s.set_rip()
+    stack_pointer = s.field("regs", 8 * RSP)
+    b.store(b.sub(s.load(stack_pointer), s.hole("IMM")), stack_pointer)
+    b.store(ir.Constant(I32, FAULT_ONE_INSN), s.field("fault"))
+    s.leave_at_fault()
 
 
 def _dispatch(s: StencilBuilder) -> None:

@@ -41,7 +41,7 @@ class Kind(Enum):
     JUMP = "terminal: continue at exit x"
     BRANCH = "terminal: exit x if f(a, b) else exit x + 1; inside a block (d is SIDE_EXIT): exit x if f(a, b)"
     BRANCH_IMM = "the same of f(a, imm)"
-    JUMP_INDIRECT = "terminal: rip = a"
+    JUMP_INDIRECT = "terminal: rip = a; if that is not canonical, #GP(0) with imm taken back from RSP"
     EXIT = "terminal: continue at env.rip through the dispatcher"
     NOP = "nothing"
 
@@ -50,9 +50,6 @@ TERMINALS: Final = frozenset({Kind.JUMP, Kind.BRANCH, Kind.BRANCH_IMM, Kind.JUMP
 BRANCHES: Final = frozenset({Kind.BRANCH, Kind.BRANCH_IMM})
 """Terminals, or inside a block side exits: then `d` is SIDE_EXIT."""
 SIDE_EXIT: Final = 1
-MAY_FAULT: Final = frozenset(
-    {Kind.LOAD, Kind.STORE, Kind.RMW, Kind.CMPXCHG, Kind.VECTOR_LOAD, Kind.VECTOR_STORE, Kind.HELPER}
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,8 @@ def exercise(kernel: FakeKernel) -> None:
         vm.interrupts.set_level(4, True)
         vm.interrupts.attach_line(5, 4)
         vm.interrupts.detach_message(5, vm.interrupts.attach_message(5, 0xFEE0_0000, 0x40))
-        vm.interrupts.add_pit()
-        vm.interrupts.load_pit(vm.interrupts.save_pit())
+        vm.interrupts.add_timer()
+        vm.interrupts.load_timer(vm.interrupts.save_timer())
         saved = vm.interrupts.save()
         lapic = replace(saved.lapics[0], tsc_deadline=5, timer_remaining_ns=10)
         vm.interrupts.load(replace(saved, lapics=(lapic,)))
@@ -267,7 +267,7 @@ def test_what_nobody_handles_is_said(kernel: FakeKernel, reason: int, words: dic
 
 def test_shutdown_says_where(kernel: FakeKernel) -> None:
     vm, vcpu, _ = run_script(kernel, lambda page: write_exit(page, ExitReason.SHUTDOWN))
-    assert vcpu.run() == Shutdown("triple fault at vCPU 0, ring 0, real mode, rip 0x0000000000000000")
+    assert vcpu.run() == Shutdown("triple fault at vCPU 0, ring 0, real mode, rip 0x0000000000000000", 0)
     vm.close()
 
 

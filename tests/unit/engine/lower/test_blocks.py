@@ -355,15 +355,18 @@ def test_jump_cache(box: Box) -> None:
 
 def test_jump_cache_refuses_forged_addresses(box: Box) -> None:
     """A rip that is not canonical could carry the difference of the flags in its upper bits."""
-    from manor.engine.env import JUMP_KEY_SHIFT
+    from manor.engine.env import FAULT_ONE_INSN, JUMP_KEY_SHIFT, RSP
 
     target = box.block([("jump", 0, 0, 0, 0)], pc=0x40_0010, flags=0x28, exits=(0x99, 0))
     box.cache_jump(target)
-    source = box.block([("jump_indirect", 0, 3, 0, 0)], flags=0x2B | 1 << 6)
+    source = box.block([("jump_indirect", 0, 3, 0, 8)], pc=0x1000, flags=0x2B | 1 << 6)
     forged = 0x40_0010 ^ ((0x2B | 1 << 6) ^ 0x28) << JUMP_KEY_SHIFT
     assert forged & JUMP_CACHE_ENTRIES - 1 == 0x40_0010 & JUMP_CACHE_ENTRIES - 1
     box.write("regs", forged, 3)
-    assert box.run(source) == (None, 0, forged)
+    box.write("regs", 0x7010, RSP)
+    assert box.run(source) == (None, 0, 0x1000), "the branch itself is to fault"
+    assert box.read("fault") == FAULT_ONE_INSN
+    assert box.read("regs", RSP) == 0x7008
 
 
 def test_helper_sees_what_it_reads(box: Box, world: Any) -> None:

@@ -387,6 +387,9 @@ class UserNetwork:
 
     def _dhcp_request(self, payload: bytes) -> None:
         reply = self._dhcp.answer(payload, self.now)
+        for lease in self.leases.all():
+            if not lease.deadline:
+                self.neighbours.gone(lease.address)  # given back
         self._addresses_changed()
         if reply is not None:
             mac = reply.mac or ethernet.BROADCAST

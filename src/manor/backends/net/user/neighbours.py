@@ -51,6 +51,10 @@ class Neighbours:
             for call in sought.calls:
                 call(mac)
 
+    def gone(self, address: bytes) -> None:
+        """Nobody has `address` any more."""
+        self._macs.pop(address, None)
+
     def get(self, address: bytes) -> bytes | None:
         return self._macs.get(address)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ConfigError
-from manor.spec.net import Reach
+from manor.spec.net import NicSpec, Reach
 
 GATEWAY_MAC: Final = bytes.fromhex("525500000202")
 """Locally administered (bit 1 of the first byte: IEEE 802-2014, 8.4)."""
@@ -98,6 +98,13 @@ def make_plan(
     )
 
 
+def plan_of(spec: NicSpec) -> Plan:
+    """The plan of an interface of kind "user". Raises ConfigError."""
+    return make_plan(
+        mtu=spec.mtu, reach=spec.reach, host_at_gateway=spec.host_at_gateway, hostname=spec.hostname
+    )
+
+
 LOOPBACK4: Final = bytes((127, 0, 0, 1))
 LOOPBACK6: Final = bytes(15) + b"\x01"
 
@@ -126,7 +133,7 @@ def host_address(plan: Plan, address: bytes) -> bytes | None:
         return None
     if address[:8] == bytes(8):  # unspecified, loopback, IPv4-compatible, IPv4-mapped, and everything near them
         return None
-    if address[:12] == _NAT64 and host_address(plan, address[12:]) is None:
+    if address[:12] == _NAT64 and host_address(plan, address[12:]) != address[12:]:
         return None
     return address
 

@@ -27,8 +27,8 @@ MAX_SYNS: Final = 5
 up."""
 MAX_RETRIES: Final = 10
 """Time-outs in a row before a guest that acknowledges nothing is given up (RFC 9293, 3.8.3: R2 at least 100 s)."""
-TIME_WAIT: Final = 5 * SECOND
-"""RFC 9293 has 2 MSL, 4 minutes. The longest path here is one virtual cable."""
+TIME_WAIT: Final = 60 * SECOND
+"""RFC 9293 has 2 MSL, 4 minutes; Linux has one. It has to outlast the time-outs of a guest behind a bad cable."""
 
 _FIELDS: Final = struct.Struct(">IIHH")
 _HALF: Final = 0x8000_0000
@@ -216,7 +216,8 @@ class TcpEndpoint:
         if self.state is State.CLOSED:
             return
         # Tell the guest of the room: at a half of the buffer, so that it does not send in small portions.
-        if receive.window - (receive.edge - receive.nxt) >= tcp_receive.CAPACITY // 2:
+        largest = min(tcp_receive.CAPACITY, 0xFFFF << self._receive_scale)
+        if min(receive.window, largest) - (receive.edge - receive.nxt) >= largest // 2:
             self.owe_ack()
         self._tell_end()
 
@@ -242,8 +243,8 @@ class TcpEndpoint:
         expected = receive.nxt
         distance = (sequence - expected) & M32
         if distance == 0 and flags & (FIN | SYN | RST | ACK) == ACK and end - start <= receive.window:
-            self._window(ack, expected, window, end == start, data, at, start)
-            if end > start and self.state in _RECEIVING:
+            is_sound = self._window(ack, expected, window, end == start, data, at, start)
+            if is_sound and end > start and self.state in _RECEIVING:
                 self._in_order(memoryview(data)[start:end])
             return
         self._any_segment(distance, ack, flags, window, data, at, start, end)
@@ -418,6 +419,7 @@ class TcpEndpoint:
         receive = self.receive
         application = self.application
         receive.nxt += len(data)
+        self.owe_ack()  # before the application's answer, which then carries it
         if receive.pending or application is None:
             receive.append(data)
         else:
@@ -428,8 +430,8 @@ class TcpEndpoint:
             while (piece := receive.next_early()) is not None:
                 receive.nxt += len(piece)
                 receive.append(piece)
+            self.owe_ack()
             self.resume()
-        self.owe_ack()
 
     # --- states ---------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def jmp_indirect(c: Builder, target: Operand) -> None:
 def call_indirect(c: Builder, target: Operand) -> None:
     destination = _target(c, target)
     c.push(c.movi(Imm(IMM_NEXT)), c.opsize, target=destination)
-    c.jump_indirect(destination)
+    c.jump_indirect(destination, -c.opsize // 8)
 
 
 @insn("C3", default64=True)
@@ -53,15 +53,16 @@ def ret(c: Builder) -> None:
     target = c.peek(c.opsize)
     c.check_target(target)
     c.drop(c.opsize // 8)
-    c.jump_indirect(target)
+    c.jump_indirect(target, c.opsize // 8)
 
 
 @insn("C2 Iw", default64=True, name="ret")
-def ret_immediate(c: Builder, size: Operand) -> None:
+def ret_immediate(c: Builder, extra: Operand) -> None:
     target = c.peek(c.opsize)
     c.check_target(target)
-    c.drop(Imm(IMM_IMM, constant=c.opsize // 8))
-    c.jump_indirect(target)
+    size = Imm(IMM_IMM, constant=c.opsize // 8)
+    c.drop(size)
+    c.jump_indirect(target, size)
 
 
 # ---------------------------------------------------------------------- far transfers

@@ -111,7 +111,7 @@ def help_code_limit(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uin
 @cython.nogil
 @cython.exceptval(check=False)
 def help_target_check(env: cython.pointer[Env], a: uint64_t, b: uint64_t, imm: uint64_t) -> uint64_t:
-    if (imm or b) and (a & U32_MAX) > env.seg_limit[SEG_CS]:
+    if (imm or b) and (not canonical(a) or (a & U32_MAX) > env.seg_limit[SEG_CS]):
         raise_fault(env, VEC_GP, 0)
     return 0
 

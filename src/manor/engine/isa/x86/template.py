@@ -34,8 +34,6 @@ MREG: Final = 70
 MRM: Final = 71
 SEGREG_BASE: Final = 72
 """Base of the segment that an override selects, DS by default (string instructions)."""
-VREG_INDEX: Final = 73
-"""VEX.vvvv, reserved."""
 
 # immediate codes: value = base << shift, plus the constant
 IMM_CONST, IMM_IMM, IMM_NEXT, IMM_TARGET, IMM_DISP, IMM_IMM2, IMM_PC, IMM_REGNUM, IMM_RMNUM = range(9)
@@ -76,7 +74,7 @@ PSEUDO_NAMES: Final = (
     "SEGMENT_CHECK",  # offset a, imm = segment, x = ACCESS_*: limit and type, where limits are in force
     "BIT_ADDRESS",  # register a, a linear address in the data segment: wrap at the address size, check as above
     "ACCESS",  # x = what a helper does at the effective address: bytes, ACCESS_WRITES
-    "TARGET_CHECK",  # a near jump to imm, taken if d (ZERO: always) is not zero: #GP beyond the limit of CS
+    "TARGET_CHECK",  # a near jump to imm, taken if d (ZERO: always) is not zero: #GP if it must not go there
     "TARGET_CHECK_VALUE",  # the same, always, to the offset in a
     "UNLESS_ZERO",  # the next imm items only if immediate & x is not zero
     "BYIMM",  # the next uop's number grows by min(immediate & x, imm): one uop for each immediate byte
@@ -359,16 +357,16 @@ class Builder:
             self.emit(op, a=a, b=b)
 
     def check_target(self, target: int | Imm, taken: int = ZERO) -> None:
-        """Near transfers: #GP(0) if the target lies beyond the limit of CS, before anything changes."""
-        if self.mode64:
-            return
+        """Near transfers: #GP(0) if the target lies beyond the limit of CS or, in 64-bit code, is not canonical; before
+        anything changes. In 64-bit code `jump_indirect` looks at targets in registers."""
         if isinstance(target, Imm):
             self.emit("TARGET_CHECK", taken, imm=target)
-        else:
+        elif not self.mode64:
             self.emit("TARGET_CHECK_VALUE", a=target)
 
-    def jump_indirect(self, value: int) -> None:
-        self.emit("jump_indirect", a=value)
+    def jump_indirect(self, value: int, moved: int | Imm = 0) -> None:
+        """End the block. moved: how far the instruction has moved RSP, for a target that is not canonical."""
+        self.emit("jump_indirect", a=value, imm=moved)
 
     def exit(self) -> None:
         """End the block; the dispatcher continues at env.rip, which a helper has set."""
@@ -390,6 +388,8 @@ class Builder:
         if isinstance(value, Imm):
             value = self.movi(value)
         if self.mode64:
+            if isinstance(target, Imm):
+                self.check_target(target)
             self.emit(f"st{width}", a=RSP, b=value, imm=-size, x=ACCESS_STACK)
             self.op("add64", RSP, self.const(-size), RSP)
             return

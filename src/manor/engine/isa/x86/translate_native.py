@@ -22,6 +22,7 @@ from cython.cimports.libc.stdint import (
 )
 from cython.cimports.libc.string import memcpy
 from cython.cimports.manor.engine.env import Env
+from cython.cimports.manor.engine.isa.x86.bits import canonical
 from cython.cimports.manor.engine.isa.x86.translate_native import (
     MAX_EXITS,
     Entry,
@@ -522,6 +523,16 @@ def bit_address(t: cython.pointer(Translator), reg: cython.int, access: cython.i
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def cannot_reach(t: cython.pointer(Translator), target: int64_t) -> cython.bint:
+    """Whether a near transfer to a known offset may fault: by the limit of CS, or for sure if it is not canonical."""
+    if t.mode64:
+        return not canonical(cython.cast(uint64_t, target))
+    return (t.flags & F_LIMITS) != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def emit_target_check(t: cython.pointer(Translator), target: int64_t, taken: cython.int) -> cython.void:
     """A near transfer to a known offset; taken: a register that is not zero when it happens, or ZERO: always."""
     emit(t, U_MOVI, V_EA2, 0, 0, target)
@@ -880,7 +891,7 @@ def expand_pseudo(t: cython.pointer(Translator), item: cython.pointer(Item)) -> 
     elif op == P_SETCOND:
         emit_condition(t, 0, operand(t, item.d), item.constant)
     elif op == P_BRCOND:
-        if t.flags & F_LIMITS and not t.mode64:
+        if cannot_reach(t, t.exit_pc[t.first_exit]):
             emit_condition(t, 0, V_S0, item.constant)
             emit_target_check(t, t.exit_pc[t.first_exit], V_S0)
         emit_condition(t, 1, 0, item.constant)
@@ -905,7 +916,7 @@ def expand_pseudo(t: cython.pointer(Translator), item: cython.pointer(Item)) -> 
     elif op == P_BIT_ADDRESS:
         bit_address(t, operand(t, item.a), item.x)
     elif op == P_TARGET_CHECK:
-        if t.flags & F_LIMITS:
+        if cannot_reach(t, immediate(t, item)):
             emit_target_check(t, immediate(t, item), item.d)
     elif op == P_TARGET_CHECK_VALUE:
         if t.flags & F_LIMITS:
