@@ -185,6 +185,7 @@ class Vm:
             assert timers is not None
             with machine.lock:
                 timers.pause()
+                machine.pause_network()
                 self._machine_clock.stop()
 
     def resume(self) -> None:
@@ -199,6 +200,7 @@ class Vm:
             with machine.lock:
                 machine.vm.skip_time(self._machine_clock.start())
                 timers.resume()
+                machine.resume_network()
             self._go_on()
 
     def _go_on(self) -> None:
