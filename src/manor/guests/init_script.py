@@ -89,6 +89,9 @@ echo "{BANNER} $(uname -sr), $(nproc) CPU(s), $((kilobytes / 1024)) MiB, after $
      "Leave the shell to power off."
 echo
 
+# From here on the console is the user's: warnings and worse still come through.
+dmesg -n 5
+
 # What nobody waits for.
 (sleep 1; load /lib/modules/later) &
 

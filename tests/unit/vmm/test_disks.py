@@ -127,7 +127,7 @@ def test_functions_follow_the_order_of_the_disks(make: Callable[..., Vm], image:
     found: list[int] = []
 
     def program(cpu: FakeVcpu) -> Generator[Exit, None, None]:
-        found.extend(cpu.load(layout.ECAM + (slot << 15)) for slot in range(1, 6))
+        found.extend(cpu.load(layout.ECAM + (slot << 15)) for slot in range(1, 7))
         off(cpu)
         yield Halt()
 
@@ -135,7 +135,7 @@ def test_functions_follow_the_order_of_the_disks(make: Callable[..., Vm], image:
     with make(*disks, program=program) as vm:
         vm.start()
         vm.wait(10)
-    assert [each >> 16 for each in found] == [0x1043, 0x1044, 0x1042, 0x10F0, 0xFFFF]
+    assert [each >> 16 for each in found] == [0x1043, 0x1044, 0x1045, 0x1042, 0x10F0, 0xFFFF]
     assert list(vm.statistics().disks) == ["disk0", "disk1"]
     assert vm.statistics().disks["disk0"]["read_requests"] == 0
 
