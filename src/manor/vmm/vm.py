@@ -70,6 +70,7 @@ class Statistics:
     accel: dict[str, int | float] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     disks: dict[str, dict[str, int]] = field(default_factory=dict)
+    nics: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -298,6 +299,7 @@ class Vm:
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
             disks=machine.disk_statistics(),
+            nics={f"net{index}": nic.statistics() for index, nic in enumerate(self._nics.all)},
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
