@@ -1,7 +1,7 @@
 """`python -m benchmarks.network`: the user-mode network against QEMU's, both under translation, as ratios.
 
-The same kernel, initramfs and C program; in turns, several times, for the machine may be noisy; the medians are compared.
-The other end of every connection is a process of its own on the host. Not a test: no assertion.
+The same kernel, initramfs and C program; in turns, several times, for the machine may be noisy; the medians are
+compared. The other end of every connection is a process of its own on the host. Not a test: no assertion.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Network interfaces under a real Linux: each kind of network, what the guest sees of it, and what tshark says of it."""
+"""Network interfaces under a real Linux: each kind of network, what the guest sees of it, what tshark says of it."""
 
 from __future__ import annotations
 
@@ -227,12 +227,10 @@ def namespace() -> Iterator[str]:
     subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def inside(namespace: str, line: str, stdin: bytes | None = None) -> bytes:
+def inside(namespace: str, line: str) -> bytes:
     """The output of a shell command in the namespace."""
-    done = subprocess.run(
-        ["ip", "netns", "exec", namespace, "sh", "-ec", line], input=stdin, stdout=subprocess.PIPE, timeout=60, check=True
-    )
-    return done.stdout
+    argv = ["ip", "netns", "exec", namespace, "sh", "-ec", line]
+    return subprocess.run(argv, stdout=subprocess.PIPE, timeout=60, check=True).stdout
 
 
 LISTENER = "import socket as s; l=s.create_server(('192.0.2.1',{})); print('listening',flush=True); c=l.accept()[0]; "

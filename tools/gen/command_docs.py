@@ -22,8 +22,7 @@ from manor.host.examine import TOPICS
 
 # This file is run, or loaded by its path: then the module beside it is found from the top of the repository.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
-from tools.gen import image_docs
-from tools.gen import net_docs
+from tools.gen import image_docs, net_docs
 
 REFERENCE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference"
 

@@ -13,7 +13,7 @@ NETWORKS: Final = (
     ("none", "an interface whose cable is out"),
 )
 OPTIONS: Final = (
-    ("mac=ADDRESS", "the address of the interface; by default derived from the VM's name and the position, else random"),
+    ("mac=ADDRESS", "the interface's address; by default derived from the VM's name and the position, else random"),
     ("mtu=BYTES", "the largest IP packet, 1280 to 65521; default 1500"),
     ("queues=N", "pairs of queues, 1 to 16, or 0 for one a vCPU; default 1"),
     ("link=off", "the cable is out at first"),

@@ -25,7 +25,8 @@ from manor.spec.net_text import parse_nic, parse_port
         ("tap:vm0,queues=4,mtu=9000", NicSpec("tap", "vm0", queues=4, mtu=9000)),
         ("bridge:br0,mac=52:54:00:12:34:56", NicSpec("bridge", "br0", mac="52:54:00:12:34:56")),
         ("macvtap:eth0,link=off", NicSpec("macvtap", "eth0", link_up=False)),
-        ("user,reach=host,hostname=web-1,capture=/tmp/x", NicSpec(reach="host", hostname="web-1", capture=Path("/tmp/x"))),
+        ("user,reach=host,hostname=web-1", NicSpec(reach="host", hostname="web-1")),
+        ("user,capture=/tmp/x", NicSpec(capture=Path("/tmp/x"))),
         (
             "user,rate=1.5M,delay=20ms,jitter=500us,loss=0.5%",
             NicSpec(shaping=Shaping(1_500_000, 20_000_000, 500_000, 0.005)),

@@ -14,8 +14,8 @@ from manor.base.exits import Exit, Halt
 from manor.base.units import MiB
 from manor.devices.misc.power import RESET_VALUE
 from manor.mem import layout
-from manor.spec.machine import MachineSpec
 from manor.spec.mac import derive_mac
+from manor.spec.machine import MachineSpec
 from manor.spec.net import NicSpec, PortForward
 from manor.testing.fake_accel import FakeAccel, FakeVcpu, Program
 from manor.testing.guest_programs import echo
@@ -42,7 +42,7 @@ def descriptors() -> int:
 
 def test_interfaces_are_there_and_go_away(make: Callable[..., Vm]) -> None:
     vm = make(CLOSED, NicSpec("none", mac="52:54:00:12:34:56"), name="web")
-    assert vm.nics == ()
+    assert list(vm.nics) == []
     before = descriptors()
     with vm:
         vm.start()
