@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from manor.base.errors import ConfigError, HostError, ManorError
     from manor.spec.machine import MachineSpec
+    from manor.spec.net import NicSpec, PortForward
     from manor.vmm.console import Console, TextNotSeen
     from manor.vmm.lifecycle import Reason, VmEnd
     from manor.vmm.vm import Statistics, Vm, start
@@ -31,6 +32,8 @@ __all__ = [
     "TextNotSeen",
     "Statistics",
     "MachineSpec",
+    "NicSpec",
+    "PortForward",
     "ManorError",
     "ConfigError",
     "HostError",
@@ -46,6 +49,8 @@ _HOMES = {
     "Console": "manor.vmm.console",
     "TextNotSeen": "manor.vmm.console",
     "MachineSpec": "manor.spec.machine",
+    "NicSpec": "manor.spec.net",
+    "PortForward": "manor.spec.net",
     "ManorError": "manor.base.errors",
     "ConfigError": "manor.base.errors",
     "HostError": "manor.base.errors",
