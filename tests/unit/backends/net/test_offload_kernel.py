@@ -83,17 +83,22 @@ def by_kernel(frames: list[Frame]) -> list[list[bytes]]:
     return [[bytes.fromhex(text) for text in answer] for answer in json.loads(done.stdout)]
 
 
+def unfinished(ethertype: int, packet: bytes, segment_size: int) -> Frame:
+    """A TCP frame that is to be cut."""
+    start, kind = (34, Segmentation.TCPV4) if ethertype == 0x0800 else (54, Segmentation.TCPV6)
+    return Frame(eth(MAC_B, MAC_A, ethertype, packet), start, 16, False, kind, segment_size)
+
+
 def make_frames(rng: random.Random) -> list[Frame]:
     frames = []
     for size, segment_size in ((3000, 1460), (2920, 1460), (1461, 1460), (9999, 536), (20000, 1448), (63000, 1448)):
         payload = rng.randbytes(size)
         options = b"\x01\x01\x08\x0a" + rng.randbytes(8)
         flags = rng.choice([0x10, 0x18, 0x19, 0x98])
-        sequence = rng.choice([1, 0xFFFF_FF00])
-        segment = tcp(4000, 80, payload, sequence, flags, options)
+        segment = tcp(4000, 80, payload, rng.choice([1, 0xFFFF_FF00]), flags, options)
         frames += [
-            Frame(eth(MAC_B, MAC_A, 0x0800, ipv4(segment, protocol=6)), 34, 16, False, Segmentation.TCPV4, segment_size),
-            Frame(eth(MAC_B, MAC_A, 0x86DD, ipv6(segment, protocol=6)), 54, 16, False, Segmentation.TCPV6, segment_size),
+            unfinished(0x0800, ipv4(segment, protocol=6), segment_size),
+            unfinished(0x86DD, ipv6(segment, protocol=6), segment_size),
         ]
     for size in (0, 1, 500, 1400):
         payload = rng.randbytes(size)
