@@ -22,7 +22,7 @@ from manor.host.examine import TOPICS
 
 # This file is run, or loaded by its path: then the module beside it is found from the top of the repository.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
-from tools.gen import image_docs, vm_docs
+from tools.gen import image_docs, net_docs, vm_docs
 
 REFERENCE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -150,9 +150,11 @@ PAGES: Final = (
                 tuple(TRACES.items()),
                 more={kind: ", ".join(f"`{glob}`" for glob in globs) for kind, globs in KINDS.items()},
             ),
+            Table("Networks", ("--net", "where it leads"), net_docs.NETWORKS),
+            Table("Options of networks", ("option", "meaning"), net_docs.OPTIONS),
             Table("Exit status", ("status", "meaning"), STATUSES, codes=False),
         ),
-        NOTES,
+        NOTES + net_docs.NOTES,
     ),
     Page(
         "doctor",

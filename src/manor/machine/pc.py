@@ -187,6 +187,16 @@ class Machine:
         with self.lock:
             return {disk.name: disk.statistics.as_dict() for disk in self.disks}
 
+    def pause_network(self) -> None:
+        """No frame reaches the guest's memory until `resume_network`. Machine lock held."""
+        for port in self.net_ports:
+            port.pause()
+
+    def resume_network(self) -> None:
+        """Machine lock held."""
+        for port in self.net_ports:
+            port.resume()
+
     def drain(self, timeout: float | None = None) -> list[str]:
         """Wait until no disk has a request in flight, so that nobody touches memory. No vCPU may be running.
 

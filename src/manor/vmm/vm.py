@@ -72,6 +72,7 @@ class Statistics:
     accel: dict[str, int | float] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     disks: dict[str, dict[str, int]] = field(default_factory=dict)
+    nics: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -187,6 +188,7 @@ class Vm:
             assert timers is not None
             with machine.lock:
                 timers.pause()
+                machine.pause_network()
                 self._machine_clock.stop()
 
     def resume(self) -> None:
@@ -201,6 +203,7 @@ class Vm:
             with machine.lock:
                 machine.vm.skip_time(self._machine_clock.start())
                 timers.resume()
+                machine.resume_network()
             self._go_on()
 
     def _go_on(self) -> None:
@@ -299,6 +302,7 @@ class Vm:
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
             disks=machine.disk_statistics(),
+            nics={f"net{index}": nic.statistics() for index, nic in enumerate(self._nics.all)},
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
