@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
+from manor.backends.agent.protocol import PORT_NAME as AGENT_PORT
 from manor.backends.char.api import CharBackend
 from manor.backends.vsock.api import VsockBackend
 from manor.base.clock import Clock
@@ -58,7 +59,7 @@ class HostSide:
     power_off, reset: the guest asked for it; called with the lock held, they note it and return.
     wake: the vCPU of that index may have work; any thread, with locks held.
     readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
-    vsock: the far end of the socket device; without, there is none.
+    vsock, agent: the far ends of the socket device and of the agent's port; without, there is no such device.
     """
 
     clock: Clock
@@ -72,6 +73,7 @@ class HostSide:
     wake: Callable[[int], None]
     readers: Readers | None = None
     vsock: VsockBackend | None = None
+    agent: CharBackend | None = None
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -92,7 +94,9 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
     balloon = VirtioBalloon("virtio-balloon", memory, host.defer) if spec.balloon else None
-    _plug(pci, [console, rng, *([balloon] if balloon else []), *_services(memory, host)])
+    agent = _agent_port(memory, host)
+    optional = [device for device in (balloon, agent) if device is not None]
+    _plug(pci, [console, rng, *optional, *_services(memory, host)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
@@ -107,6 +111,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         serial=serial,
         console=console,
         balloon=balloon,
+        agent=None if agent is None else agent.ports[0],
         doorbells=doorbells,
         devices=[*interrupts.devices, timer, serial, rtc, power, pci, *pci.functions.values()],
     )
@@ -117,6 +122,15 @@ def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
     rsdp = write_tables(memory, spec.cpus)
     return load_linux(
         memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
+    )
+
+
+def _agent_port(memory: GuestMemory, host: HostSide) -> VirtioConsole | None:
+    """A device of its own: port 0 of the other is the console, and one without more ports is what drivers know best."""
+    if host.agent is None:
+        return None
+    return VirtioConsole(
+        "virtio-serial", memory, host.defer, [host.agent], multiport=True, names=[AGENT_PORT], has_console=False
     )
 
 

@@ -16,7 +16,7 @@ from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.balloon import VirtioBalloon
-from manor.devices.virtio.console import VirtioConsole
+from manor.devices.virtio.console import ConsolePort, VirtioConsole
 from manor.machine.doorbells import DoorbellWiring
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
@@ -152,6 +152,7 @@ class Machine:
     serial: Ns16550
     console: VirtioConsole
     balloon: VirtioBalloon | None
+    agent: ConsolePort | None
     devices: list[Device] = field(default_factory=list)
     doorbells: list[DoorbellWiring] = field(default_factory=list)
 

@@ -41,6 +41,7 @@ class MachineSpec:
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
     machine is built, not here. balloon: a memory balloon, through which the guest also gives back what it does not use.
+    agent: a port through which the guest's agent can be asked.
     """
 
     kernel: Path
@@ -55,3 +56,4 @@ class MachineSpec:
     nics: tuple[NicSpec, ...] = ()
     balloon: bool = True
     vsock: VsockSpec | None = None
+    agent: bool = False

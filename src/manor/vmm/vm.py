@@ -13,6 +13,7 @@ Threads: one per vCPU, one I/O loop, and a supervisor that takes the others apar
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from typing import Any
 
 from manor.accel.api import Accel
 from manor.accel.choose import choose
+from manor.backends.agent.client import AgentClient
+from manor.backends.agent.transport import PortTransport
 from manor.backends.vsock.host import VsockHost
 from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, HostError, ManorError, StateError
@@ -42,6 +45,8 @@ from manor.vmm.vcpu_loop import VcpuLoop
 
 _CLOSE_S = 5.0
 """How long the I/O loop may take to close what it serves, in seconds; it never waits."""
+logger = logging.getLogger(__name__)
+
 PAUSE_S = 5.0
 """How long vCPUs may take to pause, in seconds: one may wait for the reader of its output."""
 
@@ -91,6 +96,8 @@ class Vm:
         """Held by who pauses, resumes or takes apart the machine; before any other lock."""
         self._loop = IoLoop(self._clock, self._on_loop_error)
         self._vsock = VsockHost(self._loop, self._clock, spec.vsock.cid, spec.vsock.path) if spec.vsock else None
+        self._agent_port = PortTransport()
+        self._agent = AgentClient(self._agent_port) if spec.agent else None
         self._lifecycle = Lifecycle()
         self._readers = LoopReaders(self._loop)
         self._request = threading.Condition()
@@ -171,8 +178,8 @@ class Vm:
                 self._machine_clock.stop()
 
     def resume(self) -> None:
-        """Go on after `pause`. The guest's own idea of civil time is late by the pause until something sets it: its
-        agent (`agent.set_time`), NTP, or its clock chip. Raises StateError if it is not paused."""
+        """Go on after `pause`. The guest's idea of civil time is late by the pause; its agent is told to set it, if
+        there is one. Without, NTP or the clock chip (`hwclock -s`) will do. Raises StateError if it is not paused."""
         with self._changing:
             if self._lifecycle.state is not State.PAUSED:
                 raise StateError("resume", self._lifecycle.state.value, [State.PAUSED.value])
@@ -183,6 +190,14 @@ class Vm:
                 machine.vm.skip_time(self._machine_clock.start())
                 timers.resume()
             self._go_on()
+        if self._agent is not None and self._agent_port.is_open:
+            threading.Thread(target=self._set_time, name="set-time", daemon=True).start()
+
+    def _set_time(self) -> None:
+        try:
+            self.agent.set_time()
+        except ManorError as error:
+            logger.warning("the guest's clock is late by its pause: %s", error)
 
     def _go_on(self) -> None:
         """Let the vCPUs run again. `_changing` held."""
@@ -238,6 +253,13 @@ class Vm:
             machine.resize_console(columns, rows)
 
     @property
+    def agent(self) -> AgentClient:
+        """The guest's agent; `agent.wait()` first. Raises ConfigError if the VM has no port for one."""
+        if self._agent is None:
+            raise ConfigError("agent", "this VM has no port for an agent; describe it with agent=True")
+        return self._agent
+
+    @property
     def vsock(self) -> VsockHost:
         """Connections to the guest's vsock ports. Raises ConfigError if the VM has no socket device."""
         if self._vsock is None:
@@ -280,6 +302,7 @@ class Vm:
             wake=self._wake,
             readers=self._readers,
             vsock=None if self._vsock is None else self._vsock.multiplexer,
+            agent=None if self._agent is None else self._agent_port,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -295,6 +318,8 @@ class Vm:
         port.on_room = self.console.connect(port, machine.lock)
         if machine.balloon is not None:
             self.balloon.connect(machine.balloon, machine.lock)
+        if machine.agent is not None:
+            self._agent_port.connect(machine.agent, machine.lock)
         if self._size is not None:
             machine.resize_console(*self._size)
         self._started_wall = self._clock.now_ns()
@@ -314,6 +339,7 @@ class Vm:
         self.serial.disconnect()
         self.console.disconnect()
         self.balloon.disconnect()
+        self._agent_port.disconnect()
         machine, self._machine = self._machine, None
         self._final = final
         if machine is not None:
