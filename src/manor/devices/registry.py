@@ -19,6 +19,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "power": "manor.devices.misc.power:PowerControl",
         "virtio-rng": "manor.devices.virtio.rng:VirtioRng",
         "virtio-balloon": "manor.devices.virtio.balloon:VirtioBalloon",
+        "virtio-fs": "manor.devices.virtio.fs:VirtioFs",
         "virtio-vsock": "manor.devices.virtio.vsock:VirtioVsock",
         "virtio-console": "manor.devices.virtio.console:VirtioConsole",
     }

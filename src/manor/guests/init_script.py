@@ -41,10 +41,11 @@ for device in /sys/bus/virtio/devices/*; do
     [ -e "/lib/modules/for-$id" ] && load "/lib/modules/for-$id"
 done
 # Folders of the host, by their tags.
+IFS=,
 for tag in $MANOR_SHARES; do
     mkdir -p "/mnt/$tag" && mount -t virtiofs "$tag" "/mnt/$tag"
 done
-unset MANOR_SHARES
+unset IFS MANOR_SHARES
 
 # The caller's terminal, from the kernel command line: unknown NAME=value words become variables here.
 if [ -n "$LINES" ] && [ -n "$COLUMNS" ]; then

@@ -15,6 +15,7 @@ from typing import Protocol
 from manor.accel.api import Accel, VmHandle
 from manor.backends.agent.protocol import PORT_NAME as AGENT_PORT
 from manor.backends.char.api import CharBackend
+from manor.backends.share.api import ShareBackend
 from manor.backends.vsock.api import VsockBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
@@ -29,6 +30,7 @@ from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.device import VirtioDevice
+from manor.devices.virtio.fs import VirtioFs
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.devices.virtio.vsock import VirtioVsock
@@ -60,6 +62,7 @@ class HostSide:
     wake: the vCPU of that index may have work; any thread, with locks held.
     readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
     vsock, agent: the far ends of the socket device and of the agent's port; without, there is no such device.
+    shares: servers of the host's folders, a device each.
     """
 
     clock: Clock
@@ -74,6 +77,7 @@ class HostSide:
     readers: Readers | None = None
     vsock: VsockBackend | None = None
     agent: CharBackend | None = None
+    shares: Sequence[ShareBackend] = ()
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -139,6 +143,7 @@ def _services(memory: GuestMemory, host: HostSide) -> list[VirtioDevice]:
     devices: list[VirtioDevice] = []
     if host.vsock is not None:
         devices.append(VirtioVsock("virtio-vsock", memory, host.defer, host.vsock))
+    devices += [VirtioFs(f"virtio-fs-{share.tag}", memory, host.defer, share) for share in host.shares]
     return devices
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
-from manor.spec import vsock
+from manor.spec import share, vsock
 from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
 
 
@@ -36,3 +36,9 @@ def check(spec: MachineSpec, max_memory: int) -> None:
         raise ConfigError("cpu", f"{spec.cpu!r} is unknown; give one of {', '.join(CPU_MODELS)}")
     if spec.vsock is not None and not vsock.FIRST_CID <= spec.vsock.cid <= vsock.LAST_CID:
         raise ConfigError("vsock.cid", f"{spec.vsock.cid} is no guest's; give {vsock.FIRST_CID} to {vsock.LAST_CID}")
+    tags = [one.tag for one in spec.shares]
+    for tag in tags:
+        if not share.TAG.fullmatch(tag):
+            raise ConfigError("share.tag", f"{tag!r} is no tag; give up to 36 letters, digits, `_`, `.` and `-`")
+        if tags.count(tag) > 1:
+            raise ConfigError("share.tag", f"{tag!r} is given twice; give each folder a tag of its own")

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 from manor.base.units import MiB
 from manor.spec.block import DiskSpec
 from manor.spec.net import NicSpec
+from manor.spec.share import ShareSpec
 from manor.spec.vsock import VsockSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
@@ -57,3 +58,4 @@ class MachineSpec:
     balloon: bool = True
     vsock: VsockSpec | None = None
     agent: bool = False
+    shares: tuple[ShareSpec, ...] = ()

@@ -27,6 +27,7 @@ from manor.accel.api import Accel
 from manor.accel.choose import choose
 from manor.backends.agent.client import AgentClient
 from manor.backends.agent.transport import PortTransport
+from manor.backends.share.worker import SharedFolder
 from manor.backends.vsock.host import VsockHost
 from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, HostError, ManorError, StateError
@@ -98,6 +99,7 @@ class Vm:
         self._vsock = VsockHost(self._loop, self._clock, spec.vsock.cid, spec.vsock.path) if spec.vsock else None
         self._agent_port = PortTransport()
         self._agent = AgentClient(self._agent_port) if spec.agent else None
+        self._shares: list[SharedFolder] = []
         self._lifecycle = Lifecycle()
         self._readers = LoopReaders(self._loop)
         self._request = threading.Condition()
@@ -139,6 +141,8 @@ class Vm:
         try:
             if self._vsock is not None:
                 self._vsock.open()
+            for share in self.spec.shares:
+                self._shares.append(SharedFolder(share, self._on_loop_error))
             self._build()
         except ManorError as error:
             self._close_services()
@@ -303,6 +307,7 @@ class Vm:
             readers=self._readers,
             vsock=None if self._vsock is None else self._vsock.multiplexer,
             agent=None if self._agent is None else self._agent_port,
+            shares=self._shares,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -382,6 +387,8 @@ class Vm:
         """What belongs to the VM and not to one machine of it. Thread: the I/O loop's, or it does not run."""
         if self._vsock is not None:
             self._vsock.close()
+        for share in self._shares:
+            share.close()
 
     def _next_request(self) -> VmEnd:
         """Wait until there is something to do. A guest that is paused does not reboot before it goes on."""

@@ -208,6 +208,10 @@ class Queue:
             virtqueue_pop(self.index, head, chain.readable_size, chain.writable_size)
         return chain
 
+    def holds(self, chain: Chain) -> bool:
+        """Whether `chain` is still the device's: not after a reset of the queue."""
+        return self._in_flight.get(chain.head) is chain
+
     def undo_pop(self, chain: Chain) -> None:
         """Put the chain taken last back; it will be taken again. Only right after its `pop`."""
         if self._in_flight.get(chain.head) is not chain:
