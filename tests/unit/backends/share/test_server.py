@@ -185,7 +185,10 @@ def test_extended_attributes(client: Client, folder: Path) -> None:
         if failure.number != errno.EOPNOTSUPP:
             raise
         pytest.skip("the file system of temporary files has no extended attributes")
-    get = lambda size: client.call(Opcode.GETXATTR, node, fuse.GETXATTR_IN.pack(size, 0) + b"user.colour\0")  # noqa: E731
+
+    def get(size: int) -> bytes:
+        return client.call(Opcode.GETXATTR, node, fuse.GETXATTR_IN.pack(size, 0) + b"user.colour\0")
+
     assert get(5) == b"green"
     assert get(0) == fuse.GETXATTR_OUT.pack(5, 0)
     refused(errno.ERANGE, get, 4)
@@ -225,7 +228,10 @@ def test_renaming_and_links(client: Client, folder: Path) -> None:
     client.call(Opcode.RENAME, ROOT_ID, fuse.RENAME_IN.pack(sub) + b"file\0moved\0")
     assert client.walk("sub/moved") == node  # the same file
     (folder / "other").write_bytes(b"other")
-    move = lambda flags: fuse.RENAME2_IN.pack(sub, flags, 0) + b"other\0moved\0"  # noqa: E731
+
+    def move(flags: int) -> bytes:
+        return fuse.RENAME2_IN.pack(sub, flags, 0) + b"other\0moved\0"
+
     refused(errno.EEXIST, client.call, Opcode.RENAME2, ROOT_ID, move(1))
     client.call(Opcode.RENAME2, ROOT_ID, move(2))
     assert (folder / "other").read_bytes() == b"contents"
@@ -417,7 +423,7 @@ def test_requests_of_wrong_sizes(server: FuseServer, client: Client) -> None:
         answer = client.raw(Opcode.GETATTR, ROOT_ID, bytes(16), size=size)
         assert fuse.OUT_HEADER.unpack(answer)[1] == -errno.EINVAL
     # An answer that does not fit is an error and not a part.
-    refused(errno.EIO, client.call, Opcode.GETATTR, ROOT_ID, bytes(16), room=64)
+    refused(errno.EIO, client.call, Opcode.GETATTR, ROOT_ID, bytes(16), 64)
     node = client.look_up("file")
     handle = client.open(node, RDWR)
     assert client.call(Opcode.READ, node, fuse.READ_IN.pack(handle, 0, 1 << 31, 0, 0, 0, 0), room=20) == b"cont"
