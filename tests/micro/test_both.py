@@ -399,6 +399,7 @@ def test_interrupts_continue_on_any_accelerator(
     source.run(source.long_mode())
     assert source.written == []
     state = save_vm(source.vm, source.interrupts, source.timer)
+    assert (state.clock_ns is None) == (source_name == "dbt")
     target = make_board(request.getfixturevalue(target_name))
     target.memory.load(0, source.memory.read(0, 1 << 20))
     load_vm(target.vm, target.interrupts, target.timer, state)

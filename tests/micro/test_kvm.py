@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from manor.accel.kvm.cpuid_table import read_back
 from manor.accel.kvm.errors import EmulationFailure
 from manor.accel.kvm.vm import KvmVm
 from manor.base.exits import Debug, Fault, Kicked
+from manor.machine.interrupts import load_vm, save_vm
 from manor.mem import layout
 from manor.testing.assembler import Assembler
 from manor.testing.board import CODE, DEVICE, PORT, Board
@@ -85,6 +87,14 @@ def test_eventfd_wakes_the_guest(board: Board, kind: str) -> None:
     else:
         vm.interrupts.detach_line(fd, pin)
     os.close(fd)
+
+
+def test_paravirtual_clock_moves_with_the_guest(board: Board) -> None:
+    state = replace(save_vm(board.vm, board.interrupts, board.timer), clock_ns=10**15)
+    load_vm(board.vm, board.interrupts, board.timer, state)
+    clock = board.vm.get_clock()
+    assert clock is not None
+    assert 10**15 <= clock < 10**15 + 10**12
 
 
 def test_dirty_log_has_the_guests_pages_and_the_devices(board: Board) -> None:

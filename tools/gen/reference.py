@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from manor.cli.trace import KINDS
+from manor.devices.block.disk import DiskStatistics
 from manor.engine.env import STATS, VREG_NAMES
 from manor.engine.isa.x86.catalog import CHAPTERS, instructions
 from manor.engine.isa.x86.declare import Insn
@@ -48,7 +49,16 @@ STATISTICS: Final = {
     "timers": "timers of devices that fired",
     "accel": "counters of the accelerator, see below",
     "exits": "accesses that left guest code, for each device",
+    "disks": "counters of each disk, see below",
 }
+DISKS: Final = {
+    "read_requests": "reads", "read_bytes": "bytes in them", "read_ns": "time in them",
+    "write_requests": "writes", "write_bytes": "bytes in them", "write_ns": "time in them",
+    "flush_requests": "flushes", "flush_ns": "time in them",
+    "discard_requests": "discards, and writes of zeros without data", "discard_bytes": "bytes in them",
+    "errors": "requests that the guest was told have failed on the host",
+    "short": "requests that the vCPU did itself because they needed no waiting",
+}  # fmt: skip
 COUNTERS: Final = {
     "guest_instructions": "instructions of the guest that were executed",
     "guest_mips": "the same in millions a second of wall time",
@@ -298,6 +308,9 @@ def statistics_page() -> str:
     body = _table(("name", "meaning"), [(f"`{name}`", STATISTICS[name]) for name in names])
     body += ["", "## Counters of the accelerator `dbt`", "", "Sums over all vCPUs.", ""]
     body += _table(("name", "meaning"), [(f"`{name}`", COUNTERS[name]) for name in counters()])
+    body += ["", "## Counters of a disk", ""]
+    body += ["Requests and bytes as the guest asked for them; times from each request to its end, added.", ""]
+    body += _table(("name", "meaning"), [(f"`{field.name}`", DISKS[field.name]) for field in fields(DiskStatistics)])
     body += ["", "## Counters of the accelerator `kvm`", ""]
     body += ["Sums over all vCPUs; exits that did not occur are left out.", ""]
     body += _table(("name", "meaning"), [(f"`{name}`", meaning) for name, meaning in KVM_COUNTERS.items()])

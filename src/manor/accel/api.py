@@ -131,6 +131,12 @@ class VmHandle(Protocol):
     def vcpus(self) -> Sequence[Vcpu]:
         """The vCPUs by index."""
 
+    def get_clock(self) -> int | None:
+        """The time that the accelerator's paravirtual clock shows, in ns; None if it has none."""
+
+    def set_clock(self, now_ns: int) -> None:
+        """Set that clock; nothing happens where there is none."""
+
     def skip_time(self, duration_ns: int) -> None:
         """The guest was paused for so long: its time-stamp counters and clocks go on where they stood. No vCPU runs."""
 

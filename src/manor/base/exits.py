@@ -24,9 +24,10 @@ class Kicked:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Triple fault: the processor entered the shutdown state. `reason` is for people."""
+    """Triple fault: the processor entered the shutdown state. `reason` is for people. rip: where, if known."""
 
     reason: str
+    rip: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,11 @@ class Debug:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """The accelerator cannot go on; `reason` says why and where. The VM must stop. error: the same as a type, if
-    any."""
+    any. rip: where, if known."""
 
     reason: str
     error: ManorError | None = None
+    rip: int | None = None
 
 
 Exit = Halt | WaitForSipi | Kicked | Shutdown | Debug | Fault

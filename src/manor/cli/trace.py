@@ -21,6 +21,7 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
     "interrupts": ("interrupt_*", "lapic_*", "ioapic_*", "apic_*"),
     "exits": ("exit_*", "vcpu_exit"),
     "blocks": ("block_*",),
+    "disks": ("disk_*", "virtio_blk_*", "nvme_*"),
     "guest-errors": ("guest_error", "bus_unmapped_*"),
 }
 """What `--trace` accepts -> globs over the names of the declared events."""

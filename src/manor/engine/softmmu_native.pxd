@@ -23,6 +23,8 @@ cdef void store_slow(Env *env, uint64_t gva, uint64_t value, uint32_t size, uint
 cdef void load128_slow(Env *env, uint64_t gva, void *data, uint32_t mode, uint64_t pc) noexcept nogil
 cdef void store128_slow(Env *env, uint64_t gva, const void *data, uint32_t mode, uint64_t pc) noexcept nogil
 cdef uint8_t *rmw_pointer(Env *env, uint64_t gva, uint32_t size, uint32_t mode, uint64_t pc) noexcept nogil
+cdef void lock_split(Env *env) noexcept nogil
+cdef void unlock_split(Env *env) noexcept nogil
 cdef uint32_t operand_mode(Env *env, uint64_t imm) noexcept nogil
 cdef uint64_t mem_read(Env *env, uint64_t gva, uint32_t size) noexcept nogil
 cdef void mem_write(Env *env, uint64_t gva, uint64_t value, uint32_t size) noexcept nogil

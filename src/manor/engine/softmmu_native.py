@@ -15,7 +15,7 @@ from __future__ import annotations
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.manor.engine.cache_native import code_written
+from cython.cimports.manor.engine.cache_native import code_written, sched_yield
 from cython.cimports.manor.engine.callback_native import callback_mmio_read, callback_mmio_write
 from cython.cimports.manor.engine.env import (
     FAULT_EXCEPTION,
@@ -41,6 +41,7 @@ from cython.cimports.manor.engine.host import (
     U32_MAX,
     U64_MAX,
     atomic_and64,
+    atomic_cas64,
     atomic_load8,
     atomic_load64,
     atomic_or64,
@@ -723,13 +724,30 @@ def store128_slow(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def lock_split(env: cython.pointer[Env]) -> cython.void:
+    """Take the lock of read-modify-writes that no host atomic can do: they cross a page, or are not plain memory."""
+    vm: cython.pointer[Vm] = cython.cast(cython.pointer[Vm], env.vm)
+    while not atomic_cas64(cython.address(vm.rmw_lock), 0, 1):
+        sched_yield()
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unlock_split(env: cython.pointer[Env]) -> cython.void:
+    atomic_store64(cython.address(cython.cast(cython.pointer[Vm], env.vm).rmw_lock), 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def rmw_pointer(
     env: cython.pointer[Env], gva: uint64_t, size: uint32_t, mode: uint32_t, pc: uint64_t
 ) -> cython.pointer[uint8_t]:
     """Where a locked read-modify-write of 1 to 16 bytes acts.
 
     NULL with env.fault set: it faults. NULL without: write access was checked, but the operand crosses a
-    page or is not plain memory; do it by a load and a store under vm.rmw_lock.
+    page or is not plain memory; do it by a load and a store under `lock_split`.
     """
     entry: cython.pointer[uint64_t]
     env.rip = pc

@@ -50,7 +50,7 @@ _BUSYBOX_PACKAGE: Final = "busybox-static"
 _KERNEL_FILE: Final = re.compile(r"boot/vmlinuz-[^/]+")
 _BUSYBOX_FILES: Final = ("bin/busybox", "usr/bin/busybox")
 """Before and after the distribution merged /bin into /usr/bin."""
-_MANIFEST_VERSION: Final = 2
+_MANIFEST_VERSION: Final = 5
 """Raise it when the set of cached files changes; older caches are then filled anew."""
 _MANIFEST_KEYS: Final = frozenset(("version", "kernel", "parts"))
 _MAX_MODULE: Final = 64 << 20

@@ -9,6 +9,28 @@ BANNER: Final = "Manor: Linux is up."
 PROMPT: Final = "manor:"
 """How the shell's prompt begins."""
 
+DHCP_SCRIPT_PATH: Final = "/etc/udhcpc.script"
+DHCP_SCRIPT: Final = """\
+#!/bin/busybox sh
+# What udhcpc calls when a lease comes, changes or goes.
+case "$1" in
+deconfig)
+    ip -4 addr flush dev "$interface"
+    ;;
+bound | renew)
+    ip addr replace "$ip/${mask:-24}" dev "$interface"
+    [ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
+    [ -n "$router" ] && ip route replace default via "${router%% *}" dev "$interface"
+    [ -n "$hostname" ] && hostname "$hostname"
+    : > /etc/resolv.conf
+    [ -n "$domain" ] && echo "search $domain" >> /etc/resolv.conf
+    for server in $dns; do
+        echo "nameserver $server" >> /etc/resolv.conf
+    done
+    ;;
+esac
+"""
+
 INIT: Final = f"""\
 #!/bin/busybox sh
 # Process 1 of the default guest: file systems, drivers, a shell, power-off.
@@ -47,6 +69,14 @@ for tag in $MANOR_SHARES; do
 done
 unset IFS MANOR_SHARES
 
+# Every interface up; an address from DHCP, if there is any, comes while the shell runs already.
+for interface in /sys/class/net/*; do
+    interface=${{interface##*/}}
+    [ "$interface" = lo ] && continue
+    ip link set "$interface" up
+    udhcpc -f -n -t 4 -T 2 -S -i "$interface" -s {DHCP_SCRIPT_PATH} > /dev/null 2>&1 &
+done
+
 # The caller's terminal, from the kernel command line: unknown NAME=value words become variables here.
 if [ -n "$LINES" ] && [ -n "$COLUMNS" ]; then
     stty rows "$LINES" cols "$COLUMNS"
@@ -59,6 +89,9 @@ echo
 echo "{BANNER} $(uname -sr), $(nproc) CPU(s), $((kilobytes / 1024)) MiB, after $uptime s." \\
      "Leave the shell to power off."
 echo
+
+# From here on the console is the user's: warnings and worse still come through.
+dmesg -n 5
 
 # What nobody waits for.
 (sleep 1; load /lib/modules/later) &

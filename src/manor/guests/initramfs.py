@@ -8,15 +8,17 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from manor.guests import cpio
-from manor.guests.init_script import INIT
+from manor.guests.init_script import DHCP_SCRIPT, DHCP_SCRIPT_PATH, INIT
 
 WANTED_MODULES: Final = ("virtio_pci", "virtio_console", "virtio_rng")
 """Drivers that the default guest loads, if its kernel does not contain them; their dependencies follow."""
-DEVICE_MODULES: Final[Mapping[int, str]] = {19: "vmw_vsock_virtio_transport", 26: "virtiofs"}
+DEVICE_MODULES: Final[Mapping[int, str]] = {
+    1: "virtio_net", 2: "virtio_blk", 19: "vmw_vsock_virtio_transport", 26: "virtiofs"
+}  # fmt: skip
 """Drivers loaded only if there is a virtio device of that ID (VIRTIO 1.2, section 5): most guests have none."""
 LATER_MODULES: Final = ("virtio_balloon",)
 """Drivers loaded in the background when the shell is there: nobody waits for them."""
-MODULE_DIRECTORIES: Final = ("/drivers/", "/fs/fuse/", "/net/vmw_vsock/")
+MODULE_DIRECTORIES: Final = ("/drivers/", "/fs/fuse/", "/net/core/", "/net/vmw_vsock/")
 """Parts of the kernel's module tree in which all of these, and what they need, are found."""
 
 _DIRECTORIES: Final = (
@@ -86,6 +88,7 @@ def build_initramfs(
         cpio.character_device("dev/console", 5, 1),
         cpio.regular("bin/busybox", busybox, 0o755),
         cpio.regular("init", INIT.encode(), 0o755),
+        cpio.regular(DHCP_SCRIPT_PATH.lstrip("/"), DHCP_SCRIPT.encode(), 0o755),
         # The shell looks up the home directory for its prompt, `ls -l` and `id` the names.
         cpio.regular("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
         cpio.regular("etc/group", b"root:x:0:\ntty:x:5:\n"),

@@ -10,20 +10,26 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
 from manor.backends.agent.protocol import PORT_NAME as AGENT_PORT
+from manor.backends.block.api import BlockBackend
 from manor.backends.char.api import CharBackend
+from manor.backends.net.api import NetBackend
 from manor.backends.share.api import ShareBackend
 from manor.backends.vsock.api import VsockBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
+from manor.base.work import Work
 from manor.boot.linux_x86 import BootedKernel, load_linux
+from manor.boot.open_disk import boot_of_disks
 from manor.bus.bus import Bus
 from manor.bus.irq import IrqLine, IrqSink
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.misc.power import ACPI_TABLE, I8042_TABLE, ByteOverlay, PowerControl
+from manor.devices.pci.config import PciFunction
 from manor.devices.pci.host import PciHost, Window
 from manor.devices.rtc.mc146818 import Mc146818
 from manor.devices.serial.ns16550 import Ns16550
@@ -31,10 +37,13 @@ from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.fs import VirtioFs
+from manor.devices.virtio.net import DEFAULT_SPEED, VirtioNet
+from manor.devices.virtio.net_port import NetPort
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.devices.virtio.vsock import VirtioVsock
 from manor.machine.allocator import SlotAllocator
+from manor.machine.disks import disk_functions, make_disks
 from manor.machine.doorbells import DoorbellWiring, Readers
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.interrupts import Interrupts, connect_interrupts
@@ -42,6 +51,7 @@ from manor.machine.interval_timer import connect_timer
 from manor.machine.pc import Backpressure, Machine, PcExits
 from manor.mem import layout
 from manor.mem.guest_memory import GuestMemory, Region
+from manor.spec.check_net import MAX_QUEUE_PAIRS
 from manor.spec.cpu_state import CpuState
 from manor.spec.machine import MachineSpec
 
@@ -54,6 +64,14 @@ class ConsoleBackend(CharBackend, Backpressure, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class HostNic:
+    """The far end of the cable of one interface, and its MAC address."""
+
+    backend: NetBackend
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HostSide:
     """What the VMM gives to a machine.
 
@@ -61,6 +79,9 @@ class HostSide:
     power_off, reset: the guest asked for it; called with the lock held, they note it and return.
     wake: the vCPU of that index may have work; any thread, with locks held.
     readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
+    post: runs a callback soon on the I/O loop, without the lock. nics: as many as the spec has.
+    work: what runs jobs that may wait, for the disks.
+    disks: what is open for each of `MachineSpec.disks`, in their order.
     vsock, agent: the far ends of the socket device and of the agent's port; without, there is no such device.
     shares: servers of the host's folders, a device each.
     """
@@ -75,6 +96,10 @@ class HostSide:
     reset: Callable[[], None]
     wake: Callable[[int], None]
     readers: Readers | None = None
+    post: Callable[[Callable[[], None]], None] | None = None
+    nics: Sequence[HostNic] = ()
+    work: Work | None = None
+    disks: Sequence[BlockBackend] = ()
     vsock: VsockBackend | None = None
     agent: CharBackend | None = None
     shares: Sequence[ShareBackend] = ()
@@ -83,11 +108,11 @@ class HostSide:
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError."""
     memory = GuestMemory([Region(start, size, "ram") for start, size in layout.ram_ranges(spec.memory)])
-    booted = _load_guest(spec, memory)
+    booted = _load_guest(spec, memory, host.disks)
     pio = Bus("pio", host.lock)
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
-    exits = PcExits(pio, mmio, lapics, [host.serial, host.console])
+    exits = PcExits(pio, mmio, lapics, [host.serial, host.console], host.work)
     vm = accel.create_vm(memory, exits, spec.cpus, spec.cpu)
     doorbells = _watch_doorbells(vm, pio, mmio, host)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
@@ -98,9 +123,13 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
     balloon = VirtioBalloon("virtio-balloon", memory, host.defer) if spec.balloon else None
+    nics = _make_nics(spec, memory, host)
+    disks = make_disks(spec, host.disks, host.lock, host.work)
     agent = _agent_port(memory, host)
-    optional = [device for device in (balloon, agent) if device is not None]
-    _plug(pci, [console, rng, *optional, *_services(memory, host)])
+    # In an order that keeps the slots of the first ones, by which Linux names network interfaces.
+    virtio = [console, rng, *([balloon] if balloon else []), *(nic for nic, _ in nics)]
+    virtio += [*([agent] if agent else []), *_services(memory, host)]
+    _plug(pci, [*(VirtioPci(device) for device in virtio), *disk_functions(spec, disks, memory, host.defer)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
@@ -117,16 +146,24 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         balloon=balloon,
         agent=None if agent is None else agent.ports[0],
         doorbells=doorbells,
+        nics=[nic for nic, _ in nics],
+        net_ports=[port for _, port in nics],
+        disks=disks,
         devices=[*interrupts.devices, timer, serial, rtc, power, pci, *pci.functions.values()],
     )
 
 
-def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
+def _load_guest(spec: MachineSpec, memory: GuestMemory, disks: Sequence[BlockBackend]) -> BootedKernel:
     """Firmware tables, kernel and initrd into memory."""
-    rsdp = write_tables(memory, spec.cpus)
-    return load_linux(
-        memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
-    )
+    kernel: Path | bytes | None = spec.kernel
+    initrd: Path | bytes | None = spec.initrd
+    append = spec.append
+    if kernel is None:
+        # Looked for at each build: since the last one the guest may have installed another kernel.
+        boot = boot_of_disks(disks)
+        kernel, initrd, append = boot.kernel, boot.initrd, f"{boot.cmdline} {append}".strip()
+    rsdp = write_tables(memory, spec.cpus, spec.smbios)
+    return load_linux(memory, kernel, initrd, append, rsdp, rng_seed=os.urandom(_SEED_SIZE))
 
 
 def _agent_port(memory: GuestMemory, host: HostSide) -> VirtioConsole | None:
@@ -171,6 +208,30 @@ def _add_legacy(pio: Bus, lines: IrqSink, host: HostSide) -> tuple[Ns16550, Mc14
     return serial, rtc, power
 
 
+def _make_nics(spec: MachineSpec, memory: GuestMemory, host: HostSide) -> list[tuple[VirtioNet, NetPort]]:
+    """The network interfaces and their ports to the host's side."""
+    made: list[tuple[VirtioNet, NetPort]] = []
+    for index, (nic, far) in enumerate(zip(spec.nics, host.nics, strict=True)):
+        assert host.post is not None
+        name = f"virtio-net{index}"
+        port = NetPort(name, far.backend, host.lock, host.post)
+        rate = nic.shaping.bits_per_second
+        device = VirtioNet(
+            name,
+            memory,
+            host.defer,
+            port,
+            mac=far.mac,
+            mtu=nic.mtu,
+            pairs=nic.queues or min(spec.cpus, MAX_QUEUE_PAIRS),
+            speed=max(1, rate // 10**6) if rate else DEFAULT_SPEED,
+            link_up=nic.link_up and nic.kind != "none",
+        )
+        port.device = device
+        made.append((device, port))
+    return made
+
+
 def _add_pci_host(pio: Bus, mmio: Bus, interrupts: Interrupts, power: PowerControl) -> PciHost:
     """The host bridge with its windows; the reset control register shares its ports."""
     host = PciHost(
@@ -191,9 +252,9 @@ def _add_pci_host(pio: Bus, mmio: Bus, interrupts: Interrupts, power: PowerContr
     return host
 
 
-def _plug(pci: PciHost, devices: Sequence[VirtioDevice]) -> None:
-    """Put each device into a slot of its own, then give out addresses as firmware would."""
+def _plug(pci: PciHost, functions: Sequence[PciFunction]) -> None:
+    """Put each function into a slot of its own, then give out addresses as firmware would."""
     slots = SlotAllocator()
-    for device in devices:
-        pci.add(slots.take(device.name), VirtioPci(device))
+    for function in functions:
+        pci.add(slots.take(function.name), function)
     pci.reset()

@@ -75,7 +75,8 @@ def save_vm(vm: VmHandle, interrupts: Interrupts, timer: IntervalTimer) -> VmSta
         give_back(vcpu.get_state(), lapic) for vcpu, lapic in zip(vm.vcpus, controllers.lapics, strict=True)
     ]
     lapics = tuple(lapic for _, lapic in pairs)
-    return VmState(tuple(vcpu for vcpu, _ in pairs), replace(controllers, lapics=lapics), timer.save())
+    vcpus = tuple(vcpu for vcpu, _ in pairs)
+    return VmState(vcpus, replace(controllers, lapics=lapics), timer.save(), vm.get_clock())
 
 
 def load_vm(vm: VmHandle, interrupts: Interrupts, timer: IntervalTimer, state: VmState) -> None:
@@ -84,6 +85,8 @@ def load_vm(vm: VmHandle, interrupts: Interrupts, timer: IntervalTimer, state: V
         vcpu.set_state(saved)
     interrupts.load(state.interrupts)
     timer.load(state.timer)
+    if state.clock_ns is not None:
+        vm.set_clock(state.clock_ns)
 
 
 class AcceleratorChips(Device):

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from manor.accel.api import VmHandle
+from manor.base.work import Work
 from manor.bus.bus import Bus
+from manor.devices.block.disk import Disk
 from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import ConsolePort, VirtioConsole
+from manor.devices.virtio.net import VirtioNet
+from manor.devices.virtio.net_port import NetPort
 from manor.machine.doorbells import DoorbellWiring
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
@@ -48,11 +52,19 @@ class PcExits:
     Counts are per port and page, and approximate with several vCPUs: no lock is taken for them.
     """
 
-    def __init__(self, pio: Bus, mmio: Bus, lapics: list[LocalApic], backends: list[Backpressure]) -> None:
+    def __init__(
+        self,
+        pio: Bus,
+        mmio: Bus,
+        lapics: list[LocalApic],
+        backends: list[Backpressure],
+        work: Work | None = None,
+    ) -> None:
         self._pio = pio
         self._mmio = mmio
         self._lapics = lapics
         self._backends = backends
+        self._work = work
         self._port_counts: dict[int, int] = {}
         self._page_counts: dict[int, int] = {}
         self._lapic_count = 0
@@ -116,7 +128,10 @@ class PcExits:
         return "lapic" if LOCAL_APIC <= gpa < _LOCAL_APIC_END else _owner(self._mmio, gpa)
 
     def _wait_for_backends(self) -> None:
-        """Let a guest that prints faster than its reader reads wait: here, where no lock is held."""
+        """Here no lock is held. Do what the access started and needs no waiting; and let a guest that prints faster
+        than its reader reads wait."""
+        if self._work is not None:
+            self._work.run_short()
         for backend in self._backends:
             if backend.is_full:
                 backend.wait_room()
@@ -155,6 +170,9 @@ class Machine:
     agent: ConsolePort | None
     devices: list[Device] = field(default_factory=list)
     doorbells: list[DoorbellWiring] = field(default_factory=list)
+    nics: list[VirtioNet] = field(default_factory=list)
+    net_ports: list[NetPort] = field(default_factory=list)
+    disks: list[Disk] = field(default_factory=list)
 
     def exits_by_device(self) -> dict[str, int]:
         """Accesses that left guest code, by device."""
@@ -165,8 +183,21 @@ class Machine:
         with self.lock:
             self.console.resize(columns, rows)
 
+    def disk_statistics(self) -> dict[str, dict[str, int]]:
+        """Counters of the disks, by name."""
+        with self.lock:
+            return {disk.name: disk.statistics.as_dict() for disk in self.disks}
+
+    def drain(self) -> None:
+        """Wait until no disk has a request in flight, so that nobody touches memory. No vCPU may be running."""
+        for disk in self.disks:
+            disk.drain()
+
     def close(self) -> None:
-        """Free the accelerator's VM and the memory. No vCPU may be running."""
+        """Free the accelerator's VM and the memory. No vCPU may be running, and `drain` has been called."""
+        with self.lock:
+            for port in self.net_ports:
+                port.close()
         for wiring in self.doorbells:
             wiring.close()
         self.vm.close()

@@ -197,6 +197,18 @@ class GuestMemory:
         part = mapping.data[offset : offset + size]
         return part.toreadonly() if mapping.is_rom else part
 
+    def views(self, gpa: int, size: int) -> list[memoryview]:
+        """As `view`, in as many pieces as the range has regions."""
+        mapping = self._find(gpa, size)
+        if mapping is not None:
+            return [self.view(gpa, size)]
+        return [self.view(piece.start + offset, count) for piece, offset, count in self._pieces(gpa, size)]
+
+    def find_region(self, gpa: int, size: int) -> Region | None:
+        """The region that covers all of [gpa, gpa + size)."""
+        mapping = self._find(gpa, size)
+        return None if mapping is None else mapping.region
+
     def written(self, gpa: int, size: int) -> None:
         """Tell that [gpa, gpa + size) was written through a view."""
         if self.on_write is not None and size:

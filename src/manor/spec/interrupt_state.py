@@ -58,11 +58,16 @@ class InterruptState:
 
 @dataclass(frozen=True, slots=True)
 class VmState:
-    """The processors of a machine with interrupt controllers and interval timer, between two instructions."""
+    """The processors of a machine with interrupt controllers and interval timer, between two instructions.
+
+    clock_ns: of the accelerator's paravirtual clock, None if it has none; a guest that uses one can go on only where
+    there is one.
+    """
 
     vcpus: tuple[CpuState, ...]
     interrupts: InterruptState
     timer: TimerState
+    clock_ns: int | None
 
 
 def give_back(vcpu: CpuState, lapic: LapicState) -> tuple[CpuState, LapicState]:

@@ -123,6 +123,12 @@ class FakeVm:
     def skip_time(self, duration_ns: int) -> None:
         self.skipped_ns += duration_ns
 
+    def get_clock(self) -> int | None:
+        return None
+
+    def set_clock(self, now_ns: int) -> None:
+        pass
+
     def statistics(self) -> dict[str, int | float]:
         return {"guest_programs": len(self.vcpus)}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from manor.base.clock import FakeClock
 from manor.bus.irq import IrqLine
 
-__all__ = ["FakeClock", "FakeIrq", "FakeMsi", "FakeTimers"]
+__all__ = ["FakeClock", "FakeIrq", "FakeMsi", "FakeTimers", "FakeWork"]
 
 
 class FakeIrq:
@@ -85,3 +85,33 @@ class FakeTimers:
             callback, handle.callback = handle.callback, None
             callback()
         self.clock.advance(end - self.clock.now_ns())
+
+
+class FakeWork:
+    """base.work.Work that collects jobs until `run`. is_vcpu: whether short jobs are taken as such."""
+
+    def __init__(self, is_vcpu: bool = False) -> None:
+        self.is_vcpu = is_vcpu
+        self.jobs: list[Callable[[], None]] = []
+        self.short_jobs: list[Callable[[], None]] = []
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self.jobs.append(job)
+
+    def submit_short(self, job: Callable[[], None]) -> bool:
+        if self.is_vcpu:
+            self.short_jobs.append(job)
+        return self.is_vcpu
+
+    def run_short(self) -> None:
+        """What a vCPU does when it has left the device."""
+        while self.short_jobs:
+            self.short_jobs.pop(0)()
+
+    def run(self) -> int:
+        """Run all jobs and those they add; how many."""
+        count = 0
+        while self.short_jobs or self.jobs:
+            (self.short_jobs or self.jobs).pop(0)()
+            count += 1
+        return count

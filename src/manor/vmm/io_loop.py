@@ -167,9 +167,7 @@ class IoLoop:
         if key is not None:
             key.data.close()
 
-    def watch(
-        self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None
-    ) -> Watch:
+    def watch(self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None) -> Watch:
         """Be ready to watch `descriptor`: `want` says for what. One watch for a descriptor at a time.
 
         Thread: the loop's, or any before `start`.

@@ -20,12 +20,22 @@ vcpu_exit = declare("vcpu_exit", vcpu=int, exit=str)
 class VcpuLoop:
     """One vCPU and the thread it runs on.
 
-    on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM.
+    on_end is called at most once, on the vCPU's thread, when this vCPU ends the whole VM; on_start on that thread
+    before guest code runs. name_of: what the guest's kernel calls an address, "" if it is not known; asked when the VM
+    dies, also on the vCPU's thread.
     """
 
-    def __init__(self, vcpu: Vcpu, on_end: Callable[[VmEnd], None]) -> None:
+    def __init__(
+        self,
+        vcpu: Vcpu,
+        on_end: Callable[[VmEnd], None],
+        on_start: Callable[[], None] | None = None,
+        name_of: Callable[[int], str] = lambda address: "",
+    ) -> None:
         self._vcpu = vcpu
         self._on_end = on_end
+        self._on_start = on_start
+        self._name_of = name_of
         self._stop = False
         self._is_pausing = False
         self._may_run = threading.Event()
@@ -73,6 +83,8 @@ class VcpuLoop:
             self._thread.join()
 
     def _run(self) -> None:
+        if self._on_start is not None:
+            self._on_start()
         try:
             end = self._run_guest()
         except Exception as error:  # the edge where a bug in a device ends its VM, not the process
@@ -102,15 +114,19 @@ class VcpuLoop:
                 self._sleep()
             case Kicked():
                 pass
-            case Shutdown(reason):
-                return VmEnd(Reason.TRIPLE_FAULT, reason)
+            case Shutdown(reason, rip):
+                return VmEnd(Reason.TRIPLE_FAULT, self._with_name(reason, rip))
             case Debug(rip):
                 return VmEnd(Reason.ERROR, f"breakpoint at {rip:#018x}, but no debugger is attached")
-            case Fault(reason):
-                return VmEnd(Reason.ERROR, reason)
+            case Fault(reason, _, rip):
+                return VmEnd(Reason.ERROR, self._with_name(reason, rip))
             case _:
                 assert_never(exit_)
         return None
+
+    def _with_name(self, reason: str, rip: int | None) -> str:
+        name = "" if rip is None else self._name_of(rip)
+        return f"{reason} ({name})" if name else reason
 
     def _sleep(self) -> None:
         """Sleep until there is work. Clear, then look, then wait: a wake-up between any two of them is not lost."""

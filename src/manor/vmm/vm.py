@@ -14,9 +14,10 @@ Threads: one per vCPU, one I/O loop, and a supervisor that takes the others apar
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -33,16 +34,23 @@ from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, HostError, ManorError, StateError
 from manor.base.pausable_clock import PausableClock
 from manor.base.units import parse_size
-from manor.machine.builder import HostSide, build
+from manor.machine.builder import HostNic, HostSide, build
 from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
+from manor.spec.block import DiskSpec
 from manor.spec.check import check
+from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
+from manor.spec.net import NicSpec
+from manor.spec.net_text import parse_nic
 from manor.vmm.balloon import Balloon
 from manor.vmm.console import Console
+from manor.vmm.disks import OpenDisks, boots_from, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
+from manor.vmm.nics import Nic, Nics
 from manor.vmm.vcpu_loop import VcpuLoop
+from manor.vmm.workers import Workers
 
 _CLOSE_S = 5.0
 """How long the I/O loop may take to close what it serves, in seconds; it never waits."""
@@ -67,6 +75,7 @@ class Statistics:
     timers: int
     accel: dict[str, int | float] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
+    disks: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -102,6 +111,9 @@ class Vm:
         self._shares: list[SharedFolder] = []
         self._lifecycle = Lifecycle()
         self._readers = LoopReaders(self._loop)
+        self._nics = Nics(self._loop, self._clock)
+        self._workers = Workers(self._on_worker_error)
+        self._disks = OpenDisks(spec.disks)
         self._request = threading.Condition()
         self._requested: VmEnd | None = None
         self._end: VmEnd | None = None
@@ -139,14 +151,18 @@ class Vm:
         if self._machine is not None or self._lifecycle.state is not State.CREATED:
             return
         try:
+            self._disks.open()
+            self._nics.open(self.spec)
             if self._vsock is not None:
                 self._vsock.open()
             for share in self.spec.shares:
                 self._shares.append(SharedFolder(share, self._on_loop_error))
             self._build()
         except ManorError as error:
+            self._nics.close()
             self._close_services()
             self._loop.stop()
+            self._disks.close()
             self._end = VmEnd(Reason.ERROR, str(error))
             self._lifecycle.advance(Event.END)
             raise
@@ -156,6 +172,7 @@ class Vm:
         self.prepare()
         self._lifecycle.advance(Event.START)
         self._loop.start()
+        self._nics.loop_runs()
         self._run()
         self._supervisor.start()
 
@@ -243,11 +260,18 @@ class Vm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lifecycle.state not in (State.CREATED, State.ENDED):
+        if self._lifecycle.state is State.CREATED:
+            self._nics.close()
+        elif self._lifecycle.state is not State.ENDED:
             self.power_off()
             self.wait()
 
     # --- use ------------------------------------------------------------------------------------------------
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """The network interfaces, in the order of the description; none before `prepare`."""
+        return self._nics.all
 
     def resize(self, columns: int, rows: int) -> None:
         """Tell the guest the window size of its terminal (the virtio console carries it)."""
@@ -255,6 +279,17 @@ class Vm:
         machine = self._machine
         if machine is not None:
             machine.resize_console(columns, rows)
+
+    def resize_disk(self, disk: int | str, size: int) -> None:
+        """Change the size of a disk, and tell the guest, which may use it at once.
+
+        disk: its number, or its name as in the statistics. size: bytes, a multiple of 512. What a smaller disk has no
+        room for is lost. Raises ConfigError, HostError where the image cannot be resized, StateError if nothing runs.
+        """
+        machine = self._machine
+        if machine is None:
+            raise StateError("resize a disk", self._lifecycle.state.value)
+        resize_disk(machine.disks, disk, size)
 
     @property
     def agent(self) -> AgentClient:
@@ -286,6 +321,7 @@ class Vm:
             timers=loop.timers,
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
+            disks=machine.disk_statistics(),
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
@@ -305,13 +341,19 @@ class Vm:
             reset=self._on_reset,
             wake=self._wake,
             readers=self._readers,
+            post=self._loop.call_soon_threadsafe,
+            nics=[HostNic(nic.backend, nic.mac) for nic in self._nics.all],
+            work=self._workers,
+            disks=self._disks.backends,
             vsock=None if self._vsock is None else self._vsock.multiplexer,
             agent=None if self._agent is None else self._agent_port,
             shares=self._shares,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
-        self._vcpus = [VcpuLoop(vcpu, self.request_end) for vcpu in self._machine.vm.vcpus]
+        self._vcpus = [
+            VcpuLoop(vcpu, self.request_end, self._workers.enlist, self._name_of) for vcpu in self._machine.vm.vcpus
+        ]
 
     def _run(self) -> None:
         machine = self._machine
@@ -327,6 +369,7 @@ class Vm:
             self._agent_port.connect(machine.agent, machine.lock)
         if self._size is not None:
             machine.resize_console(*self._size)
+        self._nics.connect(machine.nics, machine.net_ports, machine.lock)
         self._started_wall = self._clock.now_ns()
         self._started_cpu = time.process_time_ns()
         for vcpu in self._vcpus:
@@ -338,11 +381,15 @@ class Vm:
             vcpu.request_stop()
         for vcpu in self._vcpus:
             vcpu.join()
+        if self._machine is not None:
+            # Requests that the guest made while it ran are done, whoever ended it.
+            self._machine.drain()
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
         self.serial.disconnect()
         self.console.disconnect()
+        self._nics.disconnect()
         self.balloon.disconnect()
         self._agent_port.disconnect()
         machine, self._machine = self._machine, None
@@ -373,7 +420,11 @@ class Vm:
         self._loop.call_soon_threadsafe(self._close_services)
         self._loop.call_soon_threadsafe(done.set)
         done.wait(_CLOSE_S)
+        self._nics.close()
         self._loop.stop()
+        self._nics.stopped()
+        self._workers.close()
+        end = self._close_disks(end)
         self.serial.close(str(end))
         self.console.close(str(end))
         with self._request:
@@ -382,6 +433,14 @@ class Vm:
         self._lifecycle.advance(Event.END)
         if callback is not None:
             callback()
+
+    def _close_disks(self, end: VmEnd) -> VmEnd:
+        """Close the disks; the end of the VM, which tells if that lost anything."""
+        try:
+            self._disks.close()
+        except ManorError as error:
+            return VmEnd(Reason.ERROR, str(error))
+        return end
 
     def _close_services(self) -> None:
         """What belongs to the VM and not to one machine of it. Thread: the I/O loop's, or it does not run."""
@@ -425,6 +484,14 @@ class Vm:
         if index < len(vcpus):
             vcpus[index].wake()
 
+    def _name_of(self, address: int) -> str:
+        """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
+        from manor.boot.symbols import read_symbols
+
+        if self.spec.kernel is None:
+            return ""  # it is on the guest's disk, which may have changed
+        return read_symbols(self.spec.kernel).name_of(address)
+
     def _on_power_off(self) -> None:
         self.request_end(VmEnd(Reason.POWER_OFF))
 
@@ -434,6 +501,9 @@ class Vm:
             self.request_end(VmEnd(Reason.PANIC, "the guest's kernel panicked"))
         else:
             self.request_end(VmEnd(Reason.REBOOT))
+
+    def _on_worker_error(self, error: BaseException) -> None:
+        self.request_end(VmEnd(Reason.ERROR, f"a worker: {type(error).__name__}: {error}"))
 
     def _on_loop_error(self, error: BaseException) -> None:
         self.request_end(VmEnd(Reason.ERROR, f"I/O loop: {type(error).__name__}: {error}"))
@@ -450,16 +520,21 @@ def start(
     cpu: CpuModel = "max",
     reboot: bool = True,
     console: ConsoleName = "serial",
+    disks: Sequence[DiskSpec | str | PathLike[str]] = (),
+    nets: Sequence[NicSpec | str] = ("user",),
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
     kernel: a bzImage or an ELF file; without one, the default guest with its own initrd, to whose command line
     `append` is added. memory: bytes, or text such as "512M". cpu: what the guest sees of a processor. reboot: whether
     a guest that resets itself starts again. console: the device that `manor run` types into; both consoles are there
-    in any case.
+    in any case. disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
+    nets: network interfaces, each a NicSpec or text as `manor run --net` takes it; () for none.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = replace(describe(kernel, initrd, append, memory, cpus, console), cpu=cpu)
+    nics = tuple(parse_nic(net) if isinstance(net, str) else net for net in nets)
+    spec = describe(kernel, initrd, append, memory, cpus, console, _describe_disks(disks))
+    spec = replace(spec, cpu=cpu, nics=nics)
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -473,6 +548,7 @@ def describe(
     memory: int | str,
     cpus: int,
     console: ConsoleName = "serial",
+    disks: tuple[DiskSpec, ...] = (),
 ) -> MachineSpec:
     """The MachineSpec for the arguments of `start`. Raises ConfigError."""
     _check_type("kernel", kernel, (str, PathLike, NoneType), "a path")
@@ -487,16 +563,32 @@ def describe(
     if kernel is None:
         if initrd is not None:
             raise ConfigError("initrd", "it needs a kernel; give both, or neither for the default guest")
+        if boots_from(disks):
+            return MachineSpec(None, None, append or "", size, cpus, console, disks=disks)
         from manor.guests.default import default_guest
         from manor.guests.progress import Silent
 
         guest = default_guest(Silent())
         return MachineSpec(
-            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console
-        )
+            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console,
+            disks=disks,
+        )  # fmt: skip
     return MachineSpec(
-        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
+        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console, disks=disks
     )
+
+
+def _describe_disks(disks: Sequence[DiskSpec | str | PathLike[str]]) -> tuple[DiskSpec, ...]:
+    specs: list[DiskSpec] = []
+    for number, disk in enumerate(disks):
+        if isinstance(disk, DiskSpec):
+            specs.append(disk)
+        elif isinstance(disk, str):
+            specs.append(parse_disk(disk, f"disks[{number}]"))
+        else:
+            _check_type(f"disks[{number}]", disk, (PathLike,), "a DiskSpec, a line of text or a path")
+            specs.append(DiskSpec(os.fspath(disk)))
+    return tuple(specs)
 
 
 def _check_type(name: str, value: object, kinds: tuple[type, ...], wanted: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from manor.base.clock import MILLISECOND, HostClock
-from manor.vmm.io_loop import IoLoop, LockedTimers
+from manor.vmm.io_loop import IoLoop, LockedTimers, Watch
 
 
 class Waiter:
@@ -156,3 +157,72 @@ def test_closed_timers_run_nothing(loop: IoLoop) -> None:
     timers.close()
     loop.at(now() + 10 * MILLISECOND, lambda: seen("later"))
     assert seen.wait(1) == ["later"]
+
+
+class TestWatch:
+    """Descriptors that are watched for reading and writing."""
+
+    def test_wanted_directions_only(self, loop: IoLoop) -> None:
+        near, far = socket.socketpair()
+        seen = Waiter()
+
+        def readable() -> None:
+            seen(("read", near.recv(100)))
+
+        def writable() -> None:
+            watch.want(read=True)
+            seen("write")
+
+        watch = loop.watch(near.fileno(), readable, writable)
+        far.send(b"early")
+        loop.call_soon_threadsafe(lambda: seen("nothing wanted"))
+        assert seen.wait(1) == ["nothing wanted"]
+        loop.call_soon_threadsafe(lambda: watch.want(read=True, write=True))
+        assert sorted(map(str, seen.wait(3)[1:])) == ["('read', b'early')", "write"]
+        far.send(b"late")
+        assert seen.wait(4)[3:] == [("read", b"late")]
+        loop.call_soon_threadsafe(watch.close)
+        loop.call_soon_threadsafe(lambda: seen("closed"))
+        seen.wait(5)
+        far.send(b"unseen")
+        loop.at(now() + 10 * MILLISECOND, lambda: seen("later"))
+        assert seen.wait(6)[5:] == ["later"]
+        near.close()
+        far.close()
+
+    def test_what_one_callback_closes_is_not_called_in_the_same_round(self, loop: IoLoop) -> None:
+        pairs = [socket.socketpair() for _ in range(2)]
+        seen = Waiter()
+        watches: list[Watch] = []
+
+        def readable() -> None:
+            for watch in watches:
+                watch.close()
+            seen("once")
+
+        def begin() -> None:
+            for near, far in pairs:
+                watches.append(loop.watch(near.fileno(), readable))
+                watches[-1].want(read=True)
+                far.send(b"x")
+
+        loop.call_soon_threadsafe(begin)
+        seen.wait(1)
+        loop.at(now() + 10 * MILLISECOND, lambda: seen("later"))
+        assert seen.wait(2) == ["once", "later"]
+        for pair in pairs:
+            for end in pair:
+                end.close()
+
+    def test_readers_are_watches_too(self, loop: IoLoop) -> None:
+        near, far = socket.socketpair()
+        seen = Waiter()
+        loop.call_soon_threadsafe(lambda: loop.add_reader(near.fileno(), lambda: seen(near.recv(10))))
+        far.send(b"a")
+        assert seen.wait(1) == [b"a"]
+        loop.call_soon_threadsafe(lambda: loop.remove_reader(near.fileno()))
+        loop.call_soon_threadsafe(lambda: loop.remove_reader(near.fileno()))
+        loop.call_soon_threadsafe(lambda: seen("removed"))
+        assert seen.wait(2)[1:] == ["removed"]
+        near.close()
+        far.close()

@@ -57,6 +57,19 @@ def test_shutdown_is_a_triple_fault() -> None:
     assert end_of(Shutdown("no IDT")) == VmEnd(Reason.TRIPLE_FAULT, "no IDT")
 
 
+def test_place_of_a_death_has_the_kernels_name() -> None:
+    for last in (Shutdown("no IDT at 0x1004", 0x1004), Fault("cannot go on at 0x1004", rip=0x1004)):
+
+        def program(cpu: FakeVcpu, last: Exit = last) -> Generator[Exit, None, None]:
+            yield last
+
+        ends: list[VmEnd] = []
+        loop = VcpuLoop(vcpu(program), ends.append, name_of=lambda address: f"start+{address - 0x1000:#x}")
+        loop.start()
+        loop.join()
+        assert [end.detail for end in ends] == [f"{last.reason} (start+0x4)"]
+
+
 def test_fault_of_the_accelerator_ends_the_vm_with_its_reason() -> None:
     assert end_of(Fault("cannot go on at 0x1000")) == VmEnd(Reason.ERROR, "cannot go on at 0x1000")
 
@@ -128,4 +141,4 @@ def test_exits_are_traced() -> None:
         end_of(Shutdown("x"))
     finally:
         sink.disable("*", ring)
-    assert ring.events == type(ring.events)([("vcpu_exit", (0, "Shutdown(reason='x')"))])
+    assert ring.events == type(ring.events)([("vcpu_exit", (0, "Shutdown(reason='x', rip=None)"))])

@@ -77,7 +77,8 @@ class DbtVcpu:
             if reason == HALT_WAIT_SIPI:
                 return WaitForSipi()
             if reason == HALT_SHUTDOWN:
-                return Shutdown(f"triple fault at rip {self._fields().get('rip'):#018x}")
+                rip = self._fields().get("rip")
+                return Shutdown(f"triple fault at rip {rip:#018x}", rip)
             return Kicked()
 
     def kick(self) -> None:
@@ -199,6 +200,12 @@ class DbtVm:
     def _kick_all(self) -> None:
         for vcpu in self.vcpus:
             vcpu.kick()
+
+    def get_clock(self) -> int | None:
+        return None
+
+    def set_clock(self, now_ns: int) -> None:
+        pass
 
     def statistics(self) -> dict[str, int | float]:
         total: dict[str, int | float] = {}

@@ -100,18 +100,15 @@ def create_vm_error(request: str, error: OSError) -> KvmError:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a vCPU is. ring: the privilege level; mode: "real", "protected", "long" or "compatibility"; symbol: name
-    and offset in the guest's kernel, empty if unknown."""
+    """Where a vCPU is. ring: the privilege level; mode: "real", "protected", "long" or "compatibility"."""
 
     vcpu: int
     rip: int
     ring: int
     mode: str
-    symbol: str = ""
 
     def __str__(self) -> str:
-        symbol = f" ({self.symbol})" if self.symbol else ""
-        return f"vCPU {self.vcpu}, ring {self.ring}, {self.mode} mode, rip {self.rip:#018x}{symbol}"
+        return f"vCPU {self.vcpu}, ring {self.ring}, {self.mode} mode, rip {self.rip:#018x}"
 
 
 class VcpuFailure(HostError):

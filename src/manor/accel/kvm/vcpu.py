@@ -151,7 +151,8 @@ class KvmVcpu:
             case ExitReason.HLT:
                 return Halt()
             case ExitReason.SHUTDOWN:
-                return Shutdown(f"triple fault at {failure.read_place(self.handle, self.index)}")
+                place = failure.read_place(self.handle, self.index)
+                return Shutdown(f"triple fault at {place}", place.rip)
             case ExitReason.DEBUG:
                 return Debug(self._page.u64[_DEBUG_PC])
             case ExitReason.INTR | ExitReason.IRQ_WINDOW_OPEN:
@@ -161,7 +162,7 @@ class KvmVcpu:
 
     def _fail(self, error: VcpuFailure) -> Fault:
         self.failure = error
-        return Fault(str(error), error)
+        return Fault(str(error), error, error.place.rip)
 
     def _refused(self, error: OSError) -> VcpuFailure:
         """KVM_RUN itself failed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Segmentation(IntEnum):
@@ -21,9 +21,10 @@ class Segmentation(IntEnum):
     UDP_L4 = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """An Ethernet frame without its check sequence, and what was left undone on it.
+
+    A tuple, because one is made for every frame: it takes a quarter of the time of a frozen dataclass.
 
     data: host memory, never the guest's: it does not change. checksum_start, checksum_offset: the 16-bit checksum at
     start + offset is still to be computed over everything from `start`, and holds the pseudo header's sum; start 0

@@ -3,8 +3,12 @@
 Source: VIRTIO 1.2, sections 2.1 "Device Status Field", 2.2 "Feature Bits", 3.1 "Device Initialization".
 
 A transport (virtio-pci) drives this by the methods marked "transport"; it is told of used buffers and of
-changes of the configuration through the `Notifier` it sets. Queue work never runs inside the kick: it goes
-through `defer`, so the vCPU does not wait for the host; each turn handles a bounded number of chains.
+changes of the configuration through the `Notifier` it sets. Queue work does not run inside the kick: it goes
+through `defer`, so the vCPU does not wait for the host; a type whose turns are short may ask for the kick itself
+(`SERVES_KICKS`). Each turn handles a bounded number of chains.
+
+A type that works on chains while no lock is held (`is_busy`) makes a reset take time: the device, or the queue, says
+that it is over when that work is (2.4.1, 2.6.1). Until then its guest memory may change, and nothing else happens.
 Thread: all methods, and the callbacks given to `defer`, under the machine lock.
 """
 
@@ -18,7 +22,7 @@ from functools import partial
 from typing import ClassVar, Protocol
 
 from manor.base.bits import bit
-from manor.base.errors import SavedStateError
+from manor.base.errors import SavedStateError, StateError
 from manor.base.states import StateTable
 from manor.devices.device import Device
 from manor.devices.virtio.queue import Queue, QueueState
@@ -60,6 +64,7 @@ class State(Enum):
     DRIVER_OK = "driver_ok"
     NEEDS_RESET = "needs_reset"
     FAILED = "failed"
+    RESETTING = "resetting"
 
 
 class Event(Enum):
@@ -71,6 +76,7 @@ class Event(Enum):
     DRIVER_OK = "driver_ok"
     BREAK = "break"
     FAIL = "fail"
+    BEGIN_RESET = "begin_reset"
     RESET = "reset"
 
 
@@ -89,6 +95,7 @@ LIFECYCLE: StateTable[State, Event] = StateTable(
         (State.FEATURES_OK, Event.FAIL): State.FAILED,
         (State.DRIVER_OK, Event.FAIL): State.FAILED,
         (State.NEEDS_RESET, Event.FAIL): State.FAILED,
+        **{(state, Event.BEGIN_RESET): State.RESETTING for state in State},
         **{(state, Event.RESET): State.RESET for state in State},
     },
 )
@@ -137,6 +144,8 @@ class VirtioDevice(Device):
 
     DEVICE_ID: ClassVar[int]
     """Virtio device ID (VIRTIO 1.2, section 5)."""
+    SERVES_KICKS: ClassVar[bool] = False
+    """Give a queue its turn inside the kick: what it takes must be worth no other thread's wake-up."""
 
     def __init__(
         self, name: str, memory: GuestMemory, defer: Defer, queue_sizes: Sequence[int], features: int = 0
@@ -164,6 +173,10 @@ class VirtioDevice(Device):
     @abstractmethod
     def handle_queue(self, queue: Queue) -> bool:
         """Serve a queue that was kicked; at most `queue.size` chains. True asks for another turn."""
+
+    def is_busy(self, index: int) -> bool:
+        """Whether work on chains of queue `index` goes on while no lock is held. Its end calls `settle`."""
+        return False
 
     def on_reset(self) -> None:
         """Forget what the driver told."""
@@ -217,6 +230,13 @@ class VirtioDevice(Device):
             self._scheduled[index] = True
             self._defer(partial(self._turn, index))
 
+    def settle(self, index: int) -> None:
+        """Work on chains of queue `index` ended: end the resets that waited for it."""
+        if self.state is State.RESETTING:
+            self._try_reset()
+        elif self.queues[index].is_resetting and not self.is_busy(index):
+            self.queues[index].reset()
+
     def change_config(self) -> None:
         """Tell the driver that the device configuration changed. Call after the change."""
         self.config_generation = (self.config_generation + 1) & 0xFF
@@ -239,8 +259,11 @@ class VirtioDevice(Device):
     def write_status(self, value: int) -> None:
         """Transport: the driver writes the status; 0 resets (2.1.1, 2.1.2)."""
         if value == 0:
-            self.state = LIFECYCLE.next(self.state, Event.RESET)
-            self.reset()
+            self.state = LIFECYCLE.next(self.state, Event.BEGIN_RESET)
+            self._try_reset()
+            return
+        if self.state is State.RESETTING:
+            self.report(f"status {value:#x} written before the reset is over")
             return
         if self.status & ~Status.DEVICE_NEEDS_RESET & ~value:
             self.report(f"status {self.status:#x} written with {value:#x}: bits cannot be cleared one by one")
@@ -276,7 +299,10 @@ class VirtioDevice(Device):
         if not self.has_feature(VIRTIO_F_RING_RESET):
             self.report(f"queue {index} reset without VIRTIO_F_RING_RESET")
             return
-        self.queues[index].reset()
+        if self.is_busy(index):
+            self.queues[index].begin_reset()
+        else:
+            self.queues[index].reset()
 
     def kick(self, index: int) -> None:
         """Transport: the driver added buffers to queue `index`, which may not exist."""
@@ -286,10 +312,21 @@ class VirtioDevice(Device):
             self.report(f"kick of queue {index}, there are {len(self.queues)}")
         elif not self.is_running:
             self.report(f"kick of queue {index} in state {self.state.value}")
+        elif self.SERVES_KICKS:
+            self._turn(index)
         else:
             self.schedule(index)
 
     # -- inside --
+
+    def _try_reset(self) -> None:
+        """End the reset if no work on chains goes on any more; otherwise the end of that comes back here."""
+        if any(self.is_busy(queue.index) for queue in self.queues):
+            for queue in self.queues:
+                queue.begin_reset()
+            return
+        self.state = LIFECYCLE.next(self.state, Event.RESET)
+        self.reset()
 
     def _driver_event(self, flag: Status, event: Event) -> None:
         if not LIFECYCLE.allows(self.state, event):
@@ -341,7 +378,9 @@ class VirtioDevice(Device):
     # -- save and load --
 
     def save(self) -> VirtioState:
-        """State with all queues at rest. Raises StateError while chains are in flight."""
+        """State with all queues at rest. Raises StateError while chains are in flight or a reset goes on."""
+        if self.state is State.RESETTING:
+            raise StateError(f"save {self.name}", self.state.value)
         return VirtioState(
             state=self.state.value,
             status=int(self.status),
@@ -401,5 +440,6 @@ _STATUS_BITS: dict[State, tuple[int, int]] = {
     State.DRIVER_OK: (0x0F, 0xF0),
     State.NEEDS_RESET: (0x4B, 0x80),
     State.FAILED: (0x81, 0),
+    State.RESETTING: (0x100, 0),  # never: it is not saved
 }
 """Status bits that must be set, and that must be clear, in each state of a saved device."""

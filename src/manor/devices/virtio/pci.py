@@ -439,7 +439,9 @@ class VirtioPci(PciFunction):
             setattr(queue, name, address & ~(0xFFFF_FFFF << shift) | value << shift)
 
     def on_read_queue_reset(self) -> int:
-        return 0  # a reset is over when the write returns (4.1.4.3.1)
+        # 4.1.4.3.1: 1 until the reset is over.
+        index = self._selected()
+        return int(index is not None and self.device.queues[index].is_resetting)
 
     def on_write_queue_reset(self, value: int) -> None:
         index = self._selected()

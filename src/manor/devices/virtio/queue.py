@@ -16,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from manor.base.errors import SavedStateError, StateError
 from manor.mem.guest_memory import GuestMemory
@@ -36,46 +37,78 @@ QUEUE_SIZE_LIMIT = 32768
 # it in indirect tables when a device states a larger segment limit. The cap bounds the work that one
 # available entry can cause.
 CHAIN_LIMIT = 1024
+# Entries of an indirect table. 2.7.5.3.1 allows the driver no chain longer than the queue, so larger tables have no
+# use; the bound keeps a copy of one small.
+INDIRECT_LIMIT = QUEUE_SIZE_LIMIT
 
-_DESCRIPTOR = struct.Struct("<QIHH")
-_U16 = struct.Struct("<H")
-_USED_ELEMENT = struct.Struct("<II")
+_BYTES = tuple(bytes((value,)) for value in range(256))
+_unpack_descriptor = struct.Struct("<QIHH").unpack_from
 
 virtqueue_pop = declare("virtqueue_pop", queue=int, head=int, readable=int, writable=int)
 virtqueue_used = declare("virtqueue_used", queue=int, head=int, written=int)
 virtqueue_broken = declare("virtqueue_broken", queue=int, reason=str)
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(NamedTuple):
     """One piece of a chain: `size` bytes of RAM at guest-physical `gpa`; checked when the chain was taken."""
 
     gpa: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
 class Chain:
     """A descriptor chain the device holds: what it may read, then what it may write.
 
     Holds the host's copy of the descriptors; contents stay in guest memory, so read them once.
+    readable_size, writable_size: bytes of either part.
     """
 
-    head: int
-    memory: GuestMemory
-    readable: tuple[Buffer, ...]
-    writable: tuple[Buffer, ...]
+    __slots__ = ("head", "memory", "readable", "readable_size", "writable", "writable_size")
 
-    @property
-    def readable_size(self) -> int:
-        return sum(buffer.size for buffer in self.readable)
+    def __init__(
+        self,
+        head: int,
+        memory: GuestMemory,
+        readable: Sequence[Buffer],
+        writable: Sequence[Buffer],
+        readable_size: int,
+        writable_size: int,
+    ) -> None:
+        self.head = head
+        self.memory = memory
+        self.readable = readable
+        self.writable = writable
+        self.readable_size = readable_size
+        self.writable_size = writable_size
 
-    @property
-    def writable_size(self) -> int:
-        return sum(buffer.size for buffer in self.writable)
+    def readable_views(self, offset: int, limit: int) -> list[memoryview]:
+        """The readable part itself, from `offset` for at most `limit` bytes. It may change while it is looked at."""
+        return self._views(self.readable, offset, limit)
+
+    def writable_views(self, offset: int, limit: int) -> list[memoryview]:
+        """The writable part itself. Whoever wrote to it calls `wrote` before the chain is returned."""
+        return self._views(self.writable, offset, limit)
+
+    def wrote(self, offset: int, limit: int) -> None:
+        """Tell that bytes of the writable part were written through its views."""
+        for gpa, size in _slices(self.writable, offset, limit):
+            self.memory.written(gpa, size)
+
+    def write_last(self, value: int) -> None:
+        """Set the last byte of the writable part, which must have one."""
+        last = self.writable[-1]
+        self.memory.write(last.gpa + last.size - 1, _BYTES[value])
+
+    def _views(self, buffers: Sequence[Buffer], offset: int, limit: int) -> list[memoryview]:
+        views: list[memoryview] = []
+        for gpa, size in _slices(buffers, offset, limit):
+            views += self.memory.views(gpa, size)
+        return views
 
     def read(self, limit: int, offset: int = 0) -> bytes:
         """Copy up to `limit` bytes of the readable part, from `offset` bytes into it."""
+        if offset == 0 and self.readable and self.readable[0].size == limit:
+            return self.memory.read(self.readable[0].gpa, limit)
         parts: list[bytes] = []
         for gpa, size in _slices(self.readable, offset, limit):
             parts.append(self.memory.read(gpa, size))
@@ -104,6 +137,17 @@ def _slices(buffers: Sequence[Buffer], offset: int, limit: int) -> list[tuple[in
         limit -= size
         offset = 0
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Rings:
+    """Guest memory of an enabled queue: descriptors as bytes, driver and device area in 16-bit words, and the used
+    elements in 32-bit words behind one for flags and index (2.7.6, 2.7.8). Aligned words are single accesses."""
+
+    descriptors: memoryview
+    driver: memoryview
+    device: memoryview
+    used: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +193,7 @@ class Queue:
         self.size = self.max_size
         self.enabled = False
         self.broken = False
+        self.is_resetting = False
         self.descriptor_area = 0
         self.driver_area = 0
         self.device_area = 0
@@ -157,6 +202,11 @@ class Queue:
         self._next_used = 0  # our authority for used.idx
         self._signalled_used = 0  # used.idx when the driver was last told
         self._in_flight: dict[int, Chain] = {}
+        self._rings: _Rings | None = None
+
+    def begin_reset(self) -> None:
+        """Take and return no chains any more; `reset` follows when the device let go of guest memory."""
+        self.is_resetting = True
 
     def set_size(self, size: int) -> bool:
         """Choose the queue size before enabling; False (and nothing changes) if it is not allowed."""
@@ -174,12 +224,16 @@ class Queue:
 
     @property
     def is_active(self) -> bool:
-        return self.enabled and not self.broken
+        return self.enabled and not self.broken and not self.is_resetting
 
     @property
     def in_flight(self) -> int:
         """Count of chains the device holds."""
         return len(self._in_flight)
+
+    def holds(self, chain: Chain) -> bool:
+        """Whether `chain` is still in the device's hands: no reset has forgotten it."""
+        return self._in_flight.get(chain.head) is chain and not self.is_resetting
 
     # -- taking chains --
 
@@ -189,17 +243,18 @@ class Queue:
 
         Source: 2.7.13 "Receiving Used Buffers From The Device", 2.7.5, 2.7.10.
         """
-        if not self.enabled or self.broken or not self._has_available():
+        rings = self._rings
+        if rings is None or self.broken or self.is_resetting or not self._has_available(rings):
             return None
         position = self._next_avail % self.size
-        head = self._read_u16(self.driver_area + 4 + 2 * position)
+        head = rings.driver[2 + position]
         if head >= self.size:
             self._break(f"available entry {position} names descriptor {head} of {self.size}")
             return None
         if head in self._in_flight:
             self._break(f"descriptor {head} made available while the device holds it")
             return None
-        chain = self._collect(head)
+        chain = self._collect(rings, head)
         if chain is None:
             return None
         self._next_avail = (self._next_avail + 1) & 0xFFFF
@@ -207,10 +262,6 @@ class Queue:
         if virtqueue_pop.on:
             virtqueue_pop(self.index, head, chain.readable_size, chain.writable_size)
         return chain
-
-    def holds(self, chain: Chain) -> bool:
-        """Whether `chain` is still the device's: not after a reset of the queue."""
-        return self._in_flight.get(chain.head) is chain
 
     def undo_pop(self, chain: Chain) -> None:
         """Put the chain taken last back; it will be taken again. Only right after its `pop`."""
@@ -221,12 +272,13 @@ class Queue:
 
     def has_available(self) -> bool:
         """Whether `pop` would look at a chain; if not, the driver's next addition kicks."""
-        return self.enabled and not self.broken and self._has_available()
+        rings = self._rings
+        return rings is not None and self.is_active and self._has_available(rings)
 
-    def _has_available(self) -> bool:
+    def _has_available(self, rings: _Rings) -> bool:
         if self._seen_avail != self._next_avail:
             return True
-        if self._read_available_index():
+        if self._read_available_index(rings):
             return True
         if self.broken:
             return False
@@ -234,14 +286,15 @@ class Queue:
             # Ask for a kick with the next chain, then look again: the driver may have added one before it
             # could see the request. Fence pairs with the driver's between avail.idx and avail_event
             # (2.7.10.1).
-            self._write_u16(self.device_area + 4 + USED_ELEMENT_SIZE * self.size, self._next_avail)
+            rings.device[2 + 4 * self.size] = self._next_avail
+            self._memory.written(self.device_area + 4 + USED_ELEMENT_SIZE * self.size, 2)
             self._full_fence()
-            return self._read_available_index()
+            return self._read_available_index(rings)
         return False
 
-    def _read_available_index(self) -> bool:
+    def _read_available_index(self, rings: _Rings) -> bool:
         """Refresh the checked copy of avail.idx; True if chains wait."""
-        index = self._read_u16(self.driver_area + 2)
+        index = rings.driver[1]
         waiting = (index - self._next_avail) & 0xFFFF
         if waiting > self.size:
             self._break(f"available index {index} is {waiting} ahead of {self._next_avail}, queue size {self.size}")
@@ -249,17 +302,21 @@ class Queue:
         self._seen_avail = index
         return waiting != 0
 
-    def _collect(self, head: int) -> Chain | None:
+    def _collect(self, rings: _Rings, head: int) -> Chain | None:
         """Copy and check the descriptors of the chain at `head`."""
-        table, count, position = self.descriptor_area, self.size, head
+        # An indirect table is copied whole: it is read once, and one copy costs less than many.
+        table: memoryview | bytes = rings.descriptors
+        count, position = self.size, head
         limit = min(self.size, CHAIN_LIMIT)  # a chain visiting more descriptors than there are has a loop
         is_indirect = False
         readable: list[Buffer] = []
         writable: list[Buffer] = []
+        readable_size = writable_size = 0
+        is_writing = False
+        ram_start, ram_end = self._ram[0]
         visited = 0
         while True:
-            raw = self._memory.read(table + DESCRIPTOR_SIZE * position, DESCRIPTOR_SIZE)
-            gpa, size, flags, following = _DESCRIPTOR.unpack(raw)
+            gpa, size, flags, following = _unpack_descriptor(table, DESCRIPTOR_SIZE * position)
             visited += 1
             if visited > limit:
                 self._break(f"chain at {head} has more than {limit} descriptors")
@@ -269,23 +326,26 @@ class Queue:
                 if problem:
                     self._break(f"chain at {head}: {problem}")
                     return None
-                table, count, position = gpa, size // DESCRIPTOR_SIZE, 0
+                count, position = size // DESCRIPTOR_SIZE, 0
                 limit, visited, is_indirect = min(count, CHAIN_LIMIT), 0, True
+                table = self._memory.read(gpa, size)
                 continue
-            if not self._in_ram(gpa, size):
+            if not (ram_start <= gpa and gpa + size <= ram_end) and not self._in_ram(gpa, size):
                 self._break(f"chain at {head}: buffer {gpa:#018x}, size {size:#x} is not in RAM")
                 return None
             if flags & VIRTQ_DESC_F_WRITE:
-                buffers = writable
-            elif writable:
+                writable_size += size
+                if size:
+                    writable.append(Buffer(gpa, size))
+                is_writing = True
+            elif is_writing:
                 self._break(f"chain at {head}: readable descriptor after a writable one")
                 return None
-            else:
-                buffers = readable
-            if size:
-                buffers.append(Buffer(gpa, size))
+            elif size:
+                readable_size += size
+                readable.append(Buffer(gpa, size))
             if not flags & VIRTQ_DESC_F_NEXT:
-                return Chain(head, self._memory, tuple(readable), tuple(writable))
+                return Chain(head, self._memory, readable, writable, readable_size, writable_size)
             if following >= count:
                 self._break(f"chain at {head}: next descriptor {following} of {count}")
                 return None
@@ -301,6 +361,8 @@ class Queue:
             return "indirect descriptor with a next one"
         if size == 0 or size % DESCRIPTOR_SIZE:
             return f"indirect table of {size} bytes"
+        if size > DESCRIPTOR_SIZE * INDIRECT_LIMIT:
+            return f"indirect table of {size} bytes, more than {INDIRECT_LIMIT} descriptors"
         if not self._in_ram(gpa, size):
             return f"indirect table {gpa:#018x}, size {size:#x} is not in RAM"
         return None
@@ -318,15 +380,20 @@ class Queue:
             return  # the queue was reset while the device worked on the chain
         assert 0 <= written <= chain.writable_size
         del self._in_flight[chain.head]
+        rings = self._rings
         if not self.is_active:
             return
-        element = self.device_area + 4 + USED_ELEMENT_SIZE * (self._next_used % self.size)
-        self._memory.write(element, _USED_ELEMENT.pack(chain.head, written))
+        assert rings is not None
+        position = self._next_used % self.size
+        rings.used[1 + 2 * position] = chain.head
+        rings.used[2 + 2 * position] = written
         self._next_used = (self._next_used + 1) & 0xFFFF
         # The element must be visible before the index; pairs with the driver's read barrier after used.idx
         # (2.7.13).
         self._full_fence()
-        self._write_u16(self.device_area + 2, self._next_used)
+        rings.device[1] = self._next_used
+        self._memory.written(self.device_area + 2, 2)
+        self._memory.written(self.device_area + 4 + USED_ELEMENT_SIZE * position, USED_ELEMENT_SIZE)
         if virtqueue_used.on:
             virtqueue_used(self.index, chain.head, written)
 
@@ -336,17 +403,18 @@ class Queue:
         Source: 2.7.7 "Used Buffer Notification Suppression".
         """
         added = (self._next_used - self._signalled_used) & 0xFFFF
-        if not self.is_active or added == 0:
+        rings = self._rings
+        if rings is None or added == 0 or not self.is_active:
             return False
         # used.idx must be visible before the driver's wish is read; pairs with its barrier after enabling
         # notifications.
         self._full_fence()
         if self.event_idx:
-            event = self._read_u16(self.driver_area + 4 + 2 * self.size)
+            event = rings.driver[2 + self.size]
             # Told if the index passed `event` since it was told last; the driver's formula, modulo 2**16.
             wanted = (self._next_used - event - 1) & 0xFFFF < added
         else:
-            wanted = not self._read_u16(self.driver_area) & VIRTQ_AVAIL_F_NO_INTERRUPT
+            wanted = not rings.driver[0] & VIRTQ_AVAIL_F_NO_INTERRUPT
         self._signalled_used = self._next_used
         return wanted
 
@@ -380,6 +448,8 @@ class Queue:
         self._signalled_used = state.signalled_used
         self.broken = state.broken
         self.enabled = state.enabled
+        if self.is_active:
+            self._map_areas()
 
     def check(self, state: QueueState) -> None:
         """Raise SavedStateError if `load` would."""
@@ -408,6 +478,19 @@ class Queue:
         problem = self._areas_problem(self.size, self.descriptor_area, self.driver_area, self.device_area)
         if problem:
             self._break(problem)
+        else:
+            self._map_areas()
+
+    def _map_areas(self) -> None:
+        """Look the checked areas up once: each is used several times for every chain."""
+        view = self._memory.view
+        device = view(self.device_area, 4 + USED_ELEMENT_SIZE * self.size)
+        self._rings = _Rings(
+            descriptors=view(self.descriptor_area, DESCRIPTOR_SIZE * self.size),
+            driver=view(self.driver_area, 6 + 2 * self.size).cast("H"),
+            device=view(self.device_area, 6 + USED_ELEMENT_SIZE * self.size).cast("H"),
+            used=device.cast("I"),
+        )
 
     def _areas_problem(self, size: int, descriptors: int, driver: int, device: int) -> str | None:
         """What is wrong with the three areas (2.7: sizes and alignments), if anything."""
@@ -421,16 +504,12 @@ class Queue:
                 return f"{name} {gpa:#018x} is not aligned to {alignment}"
             if not self._in_ram(gpa, length):
                 return f"{name} {gpa:#018x}, size {length:#x} is not in RAM"
+            if self._memory.find_region(gpa, length) is None:
+                return f"{name} {gpa:#018x}, size {length:#x} is in two regions of RAM"
         return None
 
     def _in_ram(self, gpa: int, size: int) -> bool:
         return any(start <= gpa and gpa + size <= end for start, end in self._ram)
-
-    def _read_u16(self, gpa: int) -> int:
-        return self._memory.read_u16(gpa)
-
-    def _write_u16(self, gpa: int, value: int) -> None:
-        self._memory.write_u16(gpa, value)
 
     def _full_fence(self) -> None:
         """Order our earlier stores before our later loads, as other processors see them.

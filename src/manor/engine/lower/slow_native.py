@@ -10,9 +10,7 @@ own; a locked operation that no host instruction can do runs under vm.rmw_lock.
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
-from cython.cimports.manor.engine.cache_native import sched_yield
 from cython.cimports.manor.engine.env import Env
-from cython.cimports.manor.engine.host import atomic_cas64, atomic_store64
 from cython.cimports.manor.engine.lower.slow_native import (
     META_ALIGNED,
     RMW_ADD,
@@ -29,12 +27,13 @@ from cython.cimports.manor.engine.lower.slow_native import (
 from cython.cimports.manor.engine.softmmu_native import (
     load128_slow,
     load_slow,
+    lock_split,
     raise_fault,
     rmw_pointer,
     store128_slow,
     store_slow,
+    unlock_split,
 )
-from cython.cimports.manor.engine.vm import Vm
 
 
 @cython.cfunc
@@ -92,23 +91,6 @@ def exchange(p: cython.pointer(uint8_t), size: uint32_t, old: cython.pointer(uin
 @cython.exceptval(check=False)
 def width_mask(size: uint32_t) -> uint64_t:
     return ~cython.cast(uint64_t, 0) >> (64 - 8 * size)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def lock_split(env: cython.pointer(Env)) -> cython.void:
-    vm: cython.pointer(Vm) = cython.cast(cython.pointer(Vm), env.vm)
-    while not atomic_cas64(cython.address(vm.rmw_lock), 0, 1):
-        sched_yield()
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unlock_split(env: cython.pointer(Env)) -> cython.void:
-    vm: cython.pointer(Vm) = cython.cast(cython.pointer(Vm), env.vm)
-    atomic_store64(cython.address(vm.rmw_lock), 0)
 
 
 @cython.cfunc

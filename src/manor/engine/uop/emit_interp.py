@@ -334,11 +334,10 @@ _HEAD: Final = '''\
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, memcmp
-from manor.engine.cache_native cimport sched_yield
 from manor.engine.env cimport Env
-from manor.engine.host cimport atomic_cas64, atomic_store64
 from manor.engine.isa.x86.bits cimport canonical
-from manor.engine.softmmu_native cimport load_slow, store_slow, load128_slow, store128_slow, raise_fault, rmw_pointer
+from manor.engine.softmmu_native cimport load_slow, store_slow, load128_slow, store128_slow, raise_fault
+from manor.engine.softmmu_native cimport lock_split, rmw_pointer, unlock_split
 from manor.engine.uop.uop cimport SIDE_EXIT, Uop
 from manor.engine.vm cimport Block, Vm, helper_fn
 from manor.engine.vector_interp cimport *
@@ -367,15 +366,6 @@ cdef helper_fn helpers[1024]
 def set_helper(int number, uint64_t address):
     """Register a native helper's address under its number in the helper catalog."""
     helpers[number] = <helper_fn><void*>address
-
-
-cdef inline void lock_split(Env *env) noexcept nogil:
-    while not atomic_cas64(&(<Vm*>env.vm).rmw_lock, 0, 1):
-        sched_yield()
-
-
-cdef inline void unlock_split(Env *env) noexcept nogil:
-    atomic_store64(&(<Vm*>env.vm).rmw_lock, 0)
 
 
 cdef inline uint8_t *vector_cell(Env *env, int index) noexcept nogil:

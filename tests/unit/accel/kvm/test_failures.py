@@ -267,7 +267,7 @@ def test_what_nobody_handles_is_said(kernel: FakeKernel, reason: int, words: dic
 
 def test_shutdown_says_where(kernel: FakeKernel) -> None:
     vm, vcpu, _ = run_script(kernel, lambda page: write_exit(page, ExitReason.SHUTDOWN))
-    assert vcpu.run() == Shutdown("triple fault at vCPU 0, ring 0, real mode, rip 0x0000000000000000")
+    assert vcpu.run() == Shutdown("triple fault at vCPU 0, ring 0, real mode, rip 0x0000000000000000", 0)
     vm.close()
 
 

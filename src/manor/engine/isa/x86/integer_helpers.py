@@ -1,4 +1,7 @@
-"""The helpers of `integer_native`: what each reads, writes and may raise."""
+"""Helpers of integer instructions: what each reads, writes and may raise.
+
+They are in `integer_native`, `stack_native`, `string_native` and `decimal_native`.
+"""
 
 from __future__ import annotations
 

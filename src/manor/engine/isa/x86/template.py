@@ -34,8 +34,6 @@ MREG: Final = 70
 MRM: Final = 71
 SEGREG_BASE: Final = 72
 """Base of the segment that an override selects, DS by default (string instructions)."""
-VREG_INDEX: Final = 73
-"""VEX.vvvv, reserved."""
 
 # immediate codes: value = base << shift, plus the constant
 IMM_CONST, IMM_IMM, IMM_NEXT, IMM_TARGET, IMM_DISP, IMM_IMM2, IMM_PC, IMM_REGNUM, IMM_RMNUM = range(9)

@@ -1,0 +1,1 @@
+"""What all disk devices share: requests to a backend, in flight while no lock is held."""

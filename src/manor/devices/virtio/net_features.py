@@ -1,0 +1,49 @@
+"""Feature bits of network devices. Source: VIRTIO 1.2, 5.1.3."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from manor.base.bits import bit
+
+VIRTIO_NET_F_CSUM: Final = 0
+VIRTIO_NET_F_GUEST_CSUM: Final = 1
+VIRTIO_NET_F_CTRL_GUEST_OFFLOADS: Final = 2
+VIRTIO_NET_F_MTU: Final = 3
+VIRTIO_NET_F_MAC: Final = 5
+VIRTIO_NET_F_GUEST_TSO4: Final = 7
+VIRTIO_NET_F_GUEST_TSO6: Final = 8
+VIRTIO_NET_F_HOST_TSO4: Final = 11
+VIRTIO_NET_F_HOST_TSO6: Final = 12
+VIRTIO_NET_F_MRG_RXBUF: Final = 15
+VIRTIO_NET_F_STATUS: Final = 16
+VIRTIO_NET_F_CTRL_VQ: Final = 17
+VIRTIO_NET_F_CTRL_RX: Final = 18
+VIRTIO_NET_F_CTRL_VLAN: Final = 19
+VIRTIO_NET_F_CTRL_RX_EXTRA: Final = 20
+VIRTIO_NET_F_GUEST_ANNOUNCE: Final = 21
+VIRTIO_NET_F_MQ: Final = 22
+VIRTIO_NET_F_CTRL_MAC_ADDR: Final = 23
+VIRTIO_NET_F_HOST_USO: Final = 56
+VIRTIO_NET_F_SPEED_DUPLEX: Final = 63
+
+VIRTIO_NET_S_LINK_UP: Final = 1
+VIRTIO_NET_S_ANNOUNCE: Final = 2
+"""Bits of the status in the configuration (5.1.4)."""
+
+GUEST_OFFLOADS: Final = bit(VIRTIO_NET_F_GUEST_CSUM) | bit(VIRTIO_NET_F_GUEST_TSO4) | bit(VIRTIO_NET_F_GUEST_TSO6)
+"""What VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET may switch."""
+
+ALL_FEATURES: Final = sum(
+    map(
+        bit,
+        (
+            VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_MTU,
+            VIRTIO_NET_F_MAC, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_TSO4,
+            VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_STATUS, VIRTIO_NET_F_CTRL_VQ,
+            VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_GUEST_ANNOUNCE,
+            VIRTIO_NET_F_MQ, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_SPEED_DUPLEX,
+        ),
+    )
+)  # fmt: skip
+"""All that the device has; MQ only with more than one pair."""

@@ -1,0 +1,98 @@
+"""The images behind a VM's disks: opened once for its life, kept across reboots, closed at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from manor.backends.block.api import BlockBackend, BlockError
+from manor.base.errors import ConfigError, HostError, ManorError
+from manor.devices.block.disk import SECTOR, Disk
+from manor.spec.block import DiskSpec
+
+
+class OpenDisks:
+    """The open images of a VM. Thread: one at a time."""
+
+    def __init__(self, specs: Sequence[DiskSpec]) -> None:
+        self._specs = specs
+        self.backends: list[BlockBackend] = []
+
+    def open(self) -> None:
+        """Open all of them, in order; none is left open if one cannot be.
+
+        Raises ConfigError where the user should say something else, HostError where the host refused.
+        """
+        try:
+            for number, spec in enumerate(self._specs):
+                self.backends.append(_open(number, spec))
+        except ManorError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Flush and close all. Raises HostError for the first that could not be flushed, after closing the others."""
+        failed: BlockError | None = None
+        name = ""
+        for backend in self.backends:
+            try:
+                backend.close()
+            except BlockError as error:
+                failed, name = failed or error, name or backend.name
+        self.backends = []
+        if failed is not None:
+            raise HostError(f"{name} may lack what the guest wrote last: {failed}")
+
+
+def boots_from(specs: Sequence[DiskSpec]) -> bool:
+    """Whether a machine without a kernel of its own boots from these disks: it does unless all are blank.
+
+    Raises ConfigError, with the reason, if there is something on them that does not boot; HostError if one cannot be
+    read.
+    """
+    from manor.backends.block.open import OpenOptions, open_image
+    from manor.boot.open_disk import are_blank, boot_of_disks
+
+    disks: list[BlockBackend] = []
+    try:
+        for spec in specs:
+            disks.append(open_image(spec.source, OpenOptions(format=spec.format, read_only=True, force_share=True)))
+        if are_blank(disks):
+            return False
+        boot_of_disks(disks)
+    finally:
+        for disk in disks:
+            disk.close()
+    return True
+
+
+def _open(number: int, spec: DiskSpec) -> BlockBackend:
+    from manor.backends.block.open import OpenOptions, open_image
+
+    options = OpenOptions(format=spec.format, read_only=spec.read_only, cache=spec.cache, snapshot=spec.snapshot)
+    backend = open_image(spec.source, options)
+    problem = ""
+    if backend.size < SECTOR:
+        problem = f"{spec.source} has {backend.size} bytes, less than a sector of 512; make it larger"
+    elif backend.is_read_only and not spec.read_only:
+        problem = f"{spec.source} can only be read; add readonly=on"
+    if problem:
+        backend.close()
+        raise ConfigError(f"disks[{number}]", problem)
+    return backend
+
+
+def resize_disk(disks: Sequence[Disk], which: int | str, size: int) -> None:
+    """Change the size of one of `disks`, by number or name. Raises ConfigError, and HostError where it cannot be."""
+    if isinstance(which, str):
+        found = [disk for disk in disks if disk.name == which]
+    else:
+        found = list(disks[which : which + 1]) if which >= 0 else []
+    if not found:
+        there = ", ".join(disk.name for disk in disks) or "none"
+        raise ConfigError("disk", f"{which!r} is no disk of this machine; there are: {there}")
+    if size <= 0 or size % SECTOR:
+        raise ConfigError("size", f"{size} bytes is not a positive multiple of {SECTOR}")
+    try:
+        found[0].resize(size)
+    except BlockError as error:
+        raise HostError(str(error)) from error
