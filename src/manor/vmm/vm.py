@@ -299,6 +299,11 @@ class Vm:
         return self._agent
 
     @property
+    def has_agent(self) -> bool:
+        """Whether a program of the guest has opened the agent's port."""
+        return self._agent_port.is_open
+
+    @property
     def vsock(self) -> VsockHost:
         """Connections to the guest's vsock ports. Raises ConfigError if the VM has no socket device."""
         if self._vsock is None:
