@@ -92,7 +92,8 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 )  # fmt: skip
 @click.option(
     "--vsock", metavar="PATH[,cid=N]",
-    help="A socket device: programs reach the guest's ports through the unix socket PATH, the guest theirs at PATH_PORT.",
+    help="A socket device: programs reach the guest's ports through the unix socket PATH, the guest theirs at "
+    "PATH_PORT.",
 )  # fmt: skip
 @click.option("--agent", is_flag=True, help="A port for the guest's agent, such as qemu-guest-agent.")
 @click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")

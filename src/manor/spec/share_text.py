@@ -31,7 +31,7 @@ def parse_share(text: str, where: str = "share") -> ShareSpec:
 
 
 def parse_vsock(text: str, where: str = "vsock") -> VsockSpec:
-    """The socket device that `text` describes. A comma that belongs to the path is written twice. Raises ConfigError."""
+    """The socket device that `text` describes, as above. Raises ConfigError."""
     path, values = _parse(text, where, VSOCK_FORMAT, ("cid",))
     return VsockSpec(path, _number(values["cid"], "cid", where)) if "cid" in values else VsockSpec(path)
 

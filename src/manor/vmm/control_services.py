@@ -25,7 +25,7 @@ class ServiceControl:
             "pause": Command(self._pause, is_slow=True),
             "resume": Command(self._resume, is_slow=True),
             "balloon": Command(self._balloon, {}, {"target": int}, is_slow=True),
-            "agent": Command(self._agent, {"command": str}, {"arguments": dict, "timeout": (int, float)}, is_slow=True),
+            "agent": Command(self._agent, {"execute": str}, {"arguments": dict, "seconds": (int, float)}, is_slow=True),
         }
 
     def _pause(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -49,7 +49,7 @@ class ServiceControl:
 
     def _agent(self, client: Client, arguments: Json, reply: Reply) -> Json:
         """Any command of the guest's agent, as its protocol has it."""
-        timeout = float(arguments.get("timeout", 10))
+        timeout = float(arguments.get("seconds", 10))
         if not 0 < timeout <= 3600:
-            raise ConfigError("timeout", f"{timeout:g} seconds; give more than 0 and at most 3600")
-        return {"value": self._vm.agent.call(arguments["command"], arguments.get("arguments"), timeout)}
+            raise ConfigError("seconds", f"{timeout:g} seconds; give more than 0 and at most 3600")
+        return {"value": self._vm.agent.call(arguments["execute"], arguments.get("arguments"), timeout)}

@@ -39,7 +39,7 @@ def client(tmp_path: Path) -> Iterator[ControlClient]:
 def test_pause_and_resume(client: ControlClient) -> None:
     assert client.call("pause") == {}
     assert client.call("status")["state"] == "paused"
-    with pytest.raises(ManorError, match="allowed in: running"):
+    with pytest.raises(ManorError, match="pause is not allowed in state paused"):
         client.call("pause")
     assert client.call("resume") == {}
     assert client.call("status")["state"] == "running"
@@ -55,6 +55,6 @@ def test_memory(client: ControlClient) -> None:
 def test_agent_that_is_not_there(client: ControlClient) -> None:
     assert client.call("status")["agent"] is False
     with pytest.raises(ManorError, match="no agent in the guest has opened the port"):
-        client.call("agent", command="guest-ping")
+        client.call("agent", execute="guest-ping")
     with pytest.raises(ManorError, match="at most 3600"):
-        client.call("agent", command="guest-ping", timeout=0)
+        client.call("agent", execute="guest-ping", seconds=0)
