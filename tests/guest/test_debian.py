@@ -61,10 +61,10 @@ def log_in(guest: GuestProcess) -> None:
 
 def ask(guest: GuestProcess, command: str) -> str:
     """What a command prints."""
-    guest.send(f"{command}; echo 'en''d'\n")
-    text = guest.wait_for(r"\nend\r?\n", STEP_S)
+    guest.send(f"echo '@@''start'; {{ {command}; }} 2>&1 | cat; echo '@@''end'\n")
+    text = guest.wait_for(r"@@end\r?\n", STEP_S)
     guest.wait_for(PROMPT, STEP_S)
-    return "\n".join(text.split("\n")[1:-2])
+    return text.partition("@@start\n")[2].partition("@@end")[0]
 
 
 def power_off(guest: GuestProcess) -> None:
@@ -125,9 +125,10 @@ def test_boots_keeps_data_grows_and_stays_clean(disk: Path, tmp_path: Path) -> N
 def test_boots_by_uefi_firmware_elsewhere(disk: Path, tmp_path: Path) -> None:
     variables = shutil.copy(VARIABLES, tmp_path / "variables.fd")
     command: Sequence[str] = [
-        QEMU, "-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-no-user-config", "-nic", "none",
-        "-display", "none", "-serial", "stdio", "-no-reboot",
-        "-drive", f"if=pflash,format=raw,readonly=on,file={CODE}", "-drive", f"if=pflash,format=raw,file={variables}",
+        QEMU, "-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", "512", "-nodefaults", "-no-user-config",
+        "-nic", "none", "-display", "none", "-serial", "stdio", "-no-reboot",
+        "-drive", f"if=pflash,format=raw,readonly=on,file={CODE}",
+        "-drive", f"if=pflash,format=raw,file={variables}",
         "-drive", f"file={disk},format=qcow2,if=virtio",
     ]  # fmt: skip
     with GuestProcess(command) as guest:
