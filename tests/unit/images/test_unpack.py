@@ -108,7 +108,8 @@ def test_the_database_says_what_dpkg_would(packages: list[Path]) -> None:
     assert found["var/lib/dpkg/triggers/named"][1] == b"first\n"
     assert found["var/lib/apt/extended_states"][1] == b""
     assert [package.has_preinst for package in unpacking.packages] == [True, False]
-    assert b"Package: first\nArchitecture: amd64\nAuto-Installed: 1" in unpack(packages)[1]["var/lib/apt/extended_states"][1]
+    by_itself = unpack(packages)[1]["var/lib/apt/extended_states"][1]
+    assert b"Package: first\nArchitecture: amd64\nAuto-Installed: 1" in by_itself
 
 
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="dpkg is not installed")
@@ -193,7 +194,8 @@ def test_the_script_runs_preinsts_first_and_the_accounts_before_all() -> None:
     ]  # fmt: skip
     text = script(packages, 5).decode()
     assert "SOURCE_DATE_EPOCH=5" in text
-    first, second = (text.index(line) for line in ("preinst base-passwd amd64 base-passwd 1.2", "preinst a amd64 a:amd64 1.2"))
+    calls = ("preinst base-passwd amd64 base-passwd 1.2", "preinst a amd64 a:amd64 1.2")
+    first, second = map(text.index, calls)
     assert first < second < text.index("--configure base-passwd") < text.index("--configure -a")
     done = subprocess.run(["sh", "-n"], input=text, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
