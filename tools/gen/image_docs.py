@@ -48,6 +48,17 @@ STATUSES: Final = {
 SUMMARIES: Final = {name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:] for name, (_, text) in COMMANDS.items()}
 
 NOTES: Final = {
+    "build": (
+        "The packages come from this machine's own package sources of that suite, through its apt, with lists of their "
+        "own: the machine's packages and lists are not touched. An apt is needed, so the host is Debian or its like.",
+        "Without root rights the packages are configured in a user namespace: newuidmap (package uidmap) and a range in "
+        "/etc/subuid and /etc/subgid are needed.",
+        "What is configured is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor), by the packages' names, "
+        "versions and checksums. Another image of the same packages takes seconds.",
+        "At its first boot the machine makes its own machine-id and SSH host keys, and the last partition and its file "
+        "system grow to the end of the disk; make the disk larger with `manor image resize`.",
+        "The disk boots with `manor run --disk FILE`, and by UEFI firmware anywhere else.",
+    ),
     "create": (
         "A format without -f is qcow2 for a name that ends in .qcow2 or with -b, and raw for the rest.",
         "The name of a backing image is relative to the folder of FILE, as it will be looked up later.",
