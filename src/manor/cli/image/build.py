@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from manor.base.errors import ConfigError, HostError
 from manor.base.units import parse_size
 from manor.cli.cleanup import cleaning_up
+
+if TYPE_CHECKING:
+    from manor.images.build import SecondStage
 
 DISTRIBUTIONS: Final = ("debian",)
 _FILE: Final = click.Path(path_type=Path, readable=False)
@@ -33,6 +36,10 @@ _MAX_KEY_FILE: Final = 1 << 16
     "--format", "format_", type=click.Choice(("qcow2", "raw")), default="qcow2", show_default=True,
     help="The image's format.",
 )  # fmt: skip
+@click.option(
+    "--second-stage", type=click.Choice(("auto", "namespace", "guest")), default="auto", show_default=True,
+    help="Where packages are configured: auto takes a guest where the machine allows no namespace.",
+)  # fmt: skip
 def build(
     distribution: str,
     suite: str | None,
@@ -45,6 +52,7 @@ def build(
     hostname: str,
     output: Path | None,
     format_: str,
+    second_stage: SecondStage,
 ) -> int:
     """Build a disk with a DISTRIBUTION on it (debian) from its packages, which apt fetches.
 
@@ -71,6 +79,7 @@ def build(
         packages=names,
         settings=Settings(hostname, user, "" if no_password else password_hash, keys),
         epoch=_epoch(),
+        second_stage=second_stage,
     )
     with cleaning_up(), shown_progress() as progress:
         built = build_debian(options, progress)
