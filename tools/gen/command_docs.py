@@ -218,7 +218,7 @@ PAGES: Final = (
                 ),
                 Table("Exit status", ("status", "meaning"), image_docs.statuses(name), codes=False),
             ),
-            image_docs.NOTES[name],
+            image_docs.NOTES.get(name, ()),
         )
         for name, summary in image_docs.SUMMARIES.items()
     ),

@@ -54,7 +54,15 @@ SUMMARIES: Final = {name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:] fo
 
 NOTES: Final = {
     "build": (
-        "Packages are fetched and unpacked once; they are kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor).",
+        "The packages come from this machine's own package sources of that suite, through its apt, with lists of their "
+        "own: the machine's packages and lists are not touched. An apt is needed, so the host is Debian or its like.",
+        "Without root rights the packages are configured in a user namespace: newuidmap (package uidmap) and a range in "
+        "/etc/subuid and /etc/subgid are needed.",
+        "What is configured is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor), by the packages' names, "
+        "versions and checksums. Another image of the same packages takes seconds.",
+        "At its first boot the machine makes its own machine-id and SSH host keys, and the last partition and its file "
+        "system grow to the end of the disk; make the disk larger with `manor image resize`.",
+        "The disk boots with `manor run --disk FILE`, and by UEFI firmware anywhere else.",
         "Without --output, and without a key or password, the image lets in whom Manor's own key lets in: `manor ssh`.",
     ),
     "pull": (
