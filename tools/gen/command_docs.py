@@ -265,8 +265,9 @@ def markdown(page: Page) -> str:
         for key, meaning in table.rows:
             cells = [f"`{key}`" if table.codes else key, meaning, *([table.more[key]] if table.more else [])]
             lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "## Notes", ""]
-    lines += [f"- {note}" for note in page.notes]
+    if page.notes:
+        lines += ["", "## Notes", ""]
+        lines += [f"- {note}" for note in page.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -284,7 +285,8 @@ def man(page: Page) -> str:
         lines.append(f".SH {table.title.upper()}")
         for key, meaning in table.rows:
             lines += [".TP", f".B {_roff(key)}", _roff(meaning)]
-    lines.append(".SH NOTES")
+    if page.notes:
+        lines.append(".SH NOTES")
     for note in page.notes:
         lines += [".PP", _roff(note)]
     return "\n".join(lines) + "\n"

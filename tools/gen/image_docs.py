@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Final
 
 import click
@@ -50,9 +51,13 @@ STATUSES: Final = {
 }
 """Those that are not USUAL."""
 
-SUMMARIES: Final = {name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:] for name, (_, text) in COMMANDS.items()}
+SUMMARIES: Final = {
+    name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:]
+    for name, (target, text) in COMMANDS.items()
+    if importlib.util.find_spec(target.partition(":")[0]) is not None
+}
 
-NOTES: Final = {
+NOTES: Final[dict[str, tuple[str, ...]]] = {
     "build": (
         "The packages come from this machine's own package sources of that suite, through its apt, with lists of their "
         "own: the machine's packages and lists are not touched. An apt is needed, so the host is Debian or its like.",
@@ -117,7 +122,7 @@ NOTES: Final = {
     "map": (
         "depth 0 is FILE itself. zero without present: nobody has written there; zero with present: an image says that "
         "zeros are there.",
-        "offset is a place in the file of that image. Compressed and encrypted parts have none.",
+        "offset, or Mapped to, is a place in that image's file. Compressed parts, and disks on servers, have none.",
     ),
     "snapshot": (
         "Snapshots keep the disk only, not the memory of a machine.",

@@ -62,6 +62,9 @@ class Core:
         self.backing = backing
         self.header = header
         self.geometry = header.geometry
+        self.is_backing_unknown = backing is None and header.backing_file is not None
+        """What backs the image is not open, or is about to be another: nothing in it may be taken for zeros because it
+        is allocated nowhere."""
         self.has_data_file = data is not file
         self.is_read_only = is_read_only
         self.gate = Gate()
@@ -85,6 +88,15 @@ class Core:
         self._committed = 0
         self._releasable: deque[tuple[int, list[int]]] = deque()
         self._waiting = 0
+
+    def attach(self, backing: BlockBackend) -> None:
+        """Let `backing`, which then belongs to the image, show where the image itself has nothing."""
+        self.backing = backing
+        self.is_backing_unknown = False
+
+    def is_backed(self, offset: int) -> bool:
+        """Whether something below may show at `offset`."""
+        return self.is_backing_unknown or (self.backing is not None and offset < self.backing.size)
 
     @property
     def is_lazy(self) -> bool:

@@ -294,9 +294,11 @@ class Refcounts:
 
     def take(self, cluster: int) -> bool:
         """Take this very cluster if it is free."""
-        if self.get(cluster) or cluster in self.metadata:
+        number, index = divmod(cluster, self._geometry.refcount_entries)
+        block = self._block_to_change(number)  # which may itself take the cluster
+        if block.counts[index] or cluster in self.metadata:
             return False
-        self.add(cluster, 1)
+        self._set_one(cluster)
         return True
 
     def _find(self, start: int, wanted: int, at_least: int) -> tuple[int, int]:
