@@ -115,6 +115,12 @@ class Tap:
         return False
 
 
+def forward(text: str) -> PortForward:
+    """`tcp:0:22` as a PortForward."""
+    protocol, host_port, guest_port = text.split(":")
+    return PortForward("udp" if protocol == "udp" else "tcp", int(host_port), int(guest_port))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("namespace")
@@ -125,9 +131,7 @@ def main() -> int:
     parser.add_argument("--mtu", type=int, default=1500)
     parser.add_argument("--reach", choices=("all", "host", "none"), default="all")
     options = parser.parse_args()
-    forwards = [
-        PortForward(*(int(part) if part.isdigit() else part for part in text.split(":"))) for text in options.forward
-    ]  # type: ignore[arg-type]
+    forwards = [forward(text) for text in options.forward]
     record = options.record.open("wb") if options.record else None
     tap = Tap(options.namespace, NOTHING if options.plain else EVERYTHING, options.loss, record)
     clock = HostClock()
@@ -138,7 +142,7 @@ def main() -> int:
     backend.attach(tap)
     loop.watch(tap.fd, tap.readable).want(read=True)
     loop.start()
-    print(json.dumps({"forwards": [forward.host_port for forward in backend.forwards()]}), flush=True)
+    print(json.dumps({"forwards": [one.host_port for one in backend.forwards()]}), flush=True)
     sys.stdin.read()
     loop.stop()
     print(json.dumps({"statistics": backend.statistics(), "addresses": list(backend.addresses())}), flush=True)

@@ -59,7 +59,7 @@ class UserBackend:
         self._lost = 0
         self._host = HostSide(loop, clock, self._turn, lambda: bool(self._backlog), resolvers)
         self._core = self._host.core = UserNetwork(plan, self._host, other_names=other_names)
-        self._core.now = clock.now_ns()
+        self._core.enter(_NOTHING, clock.now_ns())
         try:
             for forward in forwards:
                 self._host.forwards.add(forward)
