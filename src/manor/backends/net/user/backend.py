@@ -86,6 +86,7 @@ class UserBackend:
         again, after a reset by its driver, keeps its connections."""
         self._receiver = receiver
         self._backlog.clear()
+        self._core.tcp.is_stalled = receiver is None
         if receiver is not None and receiver is not self._last_receiver:
             if self._last_receiver is not None:
                 self._core.new_guest()
@@ -143,7 +144,7 @@ class UserBackend:
             return
         self._is_closed = True
         self._receiver = None
-        self._core.close()
+        self._core.new_guest()
         self._host.close()
         self._core.out.clear()
         self._backlog.clear()

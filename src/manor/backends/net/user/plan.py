@@ -100,9 +100,7 @@ def make_plan(
 
 def plan_of(spec: NicSpec) -> Plan:
     """The plan of an interface of kind "user". Raises ConfigError."""
-    return make_plan(
-        mtu=spec.mtu, reach=spec.reach, host_at_gateway=spec.host_at_gateway, hostname=spec.hostname
-    )
+    return make_plan(mtu=spec.mtu, reach=spec.reach, host_at_gateway=spec.host_at_gateway, hostname=spec.hostname)
 
 
 LOOPBACK4: Final = bytes((127, 0, 0, 1))

@@ -1,7 +1,7 @@
 """One end of a TCP connection with the guest: the state machine of RFC 9293, 3.10, between frames and an application.
 
 The application is what stands for the other end: a socket of the host, or a service of our own. An endpoint never
-holds more than `tcp_send.MAX_IN_FLIGHT` and `tcp_receive.CAPACITY` bytes: it reads from the application only what
+holds more than its share (`TcpTable.share`) in each direction: it reads from the application only what
 the guest may get, and lets the guest send only what the application takes.
 """
 
@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from manor.backends.net.user import tcp_receive, tcp_segment
 from manor.backends.net.user.tcp_receive import ReceiveQueue
 from manor.backends.net.user.tcp_segment import ACK, FIN, M32, PSH, RST, SYN, Options, Path
-from manor.backends.net.user.tcp_send import MAX_IN_FLIGHT, SendQueue
+from manor.backends.net.user.tcp_send import SendQueue
+from manor.backends.net.user.tcp_state import ENDED, OPENING, RECEIVING, SENDING, End, State, TcpApplication
 from manor.base.clock import SECOND
 
 if TYPE_CHECKING:
     from manor.backends.net.user.tcp_table import TcpTable
 
+MIN_MSS: Final = 88
+"""Below, a guest would have us write more headers than data."""
 MAX_SYNS: Final = 5
 """SYNs sent to the guest for a forwarded connection, one and two and four … seconds apart: 15 s until it is given
 up."""
@@ -32,56 +33,6 @@ TIME_WAIT: Final = 60 * SECOND
 
 _FIELDS: Final = struct.Struct(">IIHH")
 _HALF: Final = 0x8000_0000
-
-
-class State(Enum):
-    """RFC 9293, 3.3.2; CONNECTING is a SYN of the guest that waits for the answer of the world."""
-
-    CONNECTING = "CONNECTING"
-    SYN_SENT = "SYN-SENT"
-    SYN_RECEIVED = "SYN-RECEIVED"
-    ESTABLISHED = "ESTABLISHED"
-    FIN_WAIT_1 = "FIN-WAIT-1"
-    FIN_WAIT_2 = "FIN-WAIT-2"
-    CLOSE_WAIT = "CLOSE-WAIT"
-    CLOSING = "CLOSING"
-    LAST_ACK = "LAST-ACK"
-    TIME_WAIT = "TIME-WAIT"
-    CLOSED = "CLOSED"
-
-
-_SENDING: Final = frozenset((State.ESTABLISHED, State.CLOSE_WAIT))
-_RECEIVING: Final = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
-
-
-class End(Enum):
-    """Why a connection is over."""
-
-    FINISHED = "finished"
-    """Both sides said all they had to say."""
-    RESET = "reset"
-    REFUSED = "refused"
-    TIMED_OUT = "timed out"
-    EVICTED = "evicted"
-
-
-class TcpApplication(Protocol):
-    """What an endpoint tells the other end."""
-
-    def tcp_opened(self) -> None:
-        """The guest completed the handshake."""
-
-    def tcp_receive(self, chunks: Sequence[memoryview]) -> int:
-        """Bytes of the guest in order; returns how many were taken. The rest is offered again at `resume`."""
-
-    def tcp_end(self) -> None:
-        """The guest sends no more, and everything it sent was taken."""
-
-    def tcp_room(self) -> None:
-        """`room` may have grown. Called at most once for a batch of frames."""
-
-    def tcp_closed(self, end: End) -> None:
-        """The connection is over; nothing is called any more."""
 
 
 class TcpEndpoint:
@@ -153,13 +104,19 @@ class TcpEndpoint:
         """The other end is there: answer the SYN."""
         if self.state is State.CONNECTING:
             self.state = State.SYN_RECEIVED
+            self._syns = 1
             self.send.limit += 1  # the SYN itself takes a number but no room
             self._send_syn()
 
     def connect(self) -> None:
-        """Send a SYN to the guest."""
+        """Send a SYN to the guest, now if the path is known."""
         self.send.limit = self.send.una
+        self._syns = 1
         self._send_syn()
+
+    def connect_again(self) -> None:
+        """The path is known now."""
+        self._send_syn(again=True)
 
     def refuse(self) -> None:
         """There is no other end: answer the SYN with a reset."""
@@ -170,14 +127,14 @@ class TcpEndpoint:
     @property
     def room(self) -> int:
         """How many bytes `write` takes now without keeping any back."""
-        if self._unsent or self.state not in _SENDING or self._fin_wanted:
+        if self._unsent or self.state not in SENDING or self._fin_wanted:
             return 0
-        return self.send.room()
+        return self.send.room(self._table.share)
 
     def write(self, data: bytes) -> None:
         """Send to the guest. What exceeds `room` waits; callers keep that small."""
-        if self.state in _SENDING or self.state in (State.SYN_RECEIVED, State.CONNECTING, State.SYN_SENT):
-            if self._unsent or self.state not in _SENDING or len(data) > self.send.room():
+        if self.state in SENDING or self.state in OPENING:
+            if self._unsent or self.state not in SENDING or len(data) > self.send.room(self._table.share):
                 self._unsent.append(data)
                 self._push()
             else:
@@ -216,10 +173,20 @@ class TcpEndpoint:
         if self.state is State.CLOSED:
             return
         # Tell the guest of the room: at a half of the buffer, so that it does not send in small portions.
-        largest = min(tcp_receive.CAPACITY, 0xFFFF << self._receive_scale)
+        largest = min(receive.capacity, 0xFFFF << self._receive_scale)
         if min(receive.window, largest) - (receive.edge - receive.nxt) >= largest // 2:
             self.owe_ack()
         self._tell_end()
+
+    def turned_away(self) -> None:
+        """The guest's side says that nobody takes this connection."""
+        self._over(End.REFUSED)
+
+    def fit(self, mss: int) -> None:
+        """Segments of more than `mss` bytes do not arrive: cut smaller, and send again."""
+        if self.send.shrink(max(mss, MIN_MSS)):
+            self._repeat()
+            self._arm()
 
     # --- the guest's side -----------------------------------------------------------------------------------
 
@@ -244,7 +211,7 @@ class TcpEndpoint:
         distance = (sequence - expected) & M32
         if distance == 0 and flags & (FIN | SYN | RST | ACK) == ACK and end - start <= receive.window:
             is_sound = self._window(ack, expected, window, end == start, data, at, start)
-            if is_sound and end > start and self.state in _RECEIVING:
+            if is_sound and end > start and self.state in RECEIVING:
                 self._in_order(memoryview(data)[start:end])
             return
         self._any_segment(distance, ack, flags, window, data, at, start, end)
@@ -295,7 +262,7 @@ class TcpEndpoint:
             flags &= ~FIN
         if not self._window(ack, original, window, size == 0 and not flags & FIN, data, at, start):
             return
-        if self.state not in _RECEIVING:
+        if self.state not in RECEIVING:
             return
         if sequence > receive.nxt:
             if end > start:
@@ -305,7 +272,7 @@ class TcpEndpoint:
             return
         if end > start:
             self._in_order(memoryview(data)[start:end])
-        if flags & FIN and not receive.has_early and self.state in _RECEIVING:
+        if flags & FIN and not receive.has_early and self.state in RECEIVING:
             self._fin_came()
 
     def _answer_to_syn(
@@ -333,9 +300,7 @@ class TcpEndpoint:
     def _learn(self, sequence: int, options: Options) -> None:
         """What a SYN says about the guest."""
         default = tcp_segment.DEFAULT_MSS4 if len(self.key) == 12 else tcp_segment.DEFAULT_MSS6
-        # Below 88 a guest would have us write more headers than data: RFC 879's 536 minus the options, and Linux's
-        # floor.
-        self.send.mss = min(max(options.mss or default, 88), self.max_mss)
+        self.send.mss = min(max(options.mss or default, MIN_MSS), self.max_mss)
         if options.scale >= 0:
             self._peer_scale = options.scale
             self._receive_scale = tcp_receive.SCALE
@@ -426,7 +391,7 @@ class TcpEndpoint:
             taken = application.tcp_receive((data,))
             if taken < len(data):
                 receive.append(data[taken:])
-        if receive.has_early and self.state in _RECEIVING:
+        if receive.has_early and self.state in RECEIVING:
             while (piece := receive.next_early()) is not None:
                 receive.nxt += len(piece)
                 receive.append(piece)
@@ -457,7 +422,7 @@ class TcpEndpoint:
         """Tell the application of the guest's FIN once it has all the bytes before it."""
         if self._end_is_told or self.receive.pending or self.application is None:
             return
-        if self.state in (State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK, State.TIME_WAIT):
+        if self.state in ENDED:
             self._end_is_told = True
             self.application.tcp_end()
             if self.state is State.TIME_WAIT:
@@ -517,13 +482,14 @@ class TcpEndpoint:
         """The batch is over: tell the application of new room."""
         if self._room_is_owed:
             self._room_is_owed = False
-            if self.application is not None and self.state in _SENDING:
+            if self.application is not None and self.state in SENDING:
                 self.application.tcp_room()
 
     def _emit(self, sequence: int, flags: int, payload: bytes = b"", options: bytes = b"") -> None:
         if self.path is None:
             return
         receive = self.receive
+        receive.capacity = self._table.share
         scale = 0 if flags & SYN else self._receive_scale
         window = min(receive.window >> scale, 0xFFFF)
         receive.edge = max(receive.edge, receive.nxt + (window << scale))
@@ -551,10 +517,10 @@ class TcpEndpoint:
 
     def _push(self) -> None:
         """Send what waits, as far as the windows go, and the FIN behind the last of it."""
-        if self.state not in _SENDING:
+        if self.state not in SENDING:
             return
         while self._unsent:
-            room = self.send.room()
+            room = self.send.room(self._table.share)
             if room <= 0:
                 break
             data = self._unsent.popleft()
@@ -581,7 +547,6 @@ class TcpEndpoint:
         options = tcp_segment.syn_options(self.max_mss, scale, self._offers_sack)
         if not again:
             self.send.sent_flag()
-        self._syns += 1
         self._emit(self.send.una, flags, options=options)
         self._arm()
 
@@ -609,7 +574,7 @@ class TcpEndpoint:
         send = self.send
         if send.nxt > send.una:
             self._table.arm(self, self._table.now + send.timeout)
-        elif send.limit <= send.una and self.state in _SENDING:
+        elif send.limit <= send.una and self.state in SENDING:
             self._table.arm(self, self._table.now + min(send.rto << self._probes, 60 * SECOND))
         else:
             self.deadline = 0
@@ -631,6 +596,7 @@ class TcpEndpoint:
                 self._over(End.TIMED_OUT)
                 return
             send.back_off()
+            self._syns += 1
             self._send_syn(again=True)
         elif send.nxt > send.una:
             if send.timed_out() > MAX_RETRIES:
@@ -642,7 +608,7 @@ class TcpEndpoint:
             else:
                 self._repeat()
             self._arm()
-        elif send.limit <= send.una and self.state in _SENDING:
+        elif send.limit <= send.una and self.state in SENDING:
             self.probe()
             self._probes = min(self._probes + 1, 10)
             self._arm()
@@ -655,7 +621,3 @@ class TcpEndpoint:
     def memory(self) -> int:
         """Bytes held for this connection, about."""
         return self.send.in_flight + self.receive.pending + sum(map(len, self._unsent))
-
-
-MAX_BYTES: Final = MAX_IN_FLIGHT + tcp_receive.CAPACITY
-"""Of one connection, at most, in both directions."""

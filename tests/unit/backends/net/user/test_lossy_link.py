@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from manor.backends.net.api import Frame, Offloads
-from manor.backends.net.user.tcp import End, TcpEndpoint
+from manor.backends.net.user.tcp import TcpEndpoint
+from manor.backends.net.user.tcp_state import End
 from manor.backends.net.user.tcp_table import TcpTable
 from manor.base.clock import MILLISECOND, SECOND
 from manor.testing.user_guest import EVERYTHING, IP, MAC, NOTHING, WORLD, look
@@ -114,7 +115,10 @@ class Link:
         ]
         for table in self.tables:
             table.now, table.offloads = self.now, offloads
-        self.streams[1].endpoint = self.tables[1].open(self.streams[1], IP, WORLD, 40000, 80, MAC)
+        endpoint = self.tables[1].open(self.streams[1], IP, WORLD, 40000, 80)
+        assert endpoint is not None
+        self.streams[1].endpoint = endpoint
+        self.tables[1].learned(endpoint, MAC)
         self._flush(1)
 
     def _accept(self, endpoint: TcpEndpoint, address: bytes, port: int) -> None:
