@@ -137,6 +137,9 @@ class VmHandle(Protocol):
     def set_clock(self, now_ns: int) -> None:
         """Set that clock; nothing happens where there is none."""
 
+    def skip_time(self, duration_ns: int) -> None:
+        """The guest was paused for so long: its time-stamp counters and clocks go on where they stood. No vCPU runs."""
+
     def statistics(self) -> dict[str, int | float]:
         """Counters of the accelerator, by name; stable names, see docs/reference."""
 

@@ -37,6 +37,8 @@ _LOW_END: Final = 1 * MiB
 """A kernel is loaded above the area that our tables and the legacy devices use."""
 _WORKING_MEMORY: Final = 16 * MiB
 """What Linux needs besides its image and the initramfs in order to come up at all."""
+_INLINE: Final = Path("the disk's kernel")
+"""What messages call a kernel that did not come as a file."""
 _HEAD: Final = 4096
 """Bytes by which a kernel is told from other files."""
 _ZERO_PAGE: Final = bytes(PAGE_SIZE)
@@ -78,7 +80,7 @@ class _Image:
 
 def load_linux(
     memory: GuestMemory,
-    kernel: Path,
+    kernel: Path | bytes,
     initrd: Path | bytes | None,
     cmdline: str,
     acpi_rsdp: int | None,
@@ -94,9 +96,10 @@ def load_linux(
     rng_seed: random bytes for the kernel's generator (64-bit protocol).
     Raises ConfigError, one sentence, for anything that cannot boot; nothing is written before all is checked.
     """
-    image = _read_kernel(kernel)
+    path = _INLINE if isinstance(kernel, bytes) else kernel
+    image = _read_kernel(path, kernel if isinstance(kernel, bytes) else None)
     ramdisk = _read_initrd(initrd)
-    chosen = _choose(image, protocol, kernel)
+    chosen = _choose(image, protocol, path)
     ranges = memory_map(memory, reserved)
     line = _encode(cmdline, image)
     usable = _check_room(image, ramdisk, ranges)
@@ -164,8 +167,10 @@ def _read_initrd(initrd: Path | bytes | None) -> bytes:
     return initrd if isinstance(initrd, bytes) else _read_file(initrd, "initrd")
 
 
-def _read_kernel(path: Path) -> _Image:
-    data = _read_file(path, "kernel")
+def _read_kernel(path: Path, data: bytes | None = None) -> _Image:
+    """data: the contents, where they are known already; then `path` is only a name for messages."""
+    if data is None:
+        data = _read_file(path, "kernel")
     try:
         if _kind(data, path) == "bzimage":
             return _from_bzimage(bzimage.parse(data), path)

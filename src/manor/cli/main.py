@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import Final
@@ -11,37 +10,26 @@ import click
 
 from manor import __version__
 from manor.base.errors import ConfigError, ManorError
+from manor.cli.lazy import LazyGroup
 from manor.cli.status import EXIT_ERROR, EXIT_USAGE
 
 COMMANDS: Final = {
     "run": ("manor.cli.run:run", "Boot a virtual machine in this terminal."),
+    "ls": ("manor.cli.ls:ls", "List the VMs: whether they run, and how to reach them."),
+    "stop": ("manor.cli.stop:stop", "Shut VMs down."),
+    "rm": ("manor.cli.rm:rm", "Remove VMs with their disks."),
+    "console": ("manor.cli.console:console", "Attach to the console of a VM."),
+    "ssh": ("manor.cli.ssh:ssh", "Log in to a VM, or run a command there, by ssh."),
+    "exec": ("manor.cli.exec:exec_", "Run a program in a VM."),
+    "cp": ("manor.cli.cp:cp", "Copy files into a VM or out of it."),
+    "image": ("manor.cli.image.group:image", "Make, inspect, copy and change disk images."),
     "doctor": ("manor.cli.doctor:doctor", "Tell what this host can do for guests and what to change."),
     "completion": ("manor.cli.completion:completion", "Print the completion script for a shell."),
 }
 """name -> ("module:object", one line of help). The help stands here so that `manor --help` imports no command."""
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), name)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{COMMANDS[cmd_name][0]} is not a command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="manor", message="%(prog)s %(version)s")
 def manor() -> None:
     """A hypervisor written in Python."""

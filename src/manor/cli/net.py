@@ -22,6 +22,7 @@ def choose_nics(nets: Sequence[str], no_net: bool, ports: Sequence[str], outside
             if given:
                 raise ConfigError("no-net", f"it contradicts --{option}; give one of them")
         return ()
+    nets = nets or ["user"]
     nics = [parse_nic(text) for text in nets]
     if outside is not None:
         nics = [

@@ -74,10 +74,15 @@ class Bar:
         return self._bar
 
 
+def shows_bars() -> bool:
+    """Whether standard error is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Progress for a `with` block, in the form that suits standard error."""
-    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if not shows_bars():
         yield Lines()
         return
     bar = Bar()

@@ -19,6 +19,8 @@ import click
 
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
+from manor.cli.cleanup import ENDING_SIGNALS, cleaning_up
+from manor.cli.named import NamedCommand, NamedRun, current_run, named_options
 from manor.cli.net import OUTSIDE, choose_nics
 from manor.cli.status import EXIT_SIGNAL, STATUS
 from manor.cli.trace import KINDS, complete_kinds, parse_kinds, tracing
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 STDIN: Final = 0
 STDOUT: Final = 1
-ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _FILE: Final = click.Path(path_type=Path, readable=False)
 """Click looks at nothing: who reads the file says in one sentence what is wrong with it."""
@@ -40,10 +41,11 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(cls=NamedCommand, epilog=_EPILOG)
+@named_options
 @click.option(
     "--kernel", metavar="FILE", type=_FILE,
-    help="A Linux kernel: bzImage or ELF. Default: Debian's, with an initrd of Manor's own.",
+    help="A Linux kernel: bzImage or ELF. Default: that of the disk, or without one Debian's small default guest.",
 )  # fmt: skip
 @click.option("--initrd", metavar="FILE", type=_FILE, help="The initial RAM disk.")
 @click.option("--append", metavar="TEXT", help="The kernel command line (for the default guest: an addition).")
@@ -79,6 +81,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     "--outside", type=click.Choice(tuple(OUTSIDE)),
     help="What user-mode interfaces reach that do not say so themselves: all, the host alone, or nothing.",
 )
+@click.option(
+    "--balloon/--no-balloon", default=True, show_default=True,
+    help="A memory balloon, through which the guest gives back what it does not use.",
+)  # fmt: skip
 @click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")
 @click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
@@ -104,6 +110,7 @@ def run(
     no_net: bool,
     ports: tuple[str, ...],
     outside: str | None,
+    balloon: bool,
     no_reboot: bool,
     stats: bool,
     as_json: bool,
@@ -113,12 +120,16 @@ def run(
     """Boot a virtual machine in this terminal.
 
     Without options it boots a small Debian Linux to a shell. Ctrl-] leaves.
+
+    With a NAME it runs the VM of that name, which keeps its disk and its options; if there is none, it makes one whose
+    disk is a copy-on-write clone of an image.
     """
     from manor.accel.choose import choose
     from manor.boot.linux_x86 import check_files
     from manor.mem.layout import MAX_RAM
     from manor.spec.check import check_disk, check_size
     from manor.spec.disk_text import parse_disk
+    from manor.vmm.disks import boots_from
 
     # Everything that can be wrong is looked at before anything starts.
     try:
@@ -137,15 +148,25 @@ def run(
         # Before the accelerator, which takes the most of the time.
         check_files(kernel, initrd)
     choice = choose(accel)
+    named = current_run()
     with tracing(kinds, trace_file):
-        spec = _describe(kernel, initrd, append, size, cpus, console)
-        spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics)
+        if named is not None:
+            disk_specs = named.disks(disk_specs)
+        if kernel is None and boots_from(disk_specs):
+            spec = MachineSpec(None, None, append or "", size, cpus, console)
+        else:
+            spec = _describe(kernel, initrd, append, size, cpus, console)
+        spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics, balloon=balloon)
+        if named is not None:
+            spec = named.complete(spec)
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, reboot=not no_reboot)
         vm.prepare()
+        if named is not None:
+            named.serve(vm, str(choice))
         print(f"manor: {choice}.", file=sys.stderr)
-        status = _attach_and_wait(vm)
+        status = _attach_and_wait(vm, named)
     if stats or as_json:
         _print_statistics(vm, as_json)
     return status
@@ -160,7 +181,7 @@ def _describe(
     from manor.cli.progress import shown_progress
     from manor.guests.default import default_guest
 
-    with _cleaning_up(), shown_progress() as progress:
+    with cleaning_up(), shown_progress() as progress:
         guest = default_guest(progress)
     words = [guest.cmdline, *_terminal_words(), append]
     return MachineSpec(guest.kernel, guest.initrd, " ".join(filter(None, words)), memory, cpus, console)
@@ -178,7 +199,7 @@ def _terminal_words() -> list[str]:
     return [*words, f"COLUMNS={size[0]}", f"LINES={size[1]}"] if size else words
 
 
-def _attach_and_wait(vm: Vm) -> int:
+def _attach_and_wait(vm: Vm, named: NamedRun | None) -> int:
     """Run `vm` with this process's standard input and output as its console; returns the exit status."""
     from manor.vmm.lifecycle import Reason, VmEnd
     from manor.vmm.terminal import InputReader, OutputWriter, RawMode, is_terminal, window_size
@@ -214,6 +235,8 @@ def _attach_and_wait(vm: Vm) -> int:
                 if (size := window_size(STDOUT)) is not None:
                     vm.resize(*size)
                 vm.start()
+                if named is not None:
+                    named.on_running()
                 vm.on_end(wake)
                 reader.start()
                 while vm.end is None:
@@ -234,11 +257,14 @@ def _attach_and_wait(vm: Vm) -> int:
         print(file=sys.stderr)  # the guest was stopped in the middle of a line
     if end.reason not in (Reason.POWER_OFF, Reason.STOPPED):
         print(f"manor: the VM ended: {end}.", file=sys.stderr)
+    status = STATUS[end.reason]
     if received and end.reason is Reason.STOPPED:
-        return EXIT_SIGNAL + received[0]
-    if end.reason is Reason.STOPPED and vm.serial.has_panicked:
-        return STATUS[Reason.PANIC]
-    return STATUS[end.reason]
+        status = EXIT_SIGNAL + received[0]
+    elif end.reason is Reason.STOPPED and vm.serial.has_panicked:
+        status = STATUS[Reason.PANIC]
+    if named is not None:
+        named.on_end(end.reason.value, end.detail, status)
+    return status
 
 
 @contextmanager
@@ -269,21 +295,6 @@ def _signals(noted: list[int]) -> Iterator[tuple[socket.socket, Callable[[], Non
         signal.set_wakeup_fd(old_descriptor)
         reading.close()
         writing.close()
-
-
-@contextmanager
-def _cleaning_up() -> Iterator[None]:
-    """End by an exception where signals would end the process, for a `with` block: so that nothing is left behind."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise click.exceptions.Exit(EXIT_SIGNAL + number)
-
-    old = {number: signal.signal(number, leave) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _print_statistics(vm: Vm, as_json: bool) -> None:

@@ -18,7 +18,10 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "rtc": "manor.devices.rtc.mc146818:Mc146818",
         "power": "manor.devices.misc.power:PowerControl",
         "virtio-rng": "manor.devices.virtio.rng:VirtioRng",
+        "nvme": "manor.devices.nvme.controller:NvmeController",
         "virtio-blk": "manor.devices.virtio.blk:VirtioBlk",
+        "virtio-balloon": "manor.devices.virtio.balloon:VirtioBalloon",
+        "virtio-vsock": "manor.devices.virtio.vsock:VirtioVsock",
         "virtio-console": "manor.devices.virtio.console:VirtioConsole",
         "virtio-net": "manor.devices.virtio.net:VirtioNet",
     }

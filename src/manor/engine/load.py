@@ -15,8 +15,8 @@ from manor.engine.lower import emit_native, passes_native, slow_native
 
 HELPER_MODULES: Final = tuple(
     f"manor.engine.isa.x86.{name}_native"
-    for name in ("integer", "stack", "string", "decimal", "exception", "segment", "transfer", "syscall", "control", "cpuid",
-                 "msr", "io", "system", "debug", "fpu", "sse", "x87")
+    for name in ("integer", "stack", "string", "decimal", "exception", "segment", "transfer", "syscall", "control",
+                 "cpuid", "msr", "io", "system", "debug", "fpu", "sse", "x87")
 )  # fmt: skip
 """Native modules whose `addresses()` gives helpers."""
 

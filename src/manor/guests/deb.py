@@ -9,7 +9,8 @@ import io
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -33,11 +34,34 @@ def read_deb(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
 
     Raises ProtocolError if the package is damaged, OSError if it cannot be read.
     """
+    with _archive(path, "data.tar") as archive:
+        return _extract(archive, wanted)
+
+
+def read_control(path: Path) -> dict[str, bytes]:
+    """The package's control files by name, `control` among them. Raises as `read_deb`."""
+    with _archive(path, "control.tar") as archive:
+        return _extract(archive, lambda name: "/" not in name)
+
+
+def read_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """What the package installs, in its order, each with its contents, which are to be read before the next one.
+
+    Names begin with `./`. Raises as `read_deb`.
+    """
+    with _archive(path, "data.tar") as archive:
+        for member in archive:
+            yield member, archive.extractfile(member) if member.isreg() else None
+
+
+@contextmanager
+def _archive(path: Path, prefix: str) -> Iterator[tarfile.TarFile]:
+    """The archive in the package whose name begins with `prefix`."""
     with path.open("rb") as package:
-        suffix, size = _seek_data(package)
+        suffix, size = _seek_member(package, prefix)
         try:
             with _open_tar(_Window(package, size), suffix) as archive:
-                return _extract(archive, wanted)
+                yield archive
         except (tarfile.TarError, lzma.LZMAError, zlib.error, zstandard.ZstdError, EOFError) as error:
             raise ProtocolError(f"the package {path.name} is damaged: {error}") from error
 
@@ -58,8 +82,8 @@ def _extract(archive: tarfile.TarFile, wanted: Callable[[str], bool]) -> dict[st
     return files
 
 
-def _seek_data(package: IO[bytes]) -> tuple[str, int]:
-    """Position `package` at the data archive; its name's suffix (`.xz`) and size."""
+def _seek_member(package: IO[bytes], prefix: str) -> tuple[str, int]:
+    """Position `package` at the member whose name begins with `prefix`; its name's suffix (`.xz`) and size."""
     if package.read(len(_AR_MAGIC)) != _AR_MAGIC:
         raise ProtocolError("not a Debian package: no ar archive", 0)
     for _ in range(_MAX_MEMBERS):
@@ -72,10 +96,10 @@ def _seek_data(package: IO[bytes]) -> tuple[str, int]:
         if not digits.isdigit():
             raise ProtocolError(f"the size of member {name} is not a number", offset)
         size = int(digits)
-        if name.startswith("data.tar"):
-            return name.removeprefix("data.tar"), size
+        if name.startswith(prefix):
+            return name.removeprefix(prefix), size
         package.seek(size + size % 2, 1)
-    raise ProtocolError("the Debian package has no data archive", package.tell())
+    raise ProtocolError(f"the Debian package has no {prefix.partition('.')[0]} archive", package.tell())
 
 
 def _open_tar(data: _Window, suffix: str) -> tarfile.TarFile:

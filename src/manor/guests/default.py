@@ -25,6 +25,9 @@ from manor.guests import cpio
 from manor.guests.cache import Cache, DamagedEntry, default_root
 from manor.guests.deb import read_deb
 from manor.guests.initramfs import (
+    DEVICE_MODULES,
+    LATER_MODULES,
+    MODULE_DIRECTORIES,
     WANTED_MODULES,
     build_initramfs,
     is_module,
@@ -47,7 +50,7 @@ _BUSYBOX_PACKAGE: Final = "busybox-static"
 _KERNEL_FILE: Final = re.compile(r"boot/vmlinuz-[^/]+")
 _BUSYBOX_FILES: Final = ("bin/busybox", "usr/bin/busybox")
 """Before and after the distribution merged /bin into /usr/bin."""
-_MANIFEST_VERSION: Final = 3
+_MANIFEST_VERSION: Final = 5
 """Raise it when the set of cached files changes; older caches are then filled anew."""
 _MANIFEST_KEYS: Final = frozenset(("version", "kernel", "parts"))
 _MAX_MODULE: Final = 64 << 20
@@ -202,7 +205,9 @@ def _download(client: AptClient, cache: Cache, variant: KernelVariant, progress:
 
 def _is_wanted_of_image(name: str) -> bool:
     """The kernel; and the modules that we want or that may be needed by them: which, their contents tell."""
-    return bool(_KERNEL_FILE.fullmatch(name)) or (is_module(name) and ("/drivers/" in name or "/net/core/" in name))
+    return bool(_KERNEL_FILE.fullmatch(name)) or (
+        is_module(name) and any(directory in name for directory in MODULE_DIRECTORIES)
+    )
 
 
 def _resolve_image(client: AptClient, name: str) -> Package:
@@ -240,7 +245,8 @@ def _select_modules(files: dict[str, bytes]) -> dict[str, bytes]:
     """The modules we want and all they depend on, uncompressed, by name."""
     paths = {module_name(path): path for path in files if is_module(path)}
     selected: dict[str, bytes] = {}
-    todo: list[str] = [name for name in WANTED_MODULES if name in paths]
+    wanted = (*WANTED_MODULES, *DEVICE_MODULES.values(), *LATER_MODULES)
+    todo: list[str] = [name for name in wanted if name in paths]
     while todo:
         name = todo.pop()
         if name in selected:

@@ -50,10 +50,23 @@ mount -t tmpfs tmpfs /tmp
 hostname manor
 ip link set lo up 2>/dev/null
 
-# In the order in which they depend on each other.
-while read -r module; do
-    insmod "/lib/modules/$module"
-done < /lib/modules/order
+# Modules of a list, in the order in which they depend on each other.
+load() {{
+    while read -r module; do
+        [ -e "/sys/module/${{module%.ko}}" ] || insmod "/lib/modules/$module"
+    done < "$1"
+}}
+load /lib/modules/order
+for device in /sys/bus/virtio/devices/*; do
+    [ -e "$device/device" ] || continue
+    read -r id < "$device/device"
+    [ -e "/lib/modules/for-$id" ] && load "/lib/modules/for-$id"
+done
+# Folders of the host, by their tags.
+for tag in $MANOR_SHARES; do
+    mkdir -p "/mnt/$tag" && mount -t virtiofs "$tag" "/mnt/$tag"
+done
+unset MANOR_SHARES
 
 # Every interface up; an address from DHCP, if there is any, comes while the shell runs already.
 for interface in /sys/class/net/*; do
@@ -75,6 +88,12 @@ echo
 echo "{BANNER} $(uname -sr), $(nproc) CPU(s), $((kilobytes / 1024)) MiB, after $uptime s." \\
      "Leave the shell to power off."
 echo
+
+# From here on the console is the user's: warnings and worse still come through.
+dmesg -n 5
+
+# What nobody waits for.
+(sleep 1; load /lib/modules/later) &
 
 cd /root
 export PS1='{PROMPT}\\w\\$ '

@@ -10,8 +10,16 @@ from typing import Final
 from manor.guests import cpio
 from manor.guests.init_script import DHCP_SCRIPT, DHCP_SCRIPT_PATH, INIT
 
-WANTED_MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "virtio_net")
+WANTED_MODULES: Final = ("virtio_pci", "virtio_console", "virtio_rng")
 """Drivers that the default guest loads, if its kernel does not contain them; their dependencies follow."""
+DEVICE_MODULES: Final[Mapping[int, str]] = {
+    1: "virtio_net", 2: "virtio_blk", 19: "vmw_vsock_virtio_transport", 26: "virtiofs"
+}  # fmt: skip
+"""Drivers loaded only if there is a virtio device of that ID (VIRTIO 1.2, section 5): most guests have none."""
+LATER_MODULES: Final = ("virtio_balloon",)
+"""Drivers loaded in the background when the shell is there: nobody waits for them."""
+MODULE_DIRECTORIES: Final = ("/drivers/", "/fs/fuse/", "/net/core/", "/net/vmw_vsock/")
+"""Parts of the kernel's module tree in which all of these, and what they need, are found."""
 
 _DIRECTORIES: Final = (
     "bin", "dev", "etc", "lib", "lib/modules", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin",
@@ -62,11 +70,17 @@ def build_initramfs(
 ) -> bytes:
     """An uncompressed initramfs; equal input gives equal bytes.
 
-    modules: name to contents; they are loaded in the order of their dependencies.
+    modules: name to contents; they are loaded in the order of their dependencies, those of DEVICE_MODULES and
+    LATER_MODULES only when they are needed.
     files: further files, absolute path to (permissions, contents); they replace ours of the same name.
     Uncompressed because copying costs the guest less than unpacking.
     """
-    order = load_order(sorted(modules), modules)
+    lists = {f"for-0x{number:04x}": load_order([name], modules) for number, name in DEVICE_MODULES.items()}
+    lists["later"] = load_order(LATER_MODULES, modules)
+    special = {name for names in lists.values() for name in names}
+    # What a special one needs is loaded early only if another wants it as well.
+    wanted = sorted(name for name in modules if name not in special or name in WANTED_MODULES)
+    lists["order"] = load_order(wanted, modules)
     entries = {name: cpio.directory(name) for name in _DIRECTORIES}
     for entry in (
         # The kernel opens the console before /init can mount anything.
@@ -78,8 +92,11 @@ def build_initramfs(
         # The shell looks up the home directory for its prompt, `ls -l` and `id` the names.
         cpio.regular("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
         cpio.regular("etc/group", b"root:x:0:\ntty:x:5:\n"),
-        cpio.regular("lib/modules/order", "".join(f"{name}.ko\n" for name in order).encode()),
-        *(cpio.regular(f"lib/modules/{name}.ko", modules[name]) for name in order),
+        *(
+            cpio.regular(f"lib/modules/{title}", "".join(f"{name}.ko\n" for name in names).encode())
+            for title, names in lists.items()
+        ),
+        *(cpio.regular(f"lib/modules/{name}.ko", data) for name, data in modules.items()),
         *(cpio.regular(path.lstrip("/"), data, mode) for path, (mode, data) in (files or {}).items()),
     ):
         for parent in reversed(PurePosixPath(entry.name).parents[:-1]):

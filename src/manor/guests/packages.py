@@ -82,9 +82,9 @@ class AptClient:
         ]
         options = [part for option in options for part in ("-o", option)]
         progress.step("fetching package lists")
-        done = self._run(["apt-get", *options, *_no_sandbox(), "-q", "update"])
+        done = self._run(["apt-get", *options, *no_sandbox(), "-q", "update"])
         if done.returncode != 0:
-            raise FetchError(f"the package lists could not be fetched: {_reason(done.stderr)}")
+            raise FetchError(f"the package lists could not be fetched: {reason(done.stderr)}")
         self._options = options
 
     def find(self, name: str) -> Package | None:
@@ -95,7 +95,7 @@ class AptClient:
         if done.returncode != 0:
             return None
         for record in parse_records(done.stdout):
-            package = _package(record)
+            package = package_of(record)
             if package is not None and package.name == name:
                 return package
         return None
@@ -106,12 +106,12 @@ class AptClient:
         The client leaves the download in the current directory, hence one directory for each.
         """
         progress.step(f"downloading {package.name} {package.version}")
-        command = ["apt-get", *self._options, *_no_sandbox(), "-q", "download"]
+        command = ["apt-get", *self._options, *no_sandbox(), "-q", "download"]
         command.append(f"{package.name}:{ARCHITECTURE}={package.version}")
         errors_path = directory / "errors"
         try:
             with errors_path.open("wb") as errors, subprocess.Popen(
-                command, cwd=directory, env=_environment(), stdin=subprocess.DEVNULL,
+                command, cwd=directory, env=client_environment(), stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=errors,
             ) as process:  # fmt: skip
                 try:
@@ -125,7 +125,7 @@ class AptClient:
             raise HostError.from_os_error("run apt-get", error) from error
         found = list(directory.glob("*.deb"))
         if process.returncode != 0 or len(found) != 1:
-            raise FetchError(f"{package.name} could not be downloaded: {_reason(said)}")
+            raise FetchError(f"{package.name} could not be downloaded: {reason(said)}")
         verify(package, found[0])
         progress.advance(package.size, package.size)
         return found[0]
@@ -134,7 +134,7 @@ class AptClient:
     def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True,
+                command, env=client_environment(), stdin=subprocess.DEVNULL, capture_output=True,
                 encoding="utf-8", errors="replace", timeout=_QUERY_TIMEOUT_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -188,7 +188,7 @@ def parse_records(text: str) -> list[dict[str, str]]:
     return records
 
 
-def _package(record: dict[str, str]) -> Package | None:
+def package_of(record: dict[str, str]) -> Package | None:
     """The package a record of the index describes; None if it cannot be downloaded (installed by hand)."""
     sha256 = record.get("sha256", "").lower()
     size = record.get("size", "")
@@ -203,12 +203,12 @@ def _package(record: dict[str, str]) -> Package | None:
     return Package(record["package"], record["version"], int(size), sha256, tuple(depends))
 
 
-def _environment() -> dict[str, str]:
+def client_environment() -> dict[str, str]:
     """Ours, with messages in the one language we can look at."""
     return {**os.environ, "LC_ALL": "C"}
 
 
-def _no_sandbox() -> list[str]:
+def no_sandbox() -> list[str]:
     """For root, the client would switch to a user who cannot write into root's own cache directory."""
     return ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
 
@@ -231,7 +231,7 @@ def _size_of(directory: Path) -> int:
     return total
 
 
-def _reason(said: str) -> str:
+def reason(said: str) -> str:
     """The first error line of the client's messages."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     for line in lines:

@@ -10,16 +10,19 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
 from manor.backends.block.api import BlockBackend
 from manor.backends.char.api import CharBackend
 from manor.backends.net.api import NetBackend
+from manor.backends.vsock.api import VsockBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
 from manor.base.work import Work
 from manor.boot.linux_x86 import BootedKernel, load_linux
+from manor.boot.open_disk import boot_of_disks
 from manor.bus.bus import Bus
 from manor.bus.irq import IrqLine, IrqSink
 from manor.devices.intc.lapic import LocalApic
@@ -28,11 +31,14 @@ from manor.devices.pci.config import PciFunction
 from manor.devices.pci.host import PciHost, Window
 from manor.devices.rtc.mc146818 import Mc146818
 from manor.devices.serial.ns16550 import Ns16550
+from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
+from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.net import DEFAULT_SPEED, VirtioNet
 from manor.devices.virtio.net_port import NetPort
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
+from manor.devices.virtio.vsock import VirtioVsock
 from manor.machine.allocator import SlotAllocator
 from manor.machine.disks import disk_functions, make_disks
 from manor.machine.doorbells import DoorbellWiring, Readers
@@ -73,6 +79,7 @@ class HostSide:
     post: runs a callback soon on the I/O loop, without the lock. nics: as many as the spec has.
     work: what runs jobs that may wait, for the disks.
     disks: what is open for each of `MachineSpec.disks`, in their order.
+    vsock: the far end of the socket device; without, there is none.
     """
 
     clock: Clock
@@ -89,12 +96,13 @@ class HostSide:
     nics: Sequence[HostNic] = ()
     work: Work | None = None
     disks: Sequence[BlockBackend] = ()
+    vsock: VsockBackend | None = None
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError."""
     memory = GuestMemory([Region(start, size, "ram") for start, size in layout.ram_ranges(spec.memory)])
-    booted = _load_guest(spec, memory)
+    booted = _load_guest(spec, memory, host.disks)
     pio = Bus("pio", host.lock)
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
@@ -108,10 +116,12 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     pci = _add_pci_host(pio, mmio, interrupts, power)
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
+    balloon = VirtioBalloon("virtio-balloon", memory, host.defer) if spec.balloon else None
     nics = _make_nics(spec, memory, host)
     disks = make_disks(spec, host.disks, host.lock, host.work)
-    functions = [*disk_functions(spec, disks, memory, host.defer), *(VirtioPci(nic) for nic, _ in nics)]
-    _plug(pci, [VirtioPci(console), VirtioPci(rng), *functions])
+    # In an order that keeps the slots of the first ones, by which Linux names network interfaces.
+    virtio = [console, rng, *([balloon] if balloon else []), *(nic for nic, _ in nics), *_services(memory, host)]
+    _plug(pci, [*(VirtioPci(device) for device in virtio), *disk_functions(spec, disks, memory, host.defer)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
@@ -125,6 +135,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         lapics=lapics,
         serial=serial,
         console=console,
+        balloon=balloon,
         doorbells=doorbells,
         nics=[nic for nic, _ in nics],
         net_ports=[port for _, port in nics],
@@ -133,12 +144,25 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     )
 
 
-def _load_guest(spec: MachineSpec, memory: GuestMemory) -> BootedKernel:
+def _load_guest(spec: MachineSpec, memory: GuestMemory, disks: Sequence[BlockBackend]) -> BootedKernel:
     """Firmware tables, kernel and initrd into memory."""
-    rsdp = write_tables(memory, spec.cpus)
-    return load_linux(
-        memory, spec.kernel, spec.initrd, spec.append, rsdp, rng_seed=os.urandom(_SEED_SIZE)
-    )
+    kernel: Path | bytes | None = spec.kernel
+    initrd: Path | bytes | None = spec.initrd
+    append = spec.append
+    if kernel is None:
+        # Looked for at each build: since the last one the guest may have installed another kernel.
+        boot = boot_of_disks(disks)
+        kernel, initrd, append = boot.kernel, boot.initrd, f"{boot.cmdline} {append}".strip()
+    rsdp = write_tables(memory, spec.cpus, spec.smbios)
+    return load_linux(memory, kernel, initrd, append, rsdp, rng_seed=os.urandom(_SEED_SIZE))
+
+
+def _services(memory: GuestMemory, host: HostSide) -> list[VirtioDevice]:
+    """Devices whose other end is a program or a folder of the host."""
+    devices: list[VirtioDevice] = []
+    if host.vsock is not None:
+        devices.append(VirtioVsock("virtio-vsock", memory, host.defer, host.vsock))
+    return devices
 
 
 def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:

@@ -38,4 +38,8 @@ def disk_functions(spec: MachineSpec, disks: Sequence[Disk], memory: GuestMemory
 
 def _function(disk: Disk, spec: DiskSpec, memory: GuestMemory, defer: Defer, cpus: int) -> PciFunction:
     queues = min(spec.queues or cpus, MAX_QUEUES)
+    if spec.bus == "nvme":
+        from manor.devices.nvme.controller import NvmeController
+
+        return NvmeController(disk.name, memory, disk, queues)
     return VirtioPci(VirtioBlk(disk.name, memory, defer, disk, queues))

@@ -1,14 +1,17 @@
-"""What the guest is told about the machine: the ACPI tables, from the same constants that the builder wires by."""
+"""What the guest is told about the machine: the ACPI tables, from the same constants that the builder wires by, and the
+SMBIOS tables."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from manor.boot.acpi import AcpiSpec, LegacyDevice, PciRoot, Window, build_tables
+from manor.boot.smbios import build_smbios
 from manor.devices.misc.power import RESET_VALUE, SLP_TYP_S5
 from manor.devices.pci.host import ECAM_BUS_SIZE, INTX_GSIS
 from manor.mem import layout
 from manor.mem.guest_memory import GuestMemory
+from manor.spec.firmware import SmbiosSpec
 
 PCI_BUSES: Final = 1
 """There are no bridges. Announcing only bus 0 spares the guest a search through 255 empty ones."""
@@ -45,10 +48,15 @@ def describe(cpus: int) -> AcpiSpec:
     )
 
 
-def write_tables(memory: GuestMemory, cpus: int) -> int:
-    """Write the ACPI tables and the reset vector into `memory`; returns the address of the RSDP."""
+def write_tables(memory: GuestMemory, cpus: int, smbios: SmbiosSpec | None = None) -> int:
+    """Write the ACPI and SMBIOS tables and the reset vector into `memory`; returns the address of the RSDP.
+
+    Raises ConfigError if they have no room.
+    """
     tables = build_tables(describe(cpus), layout.ACPI_TABLES, layout.ACPI_TABLES_SIZE)
     memory.write(layout.ACPI_TABLES, tables)
+    identity = build_smbios(smbios or SmbiosSpec(), layout.SMBIOS_TABLES, layout.SMBIOS_TABLES_SIZE)
+    memory.write(layout.SMBIOS_TABLES, identity)
     memory.write(layout.RESET_VECTOR, RESET_STUB)
     return layout.ACPI_TABLES
 

@@ -17,6 +17,7 @@ from manor.devices.block.disk import Disk
 from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
+from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.net import VirtioNet
 from manor.devices.virtio.net_port import NetPort
@@ -165,6 +166,7 @@ class Machine:
     lapics: list[LocalApic]
     serial: Ns16550
     console: VirtioConsole
+    balloon: VirtioBalloon | None
     devices: list[Device] = field(default_factory=list)
     doorbells: list[DoorbellWiring] = field(default_factory=list)
     nics: list[VirtioNet] = field(default_factory=list)

@@ -214,6 +214,27 @@ class GuestMemory:
         if self.on_write is not None and size:
             self.on_write(gpa, size)
 
+    def release(self, gpa: int, size: int) -> int:
+        """Give the RAM behind the whole pages of [gpa, gpa + size) back to the host; it reads as zeros from then on.
+
+        Returns the bytes given back: partial pages, ROM, and what is no memory stay as they are. A host that refuses
+        keeps its memory; that is no error of the guest. Nobody may rely on the contents: the guest gave them up.
+        """
+        start, end = -(-gpa // PAGE_SIZE) * PAGE_SIZE, (gpa + size) // PAGE_SIZE * PAGE_SIZE
+        released = 0
+        for mapping in self._mappings:
+            first, last = max(start, mapping.start), min(end, mapping.end)
+            if first >= last or mapping.is_rom:
+                continue
+            try:
+                mapping.memory.madvise(mmap.MADV_DONTNEED, first - mapping.start, last - first)
+            except OSError:
+                continue
+            released += last - first
+            if self.on_write is not None:
+                self.on_write(first, last - first)
+        return released
+
     # --- integers -------------------------------------------------------------------------------------------
 
     def read_u8(self, gpa: int) -> int:

@@ -23,7 +23,11 @@ tables."""
 ACPI_TABLES: Final = Gpa(0xE0000)
 """RSDP and tables. Source: ACPI 6.5, 5.2.5.1: the RSDP is searched in 0xE0000 to 0xFFFFF on 16-byte
 boundaries."""
-ACPI_TABLES_SIZE: Final = 127 * KiB
+ACPI_TABLES_SIZE: Final = 64 * KiB
+SMBIOS_TABLES: Final = Gpa(0xF0000)
+"""Entry point and tables. Source: SMBIOS 3.6.0, 5.2.2: the entry point is searched in 0xF0000 to 0xFFFFF on 16-byte
+boundaries."""
+SMBIOS_TABLES_SIZE: Final = 63 * KiB
 
 LOW_RAM_END: Final = Gpa(0xC000_0000)
 """RAM below 4 GiB stops here: the last GiB is for 32-bit device windows."""

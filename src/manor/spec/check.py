@@ -10,6 +10,7 @@ from typing import Final
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
+from manor.spec import vsock
 from manor.spec.block import CACHE_MODES, DISK_BUSES, DiskSpec, Throttle
 from manor.spec.check_net import check_nics
 from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
@@ -76,3 +77,5 @@ def check(spec: MachineSpec, max_memory: int) -> None:
     check_nics(spec.nics)
     for number, disk in enumerate(spec.disks):
         check_disk(disk, f"disks[{number}]")
+    if spec.vsock is not None and not vsock.FIRST_CID <= spec.vsock.cid <= vsock.LAST_CID:
+        raise ConfigError("vsock.cid", f"{spec.vsock.cid} is no guest's; give {vsock.FIRST_CID} to {vsock.LAST_CID}")

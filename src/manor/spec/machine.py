@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from manor.base.units import MiB
 from manor.spec.block import DiskSpec
+from manor.spec.firmware import SmbiosSpec
 from manor.spec.net import NicSpec
+from manor.spec.vsock import VsockSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
 """The core crystal clock that CPUID leaf 0x15 reports; local APIC timers count at this rate before division.
@@ -37,12 +39,13 @@ CONSOLE_NAMES: Final[tuple[str, ...]] = get_args(ConsoleName)
 class MachineSpec:
     """One virtual machine of type `pc`.
 
+    kernel: None boots what the first disk that has a kernel says.
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
-    machine is built, not here.
+    machine is built, not here. balloon: a memory balloon, through which the guest also gives back what it does not use.
     """
 
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None = None
     append: str = ""
     memory: int = 256 * MiB
@@ -52,3 +55,6 @@ class MachineSpec:
     name: str = ""
     disks: tuple[DiskSpec, ...] = ()
     nics: tuple[NicSpec, ...] = ()
+    smbios: SmbiosSpec = field(default_factory=SmbiosSpec)
+    balloon: bool = True
+    vsock: VsockSpec | None = None

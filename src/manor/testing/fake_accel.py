@@ -118,6 +118,10 @@ class FakeVm:
     def __init__(self, vcpus: Sequence[FakeVcpu]) -> None:
         self.vcpus: Sequence[FakeVcpu] = vcpus
         self.is_closed = False
+        self.skipped_ns = 0
+
+    def skip_time(self, duration_ns: int) -> None:
+        self.skipped_ns += duration_ns
 
     def get_clock(self) -> int | None:
         return None

@@ -1,7 +1,7 @@
 """A real guest as a child process whose console is a pair of pipes: `manor run`, or QEMU as what to compare with.
 
 A child, so that whatever goes wrong in it (a hang, a crash) is one failed test or one missing figure.
-QEMU runs with its own translator, without a network and without a default device.
+QEMU runs with its own translator and without a default device. There is no network unless `extra` asks for one.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def command(runner: Runner, boot: Boot) -> list[str]:
     """The command line that boots `boot` with its console on standard input and output."""
     if runner == "manor":
         initrd = () if boot.initrd is None else ("--initrd", str(boot.initrd))
+        network = [] if "--net" in boot.extra else ["--no-net"]
         return [
             sys.executable, "-m", "manor", "run", "--accel", "dbt", "--kernel", str(boot.kernel), *initrd, "--append",
-            boot.append, "--memory", f"{boot.memory}M", "--cpus", str(boot.cpus), "--no-reboot", *boot.extra,
+            boot.append, "--memory", f"{boot.memory}M", "--cpus", str(boot.cpus), "--no-reboot", *network, *boot.extra,
         ]  # fmt: skip
     machine, words = {
         "qemu-q35": ("q35", ""),
@@ -52,9 +53,10 @@ def command(runner: Runner, boot: Boot) -> list[str]:
         "qemu-microvm": ("microvm,acpi=off,x-option-roms=off,isa-serial=on,rtc=on", " reboot=t"),
     }[runner]
     initrd = () if boot.initrd is None else ("-initrd", str(boot.initrd))
+    network = [] if "-netdev" in boot.extra else ["-nic", "none"]
     return [
         QEMU, "-accel", "tcg", "-M", machine, "-cpu", "max", "-m", str(boot.memory), "-smp", str(boot.cpus),
-        "-nodefaults", "-no-user-config", "-nic", "none", "-display", "none", "-serial", "stdio", "-no-reboot",
+        "-nodefaults", "-no-user-config", *network, "-display", "none", "-serial", "stdio", "-no-reboot",
         "-kernel", str(boot.kernel), *initrd, "-append", boot.append + words, *boot.extra,
     ]  # fmt: skip
 

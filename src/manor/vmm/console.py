@@ -64,9 +64,10 @@ class Console:
         self._line_start = 0
         self._closed: str | None = None
         self._sink: Output | None = None
+        self._watchers: tuple[Callable[[bytes], None], ...] = ()
         self._input: deque[bytes] = deque()
         self._input_size = 0
-        self._room_callback: Callable[[], None] | None = None
+        self._room_callbacks: list[Callable[[], None]] = []
         self._receiver: Receiver | None = None
         self._machine_lock: Lock | None = None
 
@@ -77,6 +78,12 @@ class Console:
         """The guest's output so far (the last 8 MiB)."""
         with self._changed:
             return self._output.decode("utf-8", "replace")
+
+    def history(self, size: int, until: int) -> bytes:
+        """The last `size` bytes of output up to position `until` (bytes since the VM's start), as far as kept."""
+        with self._changed:
+            end = max(0, until - self._dropped)
+            return bytes(self._output[max(0, end - size) : end])
 
     def send(self, text: str | bytes) -> None:
         """Type `text`. It waits in a queue until the guest reads it; after the VM's end nobody does."""
@@ -127,6 +134,8 @@ class Console:
             sink = self._sink
         if sink is not None:
             sink.write(data)
+        for watcher in self._watchers:
+            watcher(data)
 
     @property
     def is_full(self) -> bool:
@@ -173,7 +182,7 @@ class Console:
         """Call `callback` once when there is room for input again: at once if there is now."""
         with self._changed:
             if self._input_size >= MAX_QUEUED_INPUT:
-                self._room_callback = callback
+                self._room_callbacks.append(callback)
                 return
         callback()
 
@@ -202,10 +211,10 @@ class Console:
             if taken == 0:
                 break
         with self._changed:
-            callback = None
+            callbacks: list[Callable[[], None]] = []
             if self._input_size < MAX_QUEUED_INPUT:
-                callback, self._room_callback = self._room_callback, None
-        if callback is not None:
+                callbacks, self._room_callbacks = self._room_callbacks, []
+        for callback in callbacks:
             callback()
 
     # --- for the VMM ----------------------------------------------------------------------------------------
@@ -235,6 +244,11 @@ class Console:
     def show_on(self, sink: Output | None) -> None:
         """Also write all output, from now on, to `sink`."""
         self._sink = sink
+
+    def watch(self, watcher: Callable[[bytes], None]) -> None:
+        """Also give all output, from now on, to `watcher`; it is called with the machine lock held and only notes
+        it."""
+        self._watchers = (*self._watchers, watcher)
 
     def close(self, reason: str) -> None:
         """The VM ended: nobody waits for its output any more."""

@@ -43,6 +43,28 @@ class OpenDisks:
             raise HostError(f"{name} may lack what the guest wrote last: {failed}")
 
 
+def boots_from(specs: Sequence[DiskSpec]) -> bool:
+    """Whether a machine without a kernel of its own boots from these disks: it does unless all are blank.
+
+    Raises ConfigError, with the reason, if there is something on them that does not boot; HostError if one cannot be
+    read.
+    """
+    from manor.backends.block.open import OpenOptions, open_image
+    from manor.boot.open_disk import are_blank, boot_of_disks
+
+    disks: list[BlockBackend] = []
+    try:
+        for spec in specs:
+            disks.append(open_image(spec.source, OpenOptions(format=spec.format, read_only=True, force_share=True)))
+        if are_blank(disks):
+            return False
+        boot_of_disks(disks)
+    finally:
+        for disk in disks:
+            disk.close()
+    return True
+
+
 def _open(number: int, spec: DiskSpec) -> BlockBackend:
     from manor.backends.block.open import OpenOptions, open_image
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final
 
 from manor.base.clock import SECOND, Clock
+from manor.base.pausable_clock import PausableClock
 
 logger = logging.getLogger(__name__)
 
@@ -237,11 +238,12 @@ class IoLoop:
 class LockedTimer:
     """A TimerHandle of LockedTimers."""
 
-    __slots__ = ("_callback", "_owner", "is_cancelled", "timer")
+    __slots__ = ("_callback", "_owner", "deadline_ns", "is_cancelled", "timer")
 
-    def __init__(self, owner: LockedTimers, callback: Callback) -> None:
+    def __init__(self, owner: LockedTimers, deadline_ns: int, callback: Callback) -> None:
         self._owner = owner
         self._callback = callback
+        self.deadline_ns = deadline_ns
         self.is_cancelled = False
         self.timer: Timer | None = None
 
@@ -253,33 +255,71 @@ class LockedTimer:
 
     def run(self) -> None:
         """Call back with the lock held. Thread: the loop's."""
-        with self._owner.lock:
-            if not self.is_cancelled and not self._owner.is_closed:
+        owner = self._owner
+        with owner.lock:
+            if self.is_cancelled or owner.is_closed:
+                return
+            if owner.is_due(self):
                 self._callback()
 
 
 class LockedTimers:
-    """The timers of one machine: base.timers.Timers whose callbacks run with the machine lock held."""
+    """The timers of one machine: base.timers.Timers whose callbacks run with the machine lock held.
 
-    def __init__(self, loop: IoLoop, lock: threading.RLock) -> None:
+    clock: the machine's own, in which deadlines are; while the machine is paused nothing is called back.
+    """
+
+    def __init__(self, loop: IoLoop, lock: threading.RLock, clock: PausableClock | None = None) -> None:
         self.lock = lock
         self.is_closed = False
         self._loop = loop
+        self._clock = clock
+        self._is_paused = False
+        self._held: list[LockedTimer] = []
 
     def at(self, deadline_ns: int, callback: Callback) -> LockedTimer:
         """As IoLoop.at. Takes only the loop's own lock, so any device lock may be held."""
-        timer = LockedTimer(self, callback)
-        timer.timer = self._loop.at(deadline_ns, timer.run)
+        timer = LockedTimer(self, deadline_ns, callback)
+        self._arm(timer)
         return timer
 
     def defer(self, callback: Callback) -> None:
         """Run `callback` soon, on the loop's thread with the lock held. Thread: any."""
         self.at(0, callback)
 
+    def pause(self) -> None:
+        """Call nothing back until `resume`."""
+        with self.lock:
+            self._is_paused = True
+
+    def resume(self) -> None:
+        """What became due meanwhile is called, in order, as far as the machine's own time says that it is due."""
+        with self.lock:
+            self._is_paused = False
+            held, self._held = self._held, []
+            for timer in held:
+                self._arm(timer)
+
+    def is_due(self, timer: LockedTimer) -> bool:
+        """Whether to call back now; otherwise it is kept for later. Thread: the loop's, lock held."""
+        if self._is_paused:
+            self._held.append(timer)
+            return False
+        if self._clock is not None and timer.deadline_ns > self._clock.now_ns():
+            self._arm(timer)  # the machine was paused since it was armed
+            return False
+        return True
+
     def close(self) -> None:
         """Run no callback any more, also none that is due: what they belong to is being taken apart."""
         with self.lock:
             self.is_closed = True
+            self._held.clear()
+
+    def _arm(self, timer: LockedTimer) -> None:
+        deadline = timer.deadline_ns
+        host_deadline = deadline if self._clock is None or deadline == 0 else self._clock.host_ns(deadline)
+        timer.timer = self._loop.at(host_deadline, timer.run)
 
 
 class LoopReaders:

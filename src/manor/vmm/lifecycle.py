@@ -15,6 +15,7 @@ class State(Enum):
 
     CREATED = "created"
     RUNNING = "running"
+    PAUSED = "paused"
     REBOOTING = "rebooting"
     STOPPING = "stopping"
     ENDED = "ended"
@@ -24,6 +25,8 @@ class Event(Enum):
     """What moves a VM from state to state."""
 
     START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
     REBOOT = "reboot"
     STOP = "stop"
     END = "end"
@@ -35,6 +38,9 @@ TABLE: Final = StateTable(
     {
         (State.CREATED, Event.START): State.RUNNING,
         (State.CREATED, Event.END): State.ENDED,
+        (State.RUNNING, Event.PAUSE): State.PAUSED,
+        (State.PAUSED, Event.RESUME): State.RUNNING,
+        (State.PAUSED, Event.STOP): State.STOPPING,
         (State.RUNNING, Event.REBOOT): State.REBOOTING,
         (State.RUNNING, Event.STOP): State.STOPPING,
         (State.REBOOTING, Event.START): State.RUNNING,

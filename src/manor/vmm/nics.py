@@ -8,17 +8,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from manor.backends.loop import Loop
+from manor.backends.net.api import NetBackend
 from manor.backends.net.open import NetHost, open_network
+from manor.backends.net.wrapper import NetWrapper
 from manor.base.clock import Clock
-from manor.base.errors import HostError
+from manor.base.errors import ConfigError, HostError
+from manor.spec.check_net import check_forward
 from manor.spec.mac import derive_mac, parse_mac, show_mac
 from manor.spec.machine import MachineSpec
-from manor.spec.net import NicSpec
+from manor.spec.net import NicSpec, PortForward
+from manor.spec.net_text import parse_port
 
 if TYPE_CHECKING:
+    from manor.backends.net.user.backend import UserBackend
     from manor.devices.virtio.net import VirtioNet
     from manor.devices.virtio.net_port import NetPort
 
@@ -26,20 +33,72 @@ _CALL_S: Final = 5.0
 T = TypeVar("T")
 
 
+class Call(Protocol):
+    """Runs something on the loop's thread and waits for it."""
+
+    def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+class Forwards:
+    """Ports of the host that lead into the guest through one user-mode interface. Thread: any but the I/O loop's."""
+
+    def __init__(self, nic: Nic) -> None:
+        self._nic = nic
+
+    def list(self) -> tuple[PortForward, ...]:
+        """Those in force, with the host's ports that were chosen; none for other kinds of interfaces."""
+        backend = self._nic.forwarding
+        return () if backend is None else self._nic.call(backend.forwards)
+
+    def add(self, forward: PortForward | str) -> PortForward:
+        """Forward one more, also given as text such as "8080:80"; returns it with the host's port that was chosen.
+
+        Raises ConfigError or HostError.
+        """
+        wanted = parse_port(forward) if isinstance(forward, str) else forward
+        check_forward(wanted, "port")
+        return self._nic.call(lambda: self._backend().add_forward(wanted))
+
+    def remove(self, forward: PortForward) -> None:
+        """Forward it no more; open connections stay. Raises HostError if it is not forwarded."""
+        self._nic.call(
+            lambda: self._backend().remove_forward(forward.protocol, forward.host_port, forward.host_address)
+        )
+
+    def _backend(self) -> UserBackend:
+        backend = self._nic.forwarding
+        if backend is None:
+            raise ConfigError("port", f"only user-mode interfaces forward ports; this one is {self._nic.spec.kind}")
+        return backend
+
+
 class Nic:
     """One interface. Thread: any but the I/O loop's, unless a method says otherwise."""
 
-    def __init__(self, spec: NicSpec, host: NetHost, call: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, spec: NicSpec, host: NetHost, call: Call) -> None:
         """call: runs something on the loop's thread and waits for it. Raises ConfigError or HostError."""
         self.spec = spec
         self.mac = host.mac
         self.backend = open_network(spec, host)
         self.is_link_up = spec.link_up and spec.kind != "none"
-        self._call = call
+        self.call = call
+        self.forwards = Forwards(self)
         self._device: VirtioNet | None = None
         self._port: NetPort | None = None
         self._lock: threading.RLock | None = None
         self._totals: dict[str, int] = {}
+
+    @property
+    def forwarding(self) -> UserBackend | None:
+        """The user-mode network behind this interface, if it is one."""
+        backend: NetBackend = self.backend
+        while isinstance(backend, NetWrapper):
+            backend = backend.inner
+        if self.spec.kind != "user":
+            return None
+        from manor.backends.net.user.backend import UserBackend
+
+        return backend if isinstance(backend, UserBackend) else None
 
     @property
     def mac_text(self) -> str:
@@ -57,7 +116,15 @@ class Nic:
         if device is not None and lock is not None:
             with lock:
                 device.set_link(is_up)
-        self._call(partial(self.backend.set_link, is_up))
+        self.call(partial(self.backend.set_link, is_up))
+
+    def start_capture(self, path: str | PathLike[str]) -> None:
+        """Write all frames into a pcapng file from now on. Raises ConfigError or HostError."""
+        self.call(partial(self.backend.start, Path(path)))
+
+    def stop_capture(self) -> None:
+        """Write no more; the file is complete."""
+        self.call(self.backend.stop)
 
     def announce(self) -> None:
         """Ask the guest to tell the network where it is, as after it moved."""
@@ -81,7 +148,7 @@ class Nic:
     def connect(self, device: VirtioNet, port: NetPort, lock: threading.RLock) -> None:
         """The machine runs: frames flow. The loop is running."""
         self._device, self._port, self._lock = device, port, lock
-        self._call(partial(self.backend.attach, port))
+        self.call(partial(self.backend.attach, port))
         if not self.is_link_up:
             self.set_link(False)
 
@@ -89,7 +156,7 @@ class Nic:
         """The machine is taken apart: frames for it are dropped until the next one runs."""
         if self._port is None:
             return
-        self._call(partial(self.backend.attach, None))
+        self.call(partial(self.backend.attach, None))
         self._totals = {
             name: value for name, value in self.statistics().items() if name not in self.backend.statistics()
         }
@@ -111,7 +178,7 @@ class Nics:
         try:
             for index, nic in enumerate(spec.nics):
                 mac = parse_mac(nic.mac) if nic.mac else derive_mac(spec.name, index)
-                opened.append(Nic(nic, NetHost(self._loop, self._clock, mac, spec.name), self.call))
+                opened.append(Nic(nic, NetHost(self._loop, self._clock, mac, index, spec.name), self.call))
         except BaseException:
             for done in opened:
                 done.backend.close()

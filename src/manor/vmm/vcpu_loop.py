@@ -1,4 +1,4 @@
-"""The life of a vCPU's thread: run guest code, sleep while it halts, stop when told."""
+"""The life of a vCPU's thread: run guest code, sleep while it halts, pause and stop when told."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ class VcpuLoop:
         self._on_start = on_start
         self._name_of = name_of
         self._stop = False
+        self._is_pausing = False
+        self._may_run = threading.Event()
+        self._outside = threading.Event()
         self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"vcpu-{vcpu.index}", daemon=True)
         self.halts = 0
@@ -49,9 +52,28 @@ class VcpuLoop:
         """The vCPU may have something to do. Thread: any."""
         self._awake.set()
 
+    def request_pause(self) -> None:
+        """Make the thread leave guest code and wait for `resume`. Thread: any but the vCPU's own."""
+        self._outside.clear()
+        self._may_run.clear()
+        self._is_pausing = True
+        self._awake.set()
+        self._vcpu.kick()
+
+    def wait_paused(self, timeout: float) -> bool:
+        """Wait, after `request_pause`, until the thread is outside of guest code and devices; False after `timeout`
+        seconds."""
+        return self._outside.wait(timeout)
+
+    def resume(self) -> None:
+        """Go on. Thread: any but the vCPU's own."""
+        self._is_pausing = False
+        self._may_run.set()
+
     def request_stop(self) -> None:
         """Make the thread leave guest code and end. Thread: any, also the vCPU's own."""
         self._stop = True
+        self._may_run.set()
         self._awake.set()
         self._vcpu.kick()
 
@@ -70,10 +92,15 @@ class VcpuLoop:
             end = VmEnd(Reason.ERROR, f"vCPU {self._vcpu.index}: {type(error).__name__}: {error}")
         if end is not None:
             self._on_end(end)
+        self._outside.set()
 
     def _run_guest(self) -> VmEnd | None:
         """Run until the guest ends the VM (how), or until told to stop (None)."""
         while not self._stop:
+            if self._is_pausing:
+                self._outside.set()
+                self._may_run.wait()
+                continue
             end = self._handle(self._vcpu.run())
             if end is not None:
                 return end
@@ -105,6 +132,6 @@ class VcpuLoop:
         """Sleep until there is work. Clear, then look, then wait: a wake-up between any two of them is not lost."""
         self.halts += 1
         self._awake.clear()
-        while not self._stop and not self._vcpu.has_work():
+        while not self._stop and not self._is_pausing and not self._vcpu.has_work():
             self._awake.wait()
             self._awake.clear()

@@ -25,8 +25,10 @@ from typing import Any
 
 from manor.accel.api import Accel
 from manor.accel.choose import choose
+from manor.backends.vsock.host import VsockHost
 from manor.base.clock import HostClock
-from manor.base.errors import ConfigError, ManorError, StateError
+from manor.base.errors import ConfigError, HostError, ManorError, StateError
+from manor.base.pausable_clock import PausableClock
 from manor.base.units import parse_size
 from manor.machine.builder import HostNic, HostSide, build
 from manor.machine.pc import Machine
@@ -35,13 +37,21 @@ from manor.spec.block import DiskSpec
 from manor.spec.check import check
 from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
+from manor.spec.net import NicSpec
+from manor.spec.net_text import parse_nic
+from manor.vmm.balloon import Balloon
 from manor.vmm.console import Console
-from manor.vmm.disks import OpenDisks, resize_disk
+from manor.vmm.disks import OpenDisks, boots_from, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.nics import Nic, Nics
 from manor.vmm.vcpu_loop import VcpuLoop
 from manor.vmm.workers import Workers
+
+_CLOSE_S = 5.0
+"""How long the I/O loop may take to close what it serves, in seconds; it never waits."""
+PAUSE_S = 5.0
+"""How long vCPUs may take to pause, in seconds: one may wait for the reader of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +90,17 @@ class Vm:
         """The first serial port (ttyS0 in Linux)."""
         self.console = Console("virtio-console")
         """The virtio console (hvc0 in Linux)."""
+        self.balloon = Balloon(spec.memory)
+        """How much memory the guest shall have."""
         self._accel = accel
         self._reboot = reboot
         self._clock = HostClock()
-        self._lifecycle = Lifecycle()
+        self._machine_clock = PausableClock(self._clock)
+        self._changing = threading.Lock()
+        """Held by who pauses, resumes or takes apart the machine; before any other lock."""
         self._loop = IoLoop(self._clock, self._on_loop_error)
+        self._vsock = VsockHost(self._loop, self._clock, spec.vsock.cid, spec.vsock.path) if spec.vsock else None
+        self._lifecycle = Lifecycle()
         self._readers = LoopReaders(self._loop)
         self._nics = Nics(self._loop, self._clock)
         self._workers = Workers(self._on_worker_error)
@@ -128,9 +144,12 @@ class Vm:
         try:
             self._disks.open()
             self._nics.open(self.spec)
+            if self._vsock is not None:
+                self._vsock.open()
             self._build()
         except ManorError as error:
             self._nics.close()
+            self._close_services()
             self._loop.stop()
             self._disks.close()
             self._end = VmEnd(Reason.ERROR, str(error))
@@ -145,6 +164,50 @@ class Vm:
         self._nics.loop_runs()
         self._run()
         self._supervisor.start()
+
+    def pause(self) -> None:
+        """Stop the vCPUs, timers and devices until `resume`. For the guest no time passes; its clock chip goes on.
+
+        A machine that is paused can be powered off. Thread: any but the VM's own.
+        Raises StateError if it is not running, HostError if a vCPU waits for the reader of its output.
+        """
+        with self._changing:
+            self._lifecycle.advance(Event.PAUSE)
+            for vcpu in self._vcpus:
+                vcpu.request_pause()
+            limit = time.monotonic() + PAUSE_S
+            for index, vcpu in enumerate(self._vcpus):
+                if not vcpu.wait_paused(limit - time.monotonic()):
+                    self._go_on()
+                    raise HostError(f"cannot pause: vCPU {index} waits for somebody to read its output")
+            machine, timers = self._machine, self._timers
+            assert machine is not None
+            assert timers is not None
+            with machine.lock:
+                timers.pause()
+                self._machine_clock.stop()
+
+    def resume(self) -> None:
+        """Go on after `pause`. The guest's own idea of civil time is late by the pause until something sets it: its
+        agent (`agent.set_time`), NTP, or its clock chip. Raises StateError if it is not paused."""
+        with self._changing:
+            if self._lifecycle.state is not State.PAUSED:
+                raise StateError("resume", self._lifecycle.state.value, [State.PAUSED.value])
+            machine, timers = self._machine, self._timers
+            assert machine is not None
+            assert timers is not None
+            with machine.lock:
+                machine.vm.skip_time(self._machine_clock.start())
+                timers.resume()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the vCPUs run again. `_changing` held."""
+        self._lifecycle.advance(Event.RESUME)
+        for vcpu in self._vcpus:
+            vcpu.resume()
+        with self._request:
+            self._request.notify_all()
 
     def power_off(self) -> None:
         """End the VM now, as pulling the plug does. The guest is not asked. Nothing happens if it ended already."""
@@ -209,6 +272,13 @@ class Vm:
             raise StateError("resize a disk", self._lifecycle.state.value)
         resize_disk(machine.disks, disk, size)
 
+    @property
+    def vsock(self) -> VsockHost:
+        """Connections to the guest's vsock ports. Raises ConfigError if the VM has no socket device."""
+        if self._vsock is None:
+            raise ConfigError("vsock", "this VM has no socket device; describe it with vsock=VsockSpec()")
+        return self._vsock
+
     def statistics(self) -> Statistics:
         """Counters up to now, or up to the end. All zero before `start`."""
         if self._final is not None:
@@ -232,9 +302,10 @@ class Vm:
 
     def _build(self) -> None:
         lock = threading.RLock()
-        self._timers = LockedTimers(self._loop, lock)
+        self._machine_clock = PausableClock(self._clock)
+        self._timers = LockedTimers(self._loop, lock, self._machine_clock)
         host = HostSide(
-            clock=self._clock,
+            clock=self._machine_clock,
             timers=self._timers,
             defer=self._timers.defer,
             lock=lock,
@@ -248,6 +319,7 @@ class Vm:
             nics=[HostNic(nic.backend, nic.mac) for nic in self._nics.all],
             work=self._workers,
             disks=self._disks.backends,
+            vsock=None if self._vsock is None else self._vsock.multiplexer,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -263,6 +335,8 @@ class Vm:
         machine.serial.on_room = self.serial.connect(machine.serial, machine.lock)
         port = machine.console.ports[0]
         port.on_room = self.console.connect(port, machine.lock)
+        if machine.balloon is not None:
+            self.balloon.connect(machine.balloon, machine.lock)
         if self._size is not None:
             machine.resize_console(*self._size)
         self._nics.connect(machine.nics, machine.net_ports, machine.lock)
@@ -286,6 +360,7 @@ class Vm:
         self.serial.disconnect()
         self.console.disconnect()
         self._nics.disconnect()
+        self.balloon.disconnect()
         machine, self._machine = self._machine, None
         self._final = final
         if machine is not None:
@@ -294,23 +369,26 @@ class Vm:
 
     def _supervise(self) -> None:
         while True:
-            with self._request:
-                self._request.wait_for(lambda: self._requested is not None)
-                end = self._requested
-            assert end is not None
-            is_reboot = end.reason is Reason.REBOOT and self._reboot
-            self._lifecycle.advance(Event.REBOOT if is_reboot else Event.STOP)
-            if not is_reboot:
-                self.serial.stop_waiting()
-                self.console.stop_waiting()
-            self._take_apart()
-            if not is_reboot:
-                break
-            error = self._start_again()
-            if error is not None:
-                end = error
-                self._lifecycle.advance(Event.STOP)
-                break
+            end = self._next_request()
+            with self._changing:
+                is_reboot = end.reason is Reason.REBOOT and self._reboot
+                if not self._lifecycle.advance_if_allowed(Event.REBOOT if is_reboot else Event.STOP):
+                    continue  # paused before it could reboot
+                if not is_reboot:
+                    self.serial.stop_waiting()
+                    self.console.stop_waiting()
+                self._take_apart()
+                if not is_reboot:
+                    break
+                error = self._start_again()
+                if error is not None:
+                    end = error
+                    self._lifecycle.advance(Event.STOP)
+                    break
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(self._close_services)
+        self._loop.call_soon_threadsafe(done.set)
+        done.wait(_CLOSE_S)
         self._nics.close()
         self._loop.stop()
         self._nics.stopped()
@@ -332,6 +410,24 @@ class Vm:
         except ManorError as error:
             return VmEnd(Reason.ERROR, str(error))
         return end
+
+    def _close_services(self) -> None:
+        """What belongs to the VM and not to one machine of it. Thread: the I/O loop's, or it does not run."""
+        if self._vsock is not None:
+            self._vsock.close()
+
+    def _next_request(self) -> VmEnd:
+        """Wait until there is something to do. A guest that is paused does not reboot before it goes on."""
+
+        def is_due() -> bool:
+            end = self._requested
+            waits = end is not None and end.reason is Reason.REBOOT and self._lifecycle.state is State.PAUSED
+            return end is not None and not waits
+
+        with self._request:
+            self._request.wait_for(is_due)
+            assert self._requested is not None
+            return self._requested
 
     def _start_again(self) -> VmEnd | None:
         """Build and run the machine anew after a reboot; why not, if that is so."""
@@ -359,6 +455,8 @@ class Vm:
         """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
         from manor.boot.symbols import read_symbols
 
+        if self.spec.kernel is None:
+            return ""  # it is on the guest's disk, which may have changed
         return read_symbols(self.spec.kernel).name_of(address)
 
     def _on_power_off(self) -> None:
@@ -390,6 +488,7 @@ def start(
     reboot: bool = True,
     console: ConsoleName = "serial",
     disks: Sequence[DiskSpec | str | PathLike[str]] = (),
+    nets: Sequence[NicSpec | str] = ("user",),
 ) -> Vm:
     """Start a virtual machine and return it running; use it in a `with` block, which ends it.
 
@@ -397,10 +496,12 @@ def start(
     `append` is added. memory: bytes, or text such as "512M". cpu: what the guest sees of a processor. reboot: whether
     a guest that resets itself starts again. console: the device that `manor run` types into; both consoles are there
     in any case. disks: each a DiskSpec, or a line as `manor run --disk` takes it, or a path.
+    nets: network interfaces, each a NicSpec or text as `manor run --net` takes it; () for none.
     Raises ConfigError, naming the argument, and HostError.
     """
-    spec = describe(kernel, initrd, append, memory, cpus, console)
-    spec = replace(spec, cpu=cpu, disks=_describe_disks(disks))
+    nics = tuple(parse_nic(net) if isinstance(net, str) else net for net in nets)
+    spec = describe(kernel, initrd, append, memory, cpus, console, _describe_disks(disks))
+    spec = replace(spec, cpu=cpu, nics=nics)
     choice = choose(accel)
     vm = Vm(spec, choice.accel, reboot)
     vm.start()
@@ -414,6 +515,7 @@ def describe(
     memory: int | str,
     cpus: int,
     console: ConsoleName = "serial",
+    disks: tuple[DiskSpec, ...] = (),
 ) -> MachineSpec:
     """The MachineSpec for the arguments of `start`. Raises ConfigError."""
     _check_type("kernel", kernel, (str, PathLike, NoneType), "a path")
@@ -428,15 +530,18 @@ def describe(
     if kernel is None:
         if initrd is not None:
             raise ConfigError("initrd", "it needs a kernel; give both, or neither for the default guest")
+        if boots_from(disks):
+            return MachineSpec(None, None, append or "", size, cpus, console, disks=disks)
         from manor.guests.default import default_guest
         from manor.guests.progress import Silent
 
         guest = default_guest(Silent())
         return MachineSpec(
-            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console
-        )
+            guest.kernel, guest.initrd, " ".join(filter(None, [guest.cmdline, append])), size, cpus, console,
+            disks=disks,
+        )  # fmt: skip
     return MachineSpec(
-        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console
+        Path(kernel), None if initrd is None else Path(initrd), append or "", size, cpus, console, disks=disks
     )
 
 

@@ -139,7 +139,7 @@ def test_pci_devices_are_found_through_ecam_and_ports(make: Callable[..., Machin
     run(make(program))
     assert found["ecam"] == found["ports"]
     identities = dict(found["ecam"])
-    assert set(identities) == {0, 1, 2}
+    assert set(identities) == {0, 1, 2, 3}
     assert identities[1] == 0x1043_1AF4  # virtio-console
     assert identities[2] == 0x1044_1AF4  # virtio-rng
 

@@ -167,3 +167,17 @@ def test_layout_does_not_overlap() -> None:
     )
     for (start, size), (following, _) in itertools.pairwise(windows):
         assert start + size <= following
+
+
+def test_released_ram_reads_as_zeros_and_is_told_to_the_engine() -> None:
+    memory = GuestMemory([Region(Gpa(0), 0x4000), Region(Gpa(0x4000), 0x2000), Region(Gpa(0x8000), 0x1000, "rom")])
+    memory.load(0, b"x" * 0x6000)
+    memory.load(0x8000, b"r" * 0x1000)
+    told: list[tuple[int, int]] = []
+    memory.on_write = lambda gpa, size: told.append((gpa, size))
+    assert memory.release(0x2800, 0x6000) == 0x3000
+    assert told == [(0x3000, 0x1000), (0x4000, 0x2000)]
+    assert memory.read(0x2000, 0x4000) == b"x" * 0x1000 + bytes(0x3000)
+    assert memory.read_u8(0x8000) == ord("r")
+    assert memory.release(0x100, 0x800) == 0
+    assert memory.release(1 << 51, 1 << 40) == 0

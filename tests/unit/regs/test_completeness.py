@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from manor.backends.char.api import NullBackend
+from manor.base.address import Gpa
+from manor.devices.block.disk import Disk
 from manor.devices.intc import ioapic, lapic, lapic_regs
 from manor.devices.misc import power
+from manor.devices.nvme import regs as nvme_regs
+from manor.devices.nvme.controller import NvmeController
+from manor.devices.pci.config import HEADER_TABLE
 from manor.devices.rtc import mc146818
 from manor.devices.serial import ns16550
+from manor.devices.virtio import blk
+from manor.mem.guest_memory import GuestMemory, Region
 from manor.regs.block import RegisterBlock
 from manor.regs.field import Reg, RegisterTable
-from manor.testing.fakes import FakeClock, FakeIrq, FakeTimers
+from manor.testing.fakes import FakeClock, FakeIrq, FakeTimers, FakeWork
+from manor.testing.memory_disk import MemoryDisk
 
 
 class Cpu:
@@ -26,7 +36,11 @@ def make_devices() -> list[tuple[object, tuple[RegisterTable, ...]]]:
     timers = FakeTimers(clock)
     irq = FakeIrq()
     bus = lapic.ApicBus()
+    memory = GuestMemory([Region(Gpa(0), 0x1000)])
+    disk = Disk("disk0", MemoryDisk(512), threading.RLock(), FakeWork())
     return [
+        (blk.VirtioBlk("disk0", memory, lambda callback: None, disk), (blk.CONFIG_TABLE,)),
+        (NvmeController("disk0", memory, disk), (nvme_regs.TABLE, HEADER_TABLE)),
         (ns16550.Ns16550("serial", irq.line(), NullBackend(), clock, timers), (ns16550.TABLE,)),
         (mc146818.Mc146818("rtc", irq.line(), clock, timers), (mc146818.PORTS, mc146818.CMOS)),
         (

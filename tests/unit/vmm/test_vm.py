@@ -164,6 +164,7 @@ def test_machine_that_cannot_be_built_leaves_nothing_running(tmp_path: Path) -> 
 
 def test_machine_that_cannot_be_built_again_ends_with_the_reason(make: Callable[..., Vm]) -> None:
     def program(cpu: FakeVcpu) -> Guest:
+        assert vm.spec.kernel is not None
         vm.spec.kernel.unlink()
         cpu.out(layout.ACPI_RESET, RESET_VALUE)
         yield Halt()

@@ -22,6 +22,7 @@ from manor.spec.machine import CpuModel
 HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
 """Halt reasons of engine.cpu_native.Cpu.run."""
 
+_U64: Final = (1 << 64) - 1
 IDLE_WATCH_NS: Final = 2_000_000_000
 IDLE_SHARE: Final = 20
 """A process that took less than one part in so many of IDLE_WATCH_NS is idle."""
@@ -48,7 +49,8 @@ class DbtVcpu:
         self._callbacks = callbacks
         self._cpu = vm.engine.cpus[index]
         callbacks.read_string = Peek(vm.memory, self._fields()).string
-        callbacks.tsc_offset = lambda: self._fields().get("tsc_offset")
+        # The local APIC reckons with the machine's time, which leaves out what `skip_time` took from the TSC.
+        callbacks.tsc_offset = lambda: (self._fields().get("tsc_offset") + vm.skipped_ns) & _U64
         if index:
             self._fields().set("wait_sipi", 1, code="I")
 
@@ -106,6 +108,11 @@ class DbtVcpu:
     def set_state(self, state: CpuState) -> None:
         cpu_state.set_state(self._cpu, state)
 
+    def skip_time(self, duration_ns: int) -> None:
+        """As VmHandle.skip_time."""
+        fields = self._fields()
+        fields.set("tsc_offset", (fields.get("tsc_offset") - duration_ns) & _U64)
+
     def statistics(self) -> dict[str, int]:
         """Counters of this vCPU; readable while it runs, then a moment old."""
         fields = self._fields()
@@ -160,6 +167,8 @@ class DbtVm:
 
     def __init__(self, memory: GuestMemory, handler: ExitHandler, cpus: int) -> None:
         self.memory = memory
+        self.skipped_ns = 0
+        """For how long the guest was paused, in all."""
         self._started_ns = self._watched_since_ns = time.monotonic_ns()
         self._worked_ns = time.process_time_ns()
         callbacks = [Callbacks(handler, index) for index in range(cpus)]
@@ -182,6 +191,11 @@ class DbtVm:
         self._watched_since_ns, self._worked_ns = now, self._worked_ns + worked
         if idle and self.engine.code_used() > IDLE_CODE:
             self.gate.run_alone(self.engine.empty_cache)
+
+    def skip_time(self, duration_ns: int) -> None:
+        self.skipped_ns += duration_ns
+        for vcpu in self.vcpus:
+            vcpu.skip_time(duration_ns)
 
     def _kick_all(self) -> None:
         for vcpu in self.vcpus:

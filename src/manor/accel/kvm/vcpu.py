@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from manor.accel.api import ExitHandler, InterruptController
-from manor.accel.kvm import abi, failure, ioctl, state
+from manor.accel.kvm import abi, failure, ioctl, msr, state
 from manor.accel.kvm.errors import KvmError, VcpuFailure
 from manor.accel.kvm.handle import Handle
 from manor.accel.kvm.kick import Kicker, drain, signal_mask
@@ -215,6 +215,12 @@ class KvmVcpu:
 
     def set_state(self, state_: CpuState) -> None:
         state.set_state(self.handle, state_, self._xsave_size)
+
+    def skip_time(self, duration_ns: int) -> None:
+        """Set the TSC back by so many ns. Raises KvmError."""
+        khz = self.handle.call(ioctl.GET_TSC_KHZ, 0, "cannot ask for the frequency of a vCPU's TSC")
+        tsc = msr.read(self.handle, (state.MSR_TSC,)).get(state.MSR_TSC, 0)
+        msr.write(self.handle, {state.MSR_TSC: (tsc - duration_ns * khz // 1_000_000) % (1 << 64)})
 
     def set_single_step(self, is_on: bool) -> None:
         """Return Debug after each instruction. Raises KvmError."""

@@ -101,6 +101,12 @@ class KvmVm:
     def set_clock(self, now_ns: int) -> None:
         self.handle.call(ioctl.SET_CLOCK, abi.ClockData(now_ns), "cannot set the guest's clock")
 
+    def skip_time(self, duration_ns: int) -> None:
+        """Set clock and TSCs back. A deadline in the kernel's local APIC may then come early; guests arm it again."""
+        for vcpu in self.vcpus:
+            vcpu.skip_time(duration_ns)
+        self.set_clock(max(0, self.get_clock() - duration_ns))
+
     def statistics(self) -> dict[str, int | float]:
         total: dict[str, int | float] = {}
         for vcpu in self.vcpus:

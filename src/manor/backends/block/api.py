@@ -7,9 +7,9 @@ held, but for `read_nowait`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from manor.base.errors import ManorError
 
@@ -39,6 +39,17 @@ class Extent:
     kind: Literal["data", "zero", "hole"]
     depth: int = 0
     file_offset: int | None = None
+
+
+DetailValue = str | int | bool | tuple[str, ...]
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A backend that can say more of its format. cluster_size: its unit of allocation in bytes, None without."""
+
+    cluster_size: int | None
+    details: Mapping[str, DetailValue]
 
 
 class BlockBackend(Protocol):

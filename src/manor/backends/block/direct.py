@@ -1,4 +1,5 @@
-"""I/O around the host's page cache: O_DIRECT wants offsets, sizes and memory aligned; what is not goes by a bounce buffer."""
+"""I/O around the host's page cache: O_DIRECT wants offsets, sizes and memory aligned; what is not goes by a bounce
+buffer."""
 
 from __future__ import annotations
 

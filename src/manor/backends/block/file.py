@@ -62,7 +62,8 @@ class File(Protocol):
         """Make the range read as zeros. Grows the file if the range goes past its end."""
 
     def punch(self, offset: int, size: int) -> bool:
-        """Give the range's space back; it then reads as zeros. False, and nothing happened, where that is impossible."""
+        """Give the range's space back; it then reads as zeros. False, and nothing happened, where that is
+        impossible."""
 
     def allocate(self, offset: int, size: int) -> None:
         """Make sure that writing the range will find space; grows the file. Contents stay as they are."""
@@ -202,8 +203,7 @@ class HostFile:
                 if error.errno not in _CANNOT:
                     raise block_error(f"zeroing {self.name} at {offset:#x}", error) from error
                 self._can_zero = not _is_final(error, self.is_device)
-        for start in range(offset, offset + size, _ZERO_WRITE):
-            self.write(start, zeros(min(_ZERO_WRITE, offset + size - start)))
+        fill_with_zeros(self, offset, size)
 
     def punch(self, offset: int, size: int) -> bool:
         if not self._can_punch:
@@ -298,6 +298,12 @@ def _is_final(error: OSError, is_device: bool) -> bool:
     return not (is_device and error.errno == errno.EINVAL)
 
 
+def fill_with_zeros(file: File, offset: int, size: int) -> None:
+    """Write zeros, byte for byte, so that the medium has a place for each."""
+    for start in range(offset, offset + size, _ZERO_WRITE):
+        file.write(start, zeros(min(_ZERO_WRITE, offset + size - start)))
+
+
 def remaining(pieces: Buffers, done: int) -> list[memoryview]:
     """What is left of `pieces` after `done` bytes."""
     for index, piece in enumerate(pieces):
@@ -332,7 +338,8 @@ def open_file(
             raise HostError(
                 f"{path}: its file system knows no direct I/O; use the cache mode writeback", error.errno, path
             ) from error
-        raise HostError.from_os_error(f"opening {path} {'to read' if read_only else 'for reading and writing'}", error) from error
+        purpose = "to read" if read_only else "for reading and writing"
+        raise HostError.from_os_error(f"opening {path} {purpose}", error) from error
     try:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):

@@ -1,9 +1,10 @@
 """Locks that keep two programs from using one image at once.
 
-The scheme is the one QEMU is seen to use (locks of `qemu-io` in /proc/locks and what it refuses), so that the two refuse
-each other: every program holds *shared* byte locks on the file, byte 100 + n while it needs right n, byte 200 + n while
-it wants nobody else to have right n; then it looks whether anybody holds a byte that contradicts. Shared locks need only
-a descriptor that can read, and two programs that start at the same moment may refuse each other, never both go on.
+The scheme is the one QEMU is seen to use (locks of `qemu-io` in /proc/locks and what it refuses), so that the two
+refuse each other: every program holds *shared* byte locks on the file, byte 100 + n while it needs right n, byte
+200 + n while it wants nobody else to have right n; then it looks whether anybody holds a byte that contradicts.
+Shared locks need only a descriptor that can read, and two programs that start at the same moment may refuse each
+other, never both go on.
 
 The locks are of the open file description (F_OFD_SETLK): they end with the last descriptor, however the process dies.
 """
@@ -76,7 +77,7 @@ def unlock(fd: int) -> None:
 
 def _is_held(fd: int, byte: int) -> bool:
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
-    return _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def holder(fd: int) -> str:

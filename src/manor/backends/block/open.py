@@ -92,6 +92,7 @@ FORMATS: Final[dict[str, str]] = {
     "vmdk": "manor.backends.block.vmdk:open_vmdk",
     "vdi": "manor.backends.block.vdi:open_vdi",
     "vhdx": "manor.backends.block.vhdx:open_vhdx",
+    "vpc": "manor.backends.block.vpc:open_vpc",
 }
 """Format to module:function of its `Opener`. The opener owns the file from then on, and closes it if it fails."""
 
@@ -109,8 +110,8 @@ _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.ASCII)
 def open_image(name: str, options: OpenOptions | None = None) -> BlockBackend:
     """The image `name`, a path or a URI of `PROTOCOLS`, with all that backs it.
 
-    Raises ConfigError for what the user should say otherwise, HostError where the host refused (ImageInUse names who has
-    the image), ProtocolError for an image that is not well-formed.
+    Raises ConfigError for what the user should say otherwise, HostError where the host refused (ImageInUse names
+    who has the image), ProtocolError for an image that is not well-formed.
     """
     options = options or OpenOptions()
     if options.snapshot:
@@ -119,13 +120,19 @@ def open_image(name: str, options: OpenOptions | None = None) -> BlockBackend:
     return _open(name, options, (), is_guessed=False)
 
 
+def is_uri(name: str) -> bool:
+    """Whether `name` is of a server and not of a file."""
+    scheme = _SCHEME.match(name)
+    return scheme is not None and scheme[1] in PROTOCOLS
+
+
 def resolve(image: str, name: str) -> str:
     """The file that `image` means by `name`."""
     scheme = _SCHEME.match(name)
     if scheme and scheme[1] in PROTOCOLS:
         return name
     if scheme and scheme[1] in ("json", "fat", "vvfat", "host_device", "http", "https", "ssh", "rbd", "iscsi"):
-        raise ConfigError(image, f"it names {name!r}, and Manor opens no {scheme[1]}: names; give a file or an nbd: URI")
+        raise ConfigError(image, f"it names {name!r}, and Manor opens no {scheme[1]}: names; use a file or an nbd: URI")
     if scheme and scheme[1] == "file":
         name = name.removeprefix("file://" if name.startswith("file:///") else "file:")
     return name if os.path.isabs(name) else os.path.join(os.path.dirname(image), name)
@@ -150,7 +157,7 @@ def _open(name: str, options: OpenOptions, chain: tuple[tuple[int, int], ...], *
     file = open_file(name, read_only=options.read_only, cache=options.cache, force_share=options.force_share)
     try:
         if file.identity in chain:
-            raise ConfigError(name, "the backing chain is a loop: this image is backed by itself; rebase one of its images")
+            raise ConfigError(name, "the backing chain is a loop: this image is backed by itself; rebase one of them")
         format = options.format or probe_file(file)
         if format in NOT_SUPPORTED:
             raise ConfigError(name, f"this is a {format} image, which Manor does not read; convert it to qcow2 first")
@@ -188,5 +195,6 @@ def temporary_file() -> HostFile:
         fd, path = tempfile.mkstemp(prefix="overlay-", dir=folder)
         os.unlink(path)
     except OSError as error:
-        raise HostError.from_os_error(f"making a temporary file in {folder} (set TMPDIR to a folder with room)", error) from error
+        attempt = f"making a temporary file in {folder} (set TMPDIR to a folder with room)"
+        raise HostError.from_os_error(attempt, error) from error
     return HostFile(fd, f"temporary overlay in {folder}", read_only=False)

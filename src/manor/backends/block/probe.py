@@ -7,8 +7,9 @@ from typing import Final
 PROBE_SIZE: Final = 2048
 
 _MAGICS: Final = (
-    # (format, offset, bytes): qcow2 specification, "Header"; VMDK 5.0 specification, "Sparse Extent"; VDI's image signature
-    # 0xbeda107f at 0x40; VHDX 1.0 (MS-VHDX), 2.2.1; VHD 1.0, "Hard Disk Footer Format"; LUKS 1 and 2 on-disk formats.
+    # (format, offset, bytes): qcow2 specification, "Header"; VMDK 5.0 specification, "Sparse Extent"; VDI's image
+    # signature 0xbeda107f at 0x40; VHDX 1.0 (MS-VHDX), 2.2.1; VHD 1.0, "Hard Disk Footer Format"; LUKS 1 and 2
+    # on-disk formats.
     ("qcow2", 0, b"QFI\xfb\x00\x00\x00\x02"),
     ("qcow2", 0, b"QFI\xfb\x00\x00\x00\x03"),
     ("qcow", 0, b"QFI\xfb\x00\x00\x00\x01"),
@@ -24,11 +25,11 @@ _MAGICS: Final = (
     ("luks", 0, b"LUKS\xba\xbe"),
 )
 
-NOT_SUPPORTED: Final = frozenset({"qcow", "vpc", "qed", "parallels", "luks"})
+NOT_SUPPORTED: Final = frozenset({"qcow", "qed", "parallels", "luks"})
 """Formats that are recognized so that nobody takes them for raw disks, and that Manor does not read."""
 
 
-def probe(head: bytes | memoryview) -> str:
+def probe(head: bytes | bytearray | memoryview) -> str:
     """The format of a file that begins with `head` (PROBE_SIZE bytes or the whole file); "raw" if of no other.
 
     A qcow2 of a version not yet known is "qcow2": its opener says what is wrong with it.

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from manor.backends.block.open import Context
 
 
-
 class RawImage:
     """A `BlockBackend` over a `File`.
 
@@ -55,7 +54,8 @@ class RawImage:
         found = probe(head)
         if found != "raw":
             raise BlockError(
-                f"{self.name}: the guest's write would make this disk look like a {found} image, whose contents could then"
+                f"{self.name}: the guest's write would make this disk look like a {found} image, whose"
+                " contents could then"
                 f" name other files; if it may do so, give the format as raw",
                 "read-only",
             )

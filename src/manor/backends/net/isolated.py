@@ -6,8 +6,8 @@ no switch that could die. Whoever vanishes, however it ends, closes its connecti
 cleared away by the next one that joins. Each member is a port of a learning switch: a frame goes to the member that its
 destination was last seen at, to all if that is not known. Members pass nothing on, so there are no loops.
 
-Nothing here gives out addresses: IPv6 link-local (RFC 4862) and IPv4 link-local (RFC 3927) ones need nobody, and a guest
-may run a DHCP server.
+Nothing here gives out addresses: IPv6 link-local (RFC 4862) and IPv4 link-local (RFC 3927) ones need nobody, and a
+guest may run a DHCP server.
 """
 
 from __future__ import annotations

@@ -7,30 +7,46 @@ A capture thus shows what the guest sent and got. Modules are imported on demand
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from manor.backends.loop import Loop
 from manor.backends.net.addresses import AddressWatch
 from manor.backends.net.api import NetBackend
+from manor.backends.net.capture import CaptureNet
 from manor.base.clock import Clock
-from manor.base.errors import ConfigError
-from manor.spec.net import NicSpec
+from manor.spec.net import NicSpec, Shaping
 
 
 @dataclass(frozen=True, slots=True)
 class NetHost:
-    """What a backend gets from its VM. mac: of the interface. vm_name: "" if nobody calls it."""
+    """What a backend gets from its VM. mac: of the interface. position: among those of its VM. vm_name: "" if nobody
+    calls it."""
 
     loop: Loop
     clock: Clock
     mac: bytes
+    position: int = 0
     vm_name: str = ""
 
 
-def open_network(spec: NicSpec, host: NetHost) -> NetBackend:
+def open_network(spec: NicSpec, host: NetHost) -> CaptureNet:
     """Open what `spec` asks for. Raises ConfigError or HostError. Thread: the loop's, or any before it starts."""
-    return AddressWatch(_KINDS[spec.kind](spec, host), host.mac)
+    backend: NetBackend = AddressWatch(_KINDS[spec.kind](spec, host), host.mac)
+    try:
+        if spec.shaping != Shaping():
+            from manor.backends.net.shaping import ShapedNet
+
+            seed = f"{host.vm_name} {host.position}"
+            backend = ShapedNet(backend, spec.shaping, host.clock, host.loop, seed)
+        capture = CaptureNet(backend, host.clock, f"net{host.position}", host.mac)
+        if spec.capture is not None:
+            capture.start(spec.capture)
+    except BaseException:
+        backend.close()
+        raise
+    return capture
 
 
 def _open_none(spec: NicSpec, host: NetHost) -> NetBackend:
@@ -64,7 +80,24 @@ def _open_isolated(spec: NicSpec, host: NetHost) -> NetBackend:
 
 
 def _open_user(spec: NicSpec, host: NetHost) -> NetBackend:
-    raise ConfigError("net", "the user-mode network is not there yet")
+    from manor.backends.net.user.backend import UserBackend
+    from manor.backends.net.user.plan import make_plan
+
+    # Each interface has a network of its own: a guest with two would not know which way to send.
+    plan = make_plan(
+        f"10.0.{2 + host.position}.0/24",
+        f"fd00:0:0:{host.position:x}::/64",
+        mtu=spec.mtu,
+        reach=spec.reach,
+        host_at_gateway=spec.host_at_gateway,
+        hostname=spec.hostname or _hostname(host.vm_name),
+    )
+    return UserBackend(plan, host.loop, host.clock, spec.forwards)
+
+
+def _hostname(vm_name: str) -> str:
+    """A VM's name as one that DHCP and DNS can carry; "" if nothing of it can be."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", vm_name).strip("-")[:63]
 
 
 _KINDS: dict[str, Callable[[NicSpec, NetHost], NetBackend]] = {

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from manor.backends.block.api import BlockBackend, BlockError, Buffers
@@ -197,17 +198,21 @@ class Disk:
                 offset = request.ranges[0][0] if request.ranges else 0
                 disk_request(self.name, request.kind.value, offset, request.size)
         short: list[Request] = []
+        long: Sequence[Request] = requests
         if not self._is_paused and batch.started_ns >= self._slow_until_ns:
+            long = []
             left = SHORT_BATCH
             for request in requests:
-                if request.kind in _COPIES and not request.durable and request.ranges[0][1] <= min(left, SHORT_REQUEST):
-                    left -= request.ranges[0][1]
+                size = request.ranges[0][1] if request.kind in _COPIES and not request.durable else SHORT_BATCH + 1
+                if size <= left and size <= SHORT_REQUEST:
+                    left -= size
                     short.append(request)
-        if short and not self._work.submit_short(lambda: self._run_short(short, batch)):
-            short = []
-        if len(short) < len(requests):
-            chosen = set(map(id, short))
-            self._waiting.extend((request, batch) for request in requests if id(request) not in chosen)
+                else:
+                    long.append(request)
+            if short and not self._work.submit_short(partial(self._run_short, short, batch)):
+                long = requests
+        if long:
+            self._waiting.extend((request, batch) for request in long)
             self._call_workers()
 
     def drain(self) -> None:
@@ -240,27 +245,30 @@ class Disk:
 
     def _run_short(self, requests: list[Request], batch: Batch) -> None:
         """Do what needs no waiting; leave the rest to workers. Thread: a vCPU's, no lock held."""
-        finished: list[Request] = []
-        before = time.monotonic_ns()
+        finished: list[tuple[Request, Batch]] = []
+        left: list[tuple[Request, Batch]] = [(request, batch) for request in requests]
+        before = now = time.monotonic_ns()
         slow_until = 0
         try:
-            for request in requests:
-                if not slow_until and self._perform(request, may_wait=False):
-                    finished.append(request)
-                    now = time.monotonic_ns()
-                    if now - before > SLOW_NS:
-                        slow_until = now + SLOW_FACTOR * (now - before)
-                    before = now
+            for work in tuple(left):
+                if not self._perform(work[0], may_wait=False):
+                    continue
+                finished.append(work)
+                left.remove(work)
+                now = time.monotonic_ns()
+                if now - before > SLOW_NS:
+                    slow_until = now + SLOW_FACTOR * (now - before)
+                    break
+                before = now
         finally:
             with self._lock:
                 if slow_until:
                     self._slow_until_ns = slow_until
-                if len(finished) < len(requests):
-                    chosen = set(map(id, finished))
-                    self._waiting.extend((request, batch) for request in requests if id(request) not in chosen)
+                if left:
+                    self._waiting.extend(left)
                     self._call_workers()
                 self.statistics.short += len(finished)
-                self._finish([(request, batch) for request in finished], before)
+                self._finish(finished, now)
 
     def _call_workers(self) -> None:
         """Have workers for what waits: one while the medium is quick, several when each may wait for it."""
@@ -322,13 +330,14 @@ class Disk:
 
     def _finish(self, finished: Sequence[tuple[Request, Batch]], now: int) -> None:
         """Tell the device, count, and wake who waits. Machine lock held."""
-        batches: dict[int, Batch] = {}
+        batches: list[Batch] = []
         for request, batch in finished:
             self.in_flight -= 1
             self._count(request, now - batch.started_ns)
-            batches[id(batch)] = batch
+            if batch not in batches:
+                batches.append(batch)
             request.done(request.error)
-        for batch in batches.values():
+        for batch in batches:
             batch.after()
         if self.in_flight == 0 or self._is_paused:
             self._settled.notify_all()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 MSI_BASE: Final = 0xFEE0_0000
@@ -41,6 +42,7 @@ class InterruptMessage:
     is_redirectable: bool = False
 
 
+@lru_cache(maxsize=256)
 def decode_msi(address: int, data: int) -> InterruptMessage | None:
     """The message of a write of `data` to `address`; None if the address is outside the interrupt window."""
     if address & ~0xFFFFF != MSI_BASE:

@@ -38,6 +38,8 @@ MESSAGE_CONTROL = Reg(
     ),
     source="PCI 3.0, 6.8.2.3",
 )
+_ENABLE = MESSAGE_CONTROL.mask("enable")
+_FUNCTION_MASK = MESSAGE_CONTROL.mask("function_mask")
 TABLE = Reg(
     "table",
     4,
@@ -101,12 +103,12 @@ class Msix:
 
     @property
     def is_enabled(self) -> bool:
-        return bool(self._registers.get(MESSAGE_CONTROL, "enable"))
+        return self._registers[MESSAGE_CONTROL] & _ENABLE != 0
 
     @property
     def is_masked(self) -> bool:
         """Whether the function mask holds all vectors back."""
-        return bool(self._registers.get(MESSAGE_CONTROL, "function_mask"))
+        return self._registers[MESSAGE_CONTROL] & _FUNCTION_MASK != 0
 
     @property
     def pending(self) -> int:

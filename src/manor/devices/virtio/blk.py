@@ -285,7 +285,8 @@ class VirtioBlk(VirtioDevice):
     def _answer(self, queue: Queue, chain: Chain, answer: Answer) -> None:
         """Return a chain with its status, the last byte of the writable part, where it has one."""
         room = chain.writable_size - 1
-        chain.write(bytes((answer.status,)), max(room, 0))
+        if room >= 0:
+            chain.write_last(answer.status)
         # The used length counts from the start and may not claim bytes that were not written (2.7.8.2).
         queue.add_used(chain, room + 1 if answer.filled == room else answer.filled)
 

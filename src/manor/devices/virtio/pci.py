@@ -34,6 +34,9 @@ CLASS_CODES = {
     2: 0x01_80_00,  # block: other mass storage
     3: 0x07_80_00,  # console: other communication
     4: 0x10_00_00,  # entropy: network and computing encryption
+    5: 0x05_80_00,  # memory balloon: other memory controller
+    19: 0x07_80_00,  # socket: other communication
+    26: 0x01_80_00,  # file system: other mass storage
 }
 """Class by virtio device ID; drivers do not look at it, people do. Others: unclassified."""
 CLASS_UNKNOWN = 0xFF_00_00

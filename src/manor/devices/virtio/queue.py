@@ -16,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from manor.base.errors import SavedStateError, StateError
 from manor.mem.guest_memory import GuestMemory
@@ -40,6 +41,7 @@ CHAIN_LIMIT = 1024
 # use; the bound keeps a copy of one small.
 INDIRECT_LIMIT = QUEUE_SIZE_LIMIT
 
+_BYTES = tuple(bytes((value,)) for value in range(256))
 _unpack_descriptor = struct.Struct("<QIHH").unpack_from
 
 virtqueue_pop = declare("virtqueue_pop", queue=int, head=int, readable=int, writable=int)
@@ -47,33 +49,37 @@ virtqueue_used = declare("virtqueue_used", queue=int, head=int, written=int)
 virtqueue_broken = declare("virtqueue_broken", queue=int, reason=str)
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(NamedTuple):
     """One piece of a chain: `size` bytes of RAM at guest-physical `gpa`; checked when the chain was taken."""
 
     gpa: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
 class Chain:
     """A descriptor chain the device holds: what it may read, then what it may write.
 
     Holds the host's copy of the descriptors; contents stay in guest memory, so read them once.
+    readable_size, writable_size: bytes of either part.
     """
 
-    head: int
-    memory: GuestMemory
-    readable: tuple[Buffer, ...]
-    writable: tuple[Buffer, ...]
+    __slots__ = ("head", "memory", "readable", "readable_size", "writable", "writable_size")
 
-    @property
-    def readable_size(self) -> int:
-        return sum(buffer.size for buffer in self.readable)
-
-    @property
-    def writable_size(self) -> int:
-        return sum(buffer.size for buffer in self.writable)
+    def __init__(
+        self,
+        head: int,
+        memory: GuestMemory,
+        readable: Sequence[Buffer],
+        writable: Sequence[Buffer],
+        readable_size: int,
+        writable_size: int,
+    ) -> None:
+        self.head = head
+        self.memory = memory
+        self.readable = readable
+        self.writable = writable
+        self.readable_size = readable_size
+        self.writable_size = writable_size
 
     def readable_views(self, offset: int, limit: int) -> list[memoryview]:
         """The readable part itself, from `offset` for at most `limit` bytes. It may change while it is looked at."""
@@ -88,7 +94,12 @@ class Chain:
         for gpa, size in _slices(self.writable, offset, limit):
             self.memory.written(gpa, size)
 
-    def _views(self, buffers: tuple[Buffer, ...], offset: int, limit: int) -> list[memoryview]:
+    def write_last(self, value: int) -> None:
+        """Set the last byte of the writable part, which must have one."""
+        last = self.writable[-1]
+        self.memory.write(last.gpa + last.size - 1, _BYTES[value])
+
+    def _views(self, buffers: Sequence[Buffer], offset: int, limit: int) -> list[memoryview]:
         views: list[memoryview] = []
         for gpa, size in _slices(buffers, offset, limit):
             views += self.memory.views(gpa, size)
@@ -96,6 +107,8 @@ class Chain:
 
     def read(self, limit: int, offset: int = 0) -> bytes:
         """Copy up to `limit` bytes of the readable part, from `offset` bytes into it."""
+        if offset == 0 and self.readable and self.readable[0].size == limit:
+            return self.memory.read(self.readable[0].gpa, limit)
         parts: list[bytes] = []
         for gpa, size in _slices(self.readable, offset, limit):
             parts.append(self.memory.read(gpa, size))
@@ -298,6 +311,9 @@ class Queue:
         is_indirect = False
         readable: list[Buffer] = []
         writable: list[Buffer] = []
+        readable_size = writable_size = 0
+        is_writing = False
+        ram_start, ram_end = self._ram[0]
         visited = 0
         while True:
             gpa, size, flags, following = _unpack_descriptor(table, DESCRIPTOR_SIZE * position)
@@ -314,20 +330,22 @@ class Queue:
                 limit, visited, is_indirect = min(count, CHAIN_LIMIT), 0, True
                 table = self._memory.read(gpa, size)
                 continue
-            if not self._in_ram(gpa, size):
+            if not (ram_start <= gpa and gpa + size <= ram_end) and not self._in_ram(gpa, size):
                 self._break(f"chain at {head}: buffer {gpa:#018x}, size {size:#x} is not in RAM")
                 return None
             if flags & VIRTQ_DESC_F_WRITE:
-                buffers = writable
-            elif writable:
+                writable_size += size
+                if size:
+                    writable.append(Buffer(gpa, size))
+                is_writing = True
+            elif is_writing:
                 self._break(f"chain at {head}: readable descriptor after a writable one")
                 return None
-            else:
-                buffers = readable
-            if size:
-                buffers.append(Buffer(gpa, size))
+            elif size:
+                readable_size += size
+                readable.append(Buffer(gpa, size))
             if not flags & VIRTQ_DESC_F_NEXT:
-                return Chain(head, self._memory, tuple(readable), tuple(writable))
+                return Chain(head, self._memory, readable, writable, readable_size, writable_size)
             if following >= count:
                 self._break(f"chain at {head}: next descriptor {following} of {count}")
                 return None

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
-
+from manor.backends.block.check_result import CheckResult, Repair
+from manor.backends.block.file import open_file
+from manor.backends.block.open import probe_file
 from manor.backends.block.operations.progress import Progress, silent
+from manor.base.errors import ConfigError
 
-Repair = Literal["none", "leaks", "all"]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What a check found.
-
-    corruptions: places where data is or could be lost. leaks: clusters that are used by nothing. errors: that kept the check
-    itself from looking everywhere. *_fixed: repaired ones; the others counts are what is left after the repair.
-    messages: one line for each finding, up to a bound. total_clusters, allocated_clusters, compressed_clusters and
-    fragmented_clusters count guest clusters. image_end: bytes of the file up to the last one in use.
-    """
-
-    format: str
-    corruptions: int = 0
-    leaks: int = 0
-    errors: int = 0
-    corruptions_fixed: int = 0
-    leaks_fixed: int = 0
-    total_clusters: int = 0
-    allocated_clusters: int = 0
-    compressed_clusters: int = 0
-    fragmented_clusters: int = 0
-    image_end: int = 0
-    messages: tuple[str, ...] = field(default=())
-
-    @property
-    def is_clean(self) -> bool:
-        return not (self.corruptions or self.leaks or self.errors)
+__all__ = ["CheckResult", "Repair", "check"]
 
 
 def check(
@@ -49,6 +22,17 @@ def check(
     """Check `path` (not its backing images). ConfigError for a format without structures to check, such as raw.
 
     repair: "leaks" frees what nothing uses; "all" also makes reference counts and flags agree with the tables. What
-    cannot be repaired without guessing is counted and left.
+    cannot be repaired without guessing is counted and left. force_share: look while somebody writes; what is found
+    then may be a change on its way.
     """
-    raise NotImplementedError
+    from manor.backends.block.qcow2.check import check_file
+    from manor.backends.block.qcow2.header import read_header
+
+    file = open_file(path, read_only=repair == "none", force_share=force_share)
+    try:
+        found = format or probe_file(file)
+        if found != "qcow2":
+            raise ConfigError(path, f"a {found} image has no structures of its own that could be checked; qcow2 has")
+        return check_file(file, read_header(file), repair, progress)
+    finally:
+        file.close()

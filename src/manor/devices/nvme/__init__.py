@@ -1,0 +1,1 @@
+"""NVM Express: the disk for guests without virtio drivers."""

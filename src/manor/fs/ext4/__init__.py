@@ -1,0 +1,1 @@
+"""The ext4 file system, as bytes: a writer of whole images and a reader."""

@@ -1,0 +1,1 @@
+"""Virtual machines with a name: their disks and configuration, and the process that runs one."""

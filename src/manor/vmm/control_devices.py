@@ -1,0 +1,123 @@
+"""Commands of the control socket about disks and network interfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from manor.backends.net.api import NetBackend
+from manor.base.errors import ConfigError
+from manor.spec.control import Json
+from manor.spec.net import PortForward
+from manor.spec.net_text import parse_port
+from manor.vmm.control import Client, Command, Reply
+from manor.vmm.nics import Nic
+from manor.vmm.vm import Vm
+
+
+@runtime_checkable
+class Forwarder(Protocol):
+    """A network backend that listens on the host for the guest. Thread: the loop's."""
+
+    def add_forward(self, forward: PortForward) -> PortForward: ...
+    def remove_forward(self, protocol: str, host_port: int, host_address: str = "") -> PortForward: ...
+    def forwards(self) -> tuple[PortForward, ...]: ...
+
+
+class DeviceControl:
+    """What clients can do with disks and interfaces of a VM."""
+
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+
+    def commands(self) -> Mapping[str, Command]:
+        """The table for a ControlServer."""
+        return {
+            "nics": Command(self._nics),
+            "port-add": Command(self._port_add, {"port": str}),
+            "port-remove": Command(self._port_remove, {"protocol": str, "host_port": int}, {"host_address": str}),
+            "link": Command(self._link, {"nic": int, "up": bool}, is_slow=True),
+            "resize-disk": Command(self._resize_disk, {"disk": (int, str), "size": int}, is_slow=True),
+        }
+
+    def addresses(self) -> list[str]:
+        """Of the guest, over all interfaces, those of leases first."""
+        return list(dict.fromkeys(address for nic in self._vm.nics for address in nic.addresses()))
+
+    def ports(self) -> list[str]:
+        """Forwarded ports in words, as `--port` takes them."""
+        return [show_forward(each) for nic in self._vm.nics for each in _forwards(nic)]
+
+    def _nics(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        return {
+            "nics": [
+                {
+                    "kind": nic.spec.kind,
+                    "mac": nic.mac_text,
+                    "up": nic.is_link_up,
+                    "addresses": nic.addresses(),
+                    "ports": [_as_json(each) for each in _forwards(nic)],
+                    "statistics": nic.statistics(),
+                }
+                for nic in self._vm.nics
+            ]
+        }
+
+    def _port_add(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        """Forward a port on the first interface that can. Host port 0: the host chooses."""
+        forward = parse_port(arguments["port"])
+        return _as_json(self._forwarder().add_forward(forward))
+
+    def _port_remove(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        gone = self._forwarder().remove_forward(
+            arguments["protocol"], arguments["host_port"], arguments.get("host_address", "")
+        )
+        return _as_json(gone)
+
+    def _forwarder(self) -> Forwarder:
+        for nic in self._vm.nics:
+            found = _forwarder_of(nic)
+            if found is not None:
+                return found
+        raise ConfigError("port", "the VM has no user-mode interface to forward ports through; add --net user")
+
+    def _link(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        nics = self._vm.nics
+        number = arguments["nic"]
+        if not 0 <= number < len(nics):
+            raise ConfigError("nic", f"there is no interface {number}; the VM has {len(nics)}, counted from 0")
+        nics[number].set_link(arguments["up"])
+        return {}
+
+    def _resize_disk(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        self._vm.resize_disk(arguments["disk"], arguments["size"])
+        return {}
+
+
+def show_forward(forward: PortForward) -> str:
+    """As `--port` takes it."""
+    host = f"[{forward.host_address}]" if ":" in forward.host_address else forward.host_address
+    suffix = "" if forward.protocol == "tcp" else f"/{forward.protocol}"
+    return f"{host + ':' if host else ''}{forward.host_port}:{forward.guest_port}{suffix}"
+
+
+def _forwarder_of(nic: Nic) -> Forwarder | None:
+    backend: NetBackend | None = nic.backend
+    while backend is not None and not isinstance(backend, Forwarder):
+        backend = getattr(backend, "inner", None)
+    return backend
+
+
+def _forwards(nic: Nic) -> tuple[PortForward, ...]:
+    found = _forwarder_of(nic)
+    return () if found is None else found.forwards()
+
+
+def _as_json(forward: PortForward) -> Json:
+    return {
+        "protocol": forward.protocol,
+        "host_address": forward.host_address,
+        "host_port": forward.host_port,
+        "guest_port": forward.guest_port,
+        "text": show_forward(forward),
+    }
