@@ -10,9 +10,9 @@ import pytest
 from manor.backends.net.user import emitter, mappings
 from manor.backends.net.user.icmp import Reason
 from manor.backends.net.user.mappings import EchoMapping, UdpMapping
-from manor.backends.net.user.plan import LOOPBACK4, LOOPBACK6, host_address, make_plan, plan_of
+from manor.backends.net.user.plan import LOOPBACK4, LOOPBACK6, host_address, make_plan
 from manor.base.clock import SECOND
-from manor.spec.net import NicSpec, Reach
+from manor.spec.net import Reach
 from manor.testing.user_guest import (
     DNS,
     GATEWAY,
@@ -102,10 +102,6 @@ class TestReach:
     def test_the_host_shut_out(self, address: str) -> None:
         assert host_address(make_plan(host_at_gateway=False), ip(address)) is None
         assert host_address(make_plan(reach="none"), ip(address)) is None
-
-    def test_an_interface_says_it(self) -> None:
-        plan = plan_of(NicSpec(reach="host", mtu=9000, hostname="dev", host_at_gateway=False))
-        assert (plan.reach, plan.mtu, plan.hostname, plan.host_at_gateway) == ("host", 9000, "dev", False)
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"])
     def test_a_closed_network_asks_nothing_of_the_host(self, address: str) -> None:
