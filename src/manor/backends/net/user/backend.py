@@ -101,8 +101,10 @@ class UserBackend:
         counters["frames_from_guest"] += len(frames)
         counters["bytes_from_guest"] += sum([len(frame.data) for frame in frames])
         self._in_turn = True
-        self._core.receive(frames, self._offloads(), self._clock.now_ns())
-        self._in_turn = False
+        try:
+            self._core.receive(frames, self._offloads(), self._clock.now_ns())
+        finally:
+            self._in_turn = False
         self._deliver()
 
     def on_room(self) -> None:
@@ -110,7 +112,8 @@ class UserBackend:
             self._deliver()
         if not self._backlog:
             self._core.tcp.is_stalled = self._receiver is None
-            self._turn(self._host.resume)
+            if self._host.has_paused:
+                self._turn(self._host.resume)
 
     def set_link(self, is_up: bool) -> None:
         self._is_up = is_up
@@ -191,8 +194,10 @@ class UserBackend:
         if self._is_closed:
             return
         self._in_turn = True
-        self._core.expire(self._offloads(), self._clock.now_ns())
-        self._in_turn = False
+        try:
+            self._core.expire(self._offloads(), self._clock.now_ns())
+        finally:
+            self._in_turn = False
         self._deliver()
 
     def _deliver(self) -> None:

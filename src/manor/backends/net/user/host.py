@@ -133,10 +133,13 @@ class HostSide:
         self._paused.add(flow)
         return True
 
+    @property
+    def has_paused(self) -> bool:
+        """Whether a flow waits for `resume`."""
+        return bool(self._paused)
+
     def resume(self) -> None:
         """The guest takes frames again."""
-        if not self._paused:
-            return
         paused, self._paused = self._paused, set()
         for flow in paused:
             flow.pump()

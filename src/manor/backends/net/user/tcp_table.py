@@ -12,6 +12,7 @@ from manor.backends.net.api import Frame, Offloads
 from manor.backends.net.user import ip, tcp_segment
 from manor.backends.net.user.icmp import GuestError
 from manor.backends.net.user.tcp import TcpEndpoint
+from manor.backends.net.user.tcp_output import TcpOutput
 from manor.backends.net.user.tcp_segment import ACK, FIN, M32, RST, SYN, Path
 from manor.backends.net.user.tcp_state import State, TcpApplication
 from manor.base.clock import SECOND
@@ -63,10 +64,10 @@ class TcpTable:
         self._endpoints: dict[bytes, TcpEndpoint] = {}
         self._waiting: dict[bytes, TcpEndpoint] = {}
         """The endpoints in TIME-WAIT, in order."""
-        self._heap: list[tuple[int, int, TcpEndpoint]] = []
+        self._heap: list[tuple[int, int, TcpOutput]] = []
         self._order = itertools.count()
-        self._owing: list[TcpEndpoint] = []
-        self._roomy: list[TcpEndpoint] = []
+        self._owing: list[TcpOutput] = []
+        self._roomy: list[TcpOutput] = []
         self._next_sweep = _SWEEP
 
     def __len__(self) -> int:
@@ -189,15 +190,11 @@ class TcpTable:
 
     # --- for the endpoints ----------------------------------------------------------------------------------
 
-    def owe(self, endpoint: TcpEndpoint) -> None:
+    def owe(self, endpoint: TcpOutput) -> None:
         self._owing.append(endpoint)
 
-    def owe_room(self, endpoint: TcpEndpoint) -> None:
+    def owe_room(self, endpoint: TcpOutput) -> None:
         self._roomy.append(endpoint)
-
-    def flush_ack(self, endpoint: TcpEndpoint) -> None:
-        """Acknowledge now, in the middle of a batch."""
-        endpoint.pay()
 
     def settle(self) -> None:
         """A batch is over: first let applications write, for their segments acknowledge too, then acknowledge."""
@@ -210,7 +207,7 @@ class TcpTable:
             for endpoint in owing:
                 endpoint.pay()
 
-    def arm(self, endpoint: TcpEndpoint, deadline: int) -> None:
+    def arm(self, endpoint: TcpOutput, deadline: int) -> None:
         """Call `endpoint.expire` at `deadline`, instead of what was armed before.
 
         A deadline that moves back, as it does with every acknowledgement, costs nothing: its entry is looked at when
@@ -220,10 +217,14 @@ class TcpTable:
         if not endpoint.queued or deadline < endpoint.queued:
             endpoint.queued = deadline
             heapq.heappush(self._heap, (deadline, next(self._order), endpoint))
-        if endpoint.state is State.TIME_WAIT and endpoint.key not in self._waiting:
+
+    def remember(self, endpoint: TcpEndpoint) -> None:
+        """The endpoint is in TIME-WAIT and does not count any more."""
+        if endpoint.key not in self._waiting:
             self._waiting[endpoint.key] = endpoint
             if len(self._waiting) > MAX_WAITING:
                 next(iter(self._waiting.values())).expire()
+            self._divide()
 
     def forget(self, endpoint: TcpEndpoint) -> None:
         if self._endpoints.get(endpoint.key) is endpoint:
