@@ -88,6 +88,7 @@ TRACES: Final = {
     "exits": "accesses to ports and device memory, with the device, and why vCPUs left guest code",
     "blocks": "translated blocks of guest code",
     "disks": "requests of the guest to its disks, and what went wrong with them",
+    "network": "frames between the guest and its network, and what was leased, refused or dropped",
     "guest-errors": "what the guest does that a specification forbids, and accesses that nobody answers",
 }
 NOTES: Final = (
