@@ -33,7 +33,7 @@ WAITS: Final = ("boot", "login", "cloud-init", "agent")
 NO_IMAGE: Final = "none"
 _FORGOTTEN: Final = frozenset({"no_reboot", "stats", "as_json", "trace", "trace_file"})
 """Options that are about one run, not about the machine."""
-_LISTS_OF_FILES: Final = frozenset({"disks", "disk", "shares", "share"})
+_LISTS_OF_FILES: Final = frozenset({"disks", "disk", "shares", "share", "vsock"})
 """Options whose values begin with a file name, up to a comma."""
 
 

@@ -18,7 +18,7 @@ from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.balloon import VirtioBalloon
-from manor.devices.virtio.console import VirtioConsole
+from manor.devices.virtio.console import ConsolePort, VirtioConsole
 from manor.devices.virtio.net import VirtioNet
 from manor.devices.virtio.net_port import NetPort
 from manor.machine.doorbells import DoorbellWiring
@@ -167,6 +167,7 @@ class Machine:
     serial: Ns16550
     console: VirtioConsole
     balloon: VirtioBalloon | None
+    agent: ConsolePort | None
     devices: list[Device] = field(default_factory=list)
     doorbells: list[DoorbellWiring] = field(default_factory=list)
     nics: list[VirtioNet] = field(default_factory=list)

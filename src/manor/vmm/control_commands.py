@@ -21,6 +21,7 @@ from manor.vmm.console import Console
 from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
+from manor.vmm.control_services import ServiceControl
 from manor.vmm.lifecycle import Reason, VmEnd
 from manor.vmm.stages import StageTracker
 from manor.vmm.vm import Vm
@@ -54,8 +55,6 @@ class VmControl:
             "status": Command(self._status),
             "statistics": Command(self._statistics),
             "stop": Command(self._stop),
-            "pause": Command(self._pause, is_slow=True),
-            "resume": Command(self._resume, is_slow=True),
             "subscribe": Command(self._subscribe, {"topic": str}),
             "unsubscribe": Command(self._unsubscribe, {"topic": str}),
             "tail": Command(self._tail),
@@ -64,6 +63,7 @@ class VmControl:
             "window": Command(self._window, {"columns": int, "rows": int}),
             "trace": Command(self._trace, {}, {"on": list, "off": list}),
             **self._devices.commands(),
+            **ServiceControl(self._vm).commands(),
         }
 
     def log_to(self, log: ConsoleLog) -> None:
@@ -106,6 +106,7 @@ class VmControl:
             "stage": self._stage(),
             "addresses": self._devices.addresses(),
             "ports": self._devices.ports(),
+            "agent": vm.has_agent,
         }
 
     def _statistics(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -114,14 +115,6 @@ class VmControl:
     def _stop(self, client: Client, arguments: Json, reply: Reply) -> Json:
         """Pull the plug; who wants the guest to be asked first does so through the guest."""
         self._vm.request_end(VmEnd(Reason.STOPPED, "by a command"))
-        return {}
-
-    def _pause(self, client: Client, arguments: Json, reply: Reply) -> Json:
-        self._vm.pause()
-        return {}
-
-    def _resume(self, client: Client, arguments: Json, reply: Reply) -> Json:
-        self._vm.resume()
         return {}
 
     def _subscribe(self, client: Client, arguments: Json, reply: Reply) -> Json:

@@ -121,7 +121,7 @@ def test_end_of_the_vm_ends_the_conversation(running: Running) -> None:
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
-        ("fly", {}, "'fly' is unknown; there are console"),
+        ("fly", {}, "'fly' is unknown; there are agent"),
         ("input", {}, "data: input needs it"),
         ("input", {"data": "*"}, "data: it is not base64"),
         ("input", {"data": "", "console": "vga"}, "'vga' is unknown; there are serial, virtio"),
