@@ -55,8 +55,6 @@ class VmControl:
             "status": Command(self._status),
             "statistics": Command(self._statistics),
             "stop": Command(self._stop),
-            "pause": Command(self._pause, is_slow=True),
-            "resume": Command(self._resume, is_slow=True),
             "subscribe": Command(self._subscribe, {"topic": str}),
             "unsubscribe": Command(self._unsubscribe, {"topic": str}),
             "tail": Command(self._tail),
@@ -117,14 +115,6 @@ class VmControl:
     def _stop(self, client: Client, arguments: Json, reply: Reply) -> Json:
         """Pull the plug; who wants the guest to be asked first does so through the guest."""
         self._vm.request_end(VmEnd(Reason.STOPPED, "by a command"))
-        return {}
-
-    def _pause(self, client: Client, arguments: Json, reply: Reply) -> Json:
-        self._vm.pause()
-        return {}
-
-    def _resume(self, client: Client, arguments: Json, reply: Reply) -> Json:
-        self._vm.resume()
         return {}
 
     def _subscribe(self, client: Client, arguments: Json, reply: Reply) -> Json:
