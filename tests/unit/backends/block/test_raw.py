@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,20 @@ def test_a_file_that_is_only_read_is_never_flushed(tmp_path: Path, monkeypatch: 
     file.flush()
     file.close()
     assert isinstance(file, HostFile)
+
+
+def test_a_raw_image_that_is_open_for_reading_refuses_changes(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk", b"d" * 8192)
+    image = open_image(path, OpenOptions(format="raw", read_only=True))
+    actions: list[Callable[[], object]] = [
+        lambda: image.write(0, [memoryview(b"x")]),
+        lambda: image.write_zeroes(0, 512, True),
+        lambda: image.discard(0, 512),
+        lambda: image.resize(100),
+    ]
+    for action in actions:
+        with pytest.raises(BlockError, match="reading only") as caught:
+            action()
+        assert caught.value.reason == "read-only"
+    image.close()
+    assert Path(path).read_bytes() == b"d" * 8192

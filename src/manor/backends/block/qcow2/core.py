@@ -37,6 +37,9 @@ from manor.backends.block.qcow2.tables import CapturedTables, Tables
 CACHE_SIZE: Final = 32 << 20
 """Bytes of L2 tables in memory: with clusters of 64K they map 256 GiB. Refcount blocks have a quarter of it."""
 
+_OVERHEAD: Final = 1024
+"""Bytes that Python needs for a table beside its contents, which counts where clusters are small."""
+
 _MAX_WAITING: Final = 4096
 """Freed clusters that wait for a commit before one is begun for their sake."""
 
@@ -74,7 +77,7 @@ class Core:
         self.allocating: set[int] = set()
         """Guest clusters whose new contents are being written: others that change them wait."""
         self.metadata = metadata
-        size = self.geometry.cluster_size
+        size = self.geometry.cluster_size + _OVERHEAD
         self.refcounts = Refcounts(
             file, self.geometry, header.refcount_table_offset, refcount_table, metadata, cache_size // 4 // size
         )

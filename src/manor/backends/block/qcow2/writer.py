@@ -389,14 +389,14 @@ class Writer:
                 start = min(stop, cluster_end)
                 continue
             with core.lock:
-                if core.tables.load(index) is None and not self._core.is_backed(start):
-                    return
+                if core.tables.load(index) is None and (is_discard or not core.is_backed(start)):
+                    return  # nothing there, or what is below may go on showing
                 clusters = min((stop - start) >> geometry.cluster_bits, _MAX_RUN)
                 if not core.allocating.isdisjoint(range(cluster, cluster + clusters)):
                     clusters = 1
                     while cluster in core.allocating:
                         core.changed.wait()
-                unmarked = self._zero_clusters(index, cluster, clusters, may_unmap)
+                unmarked = self._zero_clusters(index, cluster, clusters, may_unmap, is_discard)
             if not is_discard:
                 for number in unmarked:
                     self.write_zeros(number << geometry.cluster_bits, geometry.cluster_size)
@@ -409,13 +409,13 @@ class Writer:
         with core.lock:
             while cluster in core.allocating:
                 core.changed.wait()
-            if core.tables.load(index) is None and not self._core.is_backed(start):
+            if core.tables.load(index) is None and (is_discard or not core.is_backed(start)):
                 return
             is_marked = self._zero_subclusters(core.tables.load_to_change(index), start, stop)
         if not is_marked and not is_discard:
             self.write_zeros(start, stop - start)
 
-    def _zero_clusters(self, index: int, cluster: int, count: int, may_unmap: bool) -> list[int]:
+    def _zero_clusters(self, index: int, cluster: int, count: int, may_unmap: bool, is_discard: bool) -> list[int]:
         """Change entries; returns the clusters that cannot be marked and have to be written. Lock held."""
         core = self._core
         geometry = self._geometry
@@ -425,6 +425,8 @@ class Writer:
         for number in range(cluster, cluster + count):
             position = number & geometry.l2_mask
             entry = table.words[position * words]
+            if is_discard and not entry:
+                continue
             if core.has_data_file and self._zero_in_data_file(number, entry, may_unmap):
                 continue
             wanted, bitmap = self._zero_entry(number, entry, may_unmap)

@@ -316,3 +316,22 @@ def test_a_qcow2_image_is_a_block_backend() -> None:
     backend: BlockBackend = image
     assert backend.size == MiB
     assert not isinstance(backend, Described)
+
+
+def test_discarding_a_whole_overlay_makes_no_tables(tmp_path: Path) -> None:
+    """As making a file system does: what is allocated nowhere in the overlay may go on showing what is below."""
+    (tmp_path / "base").write_bytes(b"b" * MiB)
+    path = str(tmp_path / "a")
+    create(path, 1 << 40, backing_file="base", backing_format="raw")
+    image = open_image(path)
+    image.write(0, [memoryview(b"a" * 65536)])
+    image.flush()
+    size = os.stat(path).st_size
+    image.discard(0, 1 << 40)
+    image.flush()
+    assert os.stat(path).st_size == size
+    data = memoryview(bytearray(MiB))
+    image.read(0, [data])
+    assert bytes(data) == bytes(65536) + b"b" * (MiB - 65536)
+    image.close()
+    assert check(path).is_clean
