@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from manor.backends.block.nbd.server import NbdServer
     from manor.backends.block.statistics import CountedImage
 
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -103,6 +104,13 @@ def serve(
                 port = server.listen_tcp(bind, port)
                 host = f"[{bind}]" if ":" in bind else bind
                 address = f"{'nbds' if context else 'nbd'}://{host}:{port}/{names[0]}"
+                if context is None and bind not in _LOOPBACK:
+                    use = "read" if read_only else "read and write"
+                    click.echo(
+                        f"manor: whoever can reach {bind} port {port} can {use} the disk; --tls-certificates keeps others"
+                        " out.",
+                        err=True,
+                    )
             if not quiet:
                 click.echo(f"Serving {address}")
             _wait(server, once=once)

@@ -108,3 +108,12 @@ def test_serve_explains_what_is_wrong(manor: Run, words: tuple[str, ...], said: 
     assert ended.status in (1, 2)
     assert said in ended.err
     assert not Path("s").exists()
+
+
+def test_port_that_others_can_reach_is_pointed_out() -> None:
+    Path("a").write_bytes(bytes(4096))
+    with serving("-p", 0, "--bind", "127.0.0.2", "-r", "-f", "raw", "a") as (process, address):
+        assert address.startswith("nbd://127.0.0.2:")
+        process.terminate()
+        assert process.stderr is not None
+        assert "whoever can reach 127.0.0.2" in process.stderr.read()

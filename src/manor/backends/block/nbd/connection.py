@@ -39,7 +39,6 @@ class NbdConnection:
         self._transmission = Transmission(export)
         self._receive_buffer = memoryview(bytearray(CHUNK))
         self._condition = threading.Condition()
-        self._sending = threading.Lock()
         self._is_receiving = False
         self._failure: str | None = None
         self._changes = 0
@@ -84,6 +83,10 @@ class NbdConnection:
             self._fail(f"the connection broke: {error}")
         except ProtocolError as error:
             self._fail(f"the server does not follow the protocol: {error}")
+        except BaseException:
+            # An interrupt between receiving and understanding: what follows would be taken for something else.
+            self._fail("it was interrupted")
+            raise
         finally:
             with self._condition:
                 self._is_receiving = False
