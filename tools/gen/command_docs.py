@@ -100,17 +100,13 @@ NOTES: Final = (
     "A guest that resets itself after a kernel panic ends the virtual machine. Linux does so with panic=-1 on its "
     "command line.",
     "A disk: FILE[,NAME=VALUE...]; a comma in the file's name is written twice. format: looked up in the contents if "
-    "it "
-    "is not given; give it for raw disks. bus: virtio, or nvme for guests without virtio drivers. readonly, "
-    "snapshot "
-    "(writes are thrown away at the end), discard: on or off. serial: up to 20 characters. cache: "
-    "writeback goes through "
-    "the host's page cache, direct around it; a flush of the guest reaches the medium "
-    "either way. queues: 1 to 16; by "
-    "default one for each vCPU. iops, bps: limits a second; iops-burst, "
-    "bps-burst: what may pass at once after a rest.""
-    "The default guest is kept in $XDG_CACHE_HOME/manor (by "
-    "default ~/.cache/manor)."vm_docs.RUN_NOTES,
+    "it is not given; give it for raw disks. bus: virtio, or nvme for guests without virtio drivers. readonly, "
+    "snapshot (writes are thrown away at the end), discard: on or off. serial: up to 20 characters. cache: writeback "
+    "goes through the host's page cache, direct around it; a flush of the guest reaches the medium either way. "
+    "queues: 1 to 16; by default one for each vCPU. iops, bps: limits a second; iops-burst, bps-burst: what may pass "
+    "at once after a rest.",
+    "The default guest is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor).",
+    *vm_docs.RUN_NOTES,
 )
 
 VERDICTS: Final = {
