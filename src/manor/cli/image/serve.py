@@ -107,8 +107,8 @@ def serve(
                 if context is None and bind not in _LOOPBACK:
                     use = "read" if read_only else "read and write"
                     click.echo(
-                        f"manor: whoever can reach {bind} port {port} can {use} the disk; --tls-certificates keeps others"
-                        " out.",
+                        f"manor: whoever can reach {bind} port {port} can {use} the disk; --tls-certificates keeps"
+                        " others out.",
                         err=True,
                     )
             if not quiet:
