@@ -228,10 +228,10 @@ def replayed(tmp_path: Path, entries: dict[int, bytes]) -> bytes:
     path = tmp_path / "file"
     path.write_bytes(bytes(log) + b"\x01" * (8 * 4096))
     file = replay(open_file(str(path), read_only=True), GUID, 0, len(log))
-    data = bytearray(file.size() - len(log))
-    file.read(len(log), [memoryview(data)])
+    found = bytearray(file.size() - len(log))
+    file.read(len(log), [memoryview(found)])
     file.close()
-    return bytes(data)
+    return bytes(found)
 
 
 BASE = LOG_SECTORS * 4096
@@ -276,14 +276,15 @@ def test_entry_with_a_wrong_byte_is_none(tmp_path: Path, at: int) -> None:
 
 def test_entry_whose_parts_contradict_each_other_is_none(tmp_path: Path) -> None:
     """With a right checksum, as whoever makes an image to attack its reader would give it."""
-    for at, value in (
-        (24, b"\xff\xff\xff\x7f"),
-        (64, b"what"),
-        (72 + 8, b"\x01"),
-        (88, b"\x06"),
-        (4096, b"none"),
-        (4100, b"\1"),
-    ):
+    lies = {
+        24: b"\xff\xff\xff\x7f",  # descriptors
+        64: b"what",  # the descriptor's mark
+        80: b"\x01",  # its place
+        88: b"\x06",  # its sequence number
+        4096: b"none",  # the data's mark
+        4100: b"\x01",  # its half of the number
+    }
+    for at, value in lies.items():
         damaged = bytearray(entry(5, 0, (BASE, TWOS)))
         damaged[at : at + len(value)] = value
         seal(damaged, 0, len(damaged))
