@@ -90,7 +90,6 @@ class Core:
         self._tickets = 0
         self._committed = 0
         self._releasable: deque[tuple[int, list[int]]] = deque()
-        self._waiting = 0
 
     def attach(self, backing: BlockBackend) -> None:
         """Let `backing`, which then belongs to the image, show where the image itself has nothing."""
