@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
 
-from manor.backends.block.api import BlockBackend
+from manor.backends.block.api import BlockBackend, BlockError
 from manor.backends.block.qcow2 import layout, resize, snapshots
 from manor.backends.block.qcow2.check import Checker, check_file
 from manor.backends.block.qcow2.create import Qcow2Options, create_qcow2
@@ -272,8 +273,6 @@ def test_power_fails_with_a_data_file(is_raw: bool) -> None:
 
 def test_a_flush_that_failed_once_fails_for_ever() -> None:
     """What was not written cannot be flushed by trying again; the image must not say that it was."""
-    from manor.backends.block.api import BlockError
-
     file = MemoryFile()
     create_qcow2(file, SIZE, Qcow2Options())
     image = assemble(file, file, None, read_header(file), is_read_only=False)
@@ -285,8 +284,6 @@ def test_a_flush_that_failed_once_fails_for_ever() -> None:
 
 
 def test_changes_that_found_no_space_are_written_by_the_next_flush() -> None:
-    from manor.backends.block.api import BlockError
-
     file = RecordingFile()
     create_qcow2(file, SIZE, Qcow2Options(cluster_size=512))
     story = Story(file, None)
@@ -300,3 +297,45 @@ def test_changes_that_found_no_space_are_written_by_the_next_flush() -> None:
     image.flush()
     after = story.opened(file.crashed(len(file.log), None))
     assert contents(after)[:5] == [b"x" * 512] * 4 + [bytes(512)]
+
+
+@pytest.mark.parametrize("name", ["tiny clusters", "wide counts", "subclusters", "lazy"])
+def test_a_commit_that_stopped_halfway_keeps_its_order_when_it_is_made_again(name: str) -> None:
+    """The medium is full somewhere in a commit; then there is space, more is written, and the power fails."""
+    for stop in range(12):
+        empty = MemoryFile()
+        create_qcow2(empty, SIZE, LAYOUTS[name])
+        story = Story(RecordingFile(empty.data), None)
+        image = story.opened(story.file)
+        values: dict[int, set[bytes]] = {}
+
+        def write(index: int, letter: bytes, image: Qcow2Image = image, values: dict[int, set[bytes]] = values) -> None:
+            values.setdefault(index, {bytes(SECTOR)}).add(letter * SECTOR)
+            image.write(index * SECTOR, [memoryview(letter * SECTOR)])
+
+        for index in (0, 70, 71, 150):
+            write(index, b"a")
+        story.file.fails_after = story.file.writes + stop
+        with suppress(BlockError):
+            image.flush()
+        story.file.fails_after = None
+        before = len(story.file.log)
+        for index in (1, 72, 151, 100):
+            write(index, b"b")
+        image.discard(70 * SECTOR, 32 * SECTOR)
+        values[70].add(bytes(SECTOR))
+        image.flush()
+        image.flush()
+        for length in range(before, len(story.file.log) + 1):
+            for variant in range(3):
+                medium = story.file.crashed(length, random.Random(f"{length} {variant}") if variant else None)
+                header = read_header(medium)
+                checker = Checker(medium, header)
+                checker.run()
+                assert checker.corruptions == 0, checker.messages
+                if is_dirty(header):
+                    checker.repair("all")
+                else:
+                    assert checker.under == 0, (stop, length, checker.messages)
+                for index, value in enumerate(contents(story.opened(medium))):
+                    assert value in values.get(index, {bytes(SECTOR)}), (stop, length, index)
