@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Final
 
 import click
@@ -50,11 +51,23 @@ STATUSES: Final = {
 }
 """Those that are not USUAL."""
 
-SUMMARIES: Final = {name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:] for name, (_, text) in COMMANDS.items()}
+SUMMARIES: Final = {
+    name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:]
+    for name, (target, text) in COMMANDS.items()
+    if importlib.util.find_spec(target.partition(":")[0]) is not None
+}
 
-NOTES: Final = {
+NOTES: Final[dict[str, tuple[str, ...]]] = {
     "build": (
-        "Packages are fetched and unpacked once; they are kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor).",
+        "The packages come from this machine's own package sources of that suite, through its apt, with lists of their "
+        "own: the machine's packages and lists are not touched. An apt is needed, so the host is Debian or its like.",
+        "Without root rights the packages are configured in a user namespace: newuidmap (package uidmap) and a range "
+        "in /etc/subuid and /etc/subgid are needed.",
+        "What is configured is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor), by the packages' names, "
+        "versions and checksums. Another image of the same packages takes seconds.",
+        "At its first boot the machine makes its own machine-id and SSH host keys, and the last partition and its file "
+        "system grow to the end of the disk; make the disk larger with `manor image resize`.",
+        "The disk boots with `manor run --disk FILE`, and by UEFI firmware anywhere else.",
         "Without --output, and without a key or password, the image lets in whom Manor's own key lets in: `manor ssh`.",
     ),
     "pull": (
@@ -109,7 +122,7 @@ NOTES: Final = {
     "map": (
         "depth 0 is FILE itself. zero without present: nobody has written there; zero with present: an image says that "
         "zeros are there.",
-        "offset is a place in the file of that image. Compressed and encrypted parts have none.",
+        "offset, or Mapped to, is a place in that image's file. Compressed parts, and disks on servers, have none.",
     ),
     "snapshot": (
         "Snapshots keep the disk only, not the memory of a machine.",

@@ -158,10 +158,9 @@ def _open(name: str, options: OpenOptions, chain: tuple[tuple[int, int], ...], *
         raise ConfigError(name, f"there is no format {options.format!r}; there are {', '.join(FORMATS)}")
     if len(chain) >= MAX_DEPTH:
         raise ConfigError(name, f"the backing chain has more than {MAX_DEPTH} images")
+    _refuse_loop(name, chain)  # before its lock, which the image above would already have
     file = open_file(name, read_only=options.read_only, cache=options.cache, force_share=options.force_share)
     try:
-        if file.identity in chain:
-            raise ConfigError(name, "the backing chain is a loop: this image is backed by itself; rebase one of them")
         format = options.format or probe_file(file)
         if format in NOT_SUPPORTED:
             raise ConfigError(name, f"this is a {format} image, which Manor does not read; convert it to qcow2 first")
@@ -170,6 +169,15 @@ def _open(name: str, options: OpenOptions, chain: tuple[tuple[int, int], ...], *
     except BaseException:
         file.close()
         raise
+
+
+def _refuse_loop(name: str, chain: tuple[tuple[int, int], ...]) -> None:
+    try:
+        status = os.stat(name)
+    except OSError:
+        return  # opening it says what is wrong
+    if (status.st_dev, status.st_ino) in chain:
+        raise ConfigError(name, "the backing chain is a loop: this image is backed by itself; rebase one of them")
 
 
 def _load(target: str) -> Callable[..., BlockBackend]:

@@ -17,7 +17,7 @@ from manor.cli.cleanup import cleaning_up
 
 if TYPE_CHECKING:
     from manor.guests.progress import Progress
-    from manor.images.build import BuildOptions, Built
+    from manor.images.build import BuildOptions, Built, SecondStage
 
 DISTRIBUTIONS: Final = ("debian",)
 _FILE: Final = click.Path(path_type=Path, readable=False)
@@ -39,6 +39,10 @@ _MAX_KEY_FILE: Final = 1 << 16
     "--format", "format_", type=click.Choice(("qcow2", "raw")), default="qcow2", show_default=True,
     help="The image's format.",
 )  # fmt: skip
+@click.option(
+    "--second-stage", type=click.Choice(("auto", "namespace", "guest")), default="auto", show_default=True,
+    help="Where packages are configured: auto takes a guest where the machine allows no namespace.",
+)  # fmt: skip
 def build(
     distribution: str,
     suite: str | None,
@@ -51,6 +55,7 @@ def build(
     hostname: str,
     output: Path | None,
     format_: str,
+    second_stage: SecondStage,
 ) -> int:
     """Build a disk with a DISTRIBUTION on it (debian) from its packages, which apt fetches.
 
@@ -81,6 +86,7 @@ def build(
         packages=names,
         settings=Settings(hostname, user, "" if no_password else password_hash, keys),
         epoch=_epoch(),
+        second_stage=second_stage,
     )
     with cleaning_up(), shown_progress() as progress:
         if output is None:
