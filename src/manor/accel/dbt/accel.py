@@ -15,6 +15,7 @@ from manor.base.errors import ConfigError
 from manor.base.exits import Exit, Fault, Halt, Kicked, Shutdown, WaitForSipi
 from manor.engine import env
 from manor.engine.load import create_engine
+from manor.mem import heap
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
 from manor.spec.machine import CpuModel
@@ -194,6 +195,7 @@ class DbtVm:
         if idle and self.engine.code_used() > self._may_keep:
             self._may_keep *= 2
             self.gate.run_alone(self.engine.empty_cache)
+            heap.give_back()
 
     def skip_time(self, duration_ns: int) -> None:
         self.skipped_ns += duration_ns
