@@ -122,6 +122,7 @@ def test_boots_keeps_data_grows_and_stays_clean(disk: Path, tmp_path: Path) -> N
     check_root(disk, tmp_path)
 
 
+@pytest.mark.timeout(3600)
 def test_a_guest_configures_as_a_namespace_does(built: Path, tmp_path: Path) -> None:
     """Both places of the second stage end in the same bytes."""
     cache = tmp_path / "cache"

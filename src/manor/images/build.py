@@ -46,7 +46,7 @@ CORE: Final = (
 )  # fmt: skip
 """What an image has besides Debian's essential and required packages."""
 
-_TREE_VERSION: Final = 2
+_TREE_VERSION: Final = 3
 """Changed when the same packages would give another tree."""
 _ESSENTIAL: Final = ("?essential", "?priority(required)")
 _INITRAMFS: Final = "MODULES=most\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\n"
