@@ -375,3 +375,10 @@ def test_files_of_options_are_remembered_by_their_whole_path(
     folder.mkdir()
     monkeypatch.chdir(folder)
     assert _absolute("data.img,readonly=on") == f"{tmp_path}/a,,b/data.img,readonly=on"
+
+
+def test_wait_for_a_vm_that_runs_already(manor: Manor, kernel: Path) -> None:
+    manor("run", "web", "-d", *options(kernel))
+    assert "web is ready: login" in manor("run", "web", "--wait", "login").stderr
+    refused = manor("run", "web", "--wait", "login", "--cpus", "2", check=False)
+    assert "the VM web runs already" in refused.stderr
