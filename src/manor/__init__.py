@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from manor.base.errors import ConfigError, HostError, ManorError
     from manor.spec.block import DiskSpec, Throttle
     from manor.spec.machine import MachineSpec
+    from manor.spec.net import NicSpec, PortForward
     from manor.vmm.console import Console, TextNotSeen
     from manor.vmm.lifecycle import Reason, VmEnd
     from manor.vmm.vm import Statistics, Vm, start
@@ -34,6 +35,8 @@ __all__ = [
     "MachineSpec",
     "DiskSpec",
     "Throttle",
+    "NicSpec",
+    "PortForward",
     "ManorError",
     "ConfigError",
     "HostError",
@@ -51,6 +54,8 @@ _HOMES = {
     "MachineSpec": "manor.spec.machine",
     "DiskSpec": "manor.spec.block",
     "Throttle": "manor.spec.block",
+    "NicSpec": "manor.spec.net",
+    "PortForward": "manor.spec.net",
     "ManorError": "manor.base.errors",
     "ConfigError": "manor.base.errors",
     "HostError": "manor.base.errors",
