@@ -227,6 +227,28 @@ def test_storage_that_hangs_does_not_keep_the_vm_from_ending(
     assert told == []
 
 
+def test_pause_waits_for_requests(make: Callable[..., Vm], monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = MemoryDisk(4096, name="slow.img")
+    backend.gate.clear()
+    monkeypatch.setattr("manor.vmm.vm.PAUSE_S", 0.3)
+    monkeypatch.setattr("manor.vmm.disks._open", lambda spec: backend)
+    with make(DiskSpec("slow.img")) as vm:
+        vm.start()
+        vm.serial.wait_for("ready", 5)
+        machine = vm._machine
+        assert machine is not None
+        told: list[object] = []
+        with machine.lock:
+            machine.disks[0].start([Request(Kind.FLUSH, (), (), told.append)], lambda: None)
+        with pytest.raises(HostError, match="cannot pause: disk0 waits for the host's storage"):
+            vm.pause()
+        assert vm.state is State.RUNNING
+        backend.gate.set()
+        vm.pause()
+        assert told == [None]
+        vm.resume()
+
+
 # --- workers ------------------------------------------------------------------------------------------------------
 
 
