@@ -279,6 +279,26 @@ def test_more_jobs_than_idle_threads_get_threads_of_their_own() -> None:
     assert barrier.n_waiting == 0
 
 
+def test_disks_whose_storage_hangs_do_not_hold_back_others() -> None:
+    workers = Workers(lambda error: None)
+    lock = threading.RLock()
+    hung = [MemoryDisk(4096) for _ in range(4)]
+    done = threading.Event()
+    with lock:
+        for backend in hung:
+            backend.gate.clear()
+            disk = Disk("hung", backend, lock, workers)
+            for _ in range(20):
+                disk.start([Request(Kind.FLUSH, (), (), lambda error: None)], lambda: None)
+        Disk("well", MemoryDisk(4096), lock, workers).start(
+            [Request(Kind.FLUSH, (), (), lambda error: None)], done.set
+        )
+    assert done.wait(10)
+    for backend in hung:
+        backend.gate.set()
+    workers.close()
+
+
 def test_short_jobs_are_for_threads_that_asked_for_them() -> None:
     workers = Workers(lambda error: None)
     ran: list[int] = []
