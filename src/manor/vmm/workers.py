@@ -18,8 +18,8 @@ from manor.base.work import Job
 logger = logging.getLogger(__name__)
 
 MAX_THREADS: Final = 256
-"""Jobs beyond wait for one that ends. More than the disks of a machine use, each of which keeps to a limit of its own: so
-one whose storage hangs takes no thread from another."""
+"""Jobs beyond wait for one that ends. More than the disks of a machine use, each of which keeps to a limit of its own:
+so one whose storage hangs takes no thread from another."""
 
 
 class _Own(threading.local):
