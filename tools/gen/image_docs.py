@@ -87,6 +87,10 @@ NOTES: Final[dict[str, tuple[str, ...]]] = {
     "import": (
         "gzip, xz, zstd and bzip2 are undone, and tar files opened, as often as they are inside each other.",
         "The account of a Vagrant box is vagrant.",
+        "Of an OCI image the manifest for amd64 is taken, and every layer is compared with its digest. A container's "
+        "files become one ext4 file system on the whole disk; as they have no kernel, give one: manor run NAME "
+        "--kernel FILE --initrd FILE --append 'root=/dev/vda rw'. With a kernel in /boot the disk gets partitions, "
+        "and boots.",
     ),
     "list": ("USERS counts the images and disks of VMs that back on an image; the JSON names them.",),
     "tag": ("A name is small letters, digits and single . _ - between them; without a tag it is :latest.",),
