@@ -63,6 +63,7 @@ def boot(guest: DefaultGuest) -> Iterator[Boot]:
         running.append(vm)
         vm.start()
         vm.serial.wait_for(PROMPT, BOOT_TIMEOUT_S)
+        answer(vm, "dmesg -n 1")  # a kernel that was kept waiting by a busy host says so in between
         return vm
 
     yield start

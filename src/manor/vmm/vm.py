@@ -183,7 +183,8 @@ class Vm:
         """Stop the vCPUs, timers and devices until `resume`. For the guest no time passes; its clock chip goes on.
 
         A machine that is paused can be powered off. Thread: any but the VM's own.
-        Raises StateError if it is not running, HostError if a vCPU waits for the reader of its output.
+        Raises StateError if it is not running, HostError if a vCPU waits for the reader of its output, or a disk for
+        the host's storage: while it is paused, disks and memory do not change.
         """
         with self._changing:
             self._lifecycle.advance(Event.PAUSE)
@@ -197,6 +198,10 @@ class Vm:
             machine, timers = self._machine, self._timers
             assert machine is not None
             assert timers is not None
+            slow = machine.drain(max(0.0, limit - time.monotonic()))
+            if slow:
+                self._go_on()
+                raise HostError(f"cannot pause: {slow[0]} waits for the host's storage")
             with machine.lock:
                 timers.pause()
                 machine.pause_network()
@@ -398,6 +403,7 @@ class Vm:
             # Requests that the guest made while it ran are done, whoever ended it. After a reboot a late write would
             # meet what the new guest writes, so that waits as long as it must.
             slow = self._machine.drain(None if is_reboot else _DRAIN_S)
+            self._machine.abandon()
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
