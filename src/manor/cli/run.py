@@ -155,9 +155,9 @@ def run(
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
     nics = choose_nics(nets, no_net, ports, outside)
-    disk_specs = tuple(parse_disk(text, "--disk") for text in disks)
+    disk_specs = tuple(parse_disk(text) for text in disks)
     for disk in disk_specs:
-        check_disk(disk, "--disk")
+        check_disk(disk, "disk")
     share_specs = tuple(parse_share(text) for text in shares)
     vsock_spec = None if vsock is None else parse_vsock(vsock)
     kinds = parse_kinds(trace)

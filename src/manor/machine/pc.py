@@ -188,10 +188,25 @@ class Machine:
         with self.lock:
             return {disk.name: disk.statistics.as_dict() for disk in self.disks}
 
-    def drain(self) -> None:
-        """Wait until no disk has a request in flight, so that nobody touches memory. No vCPU may be running."""
-        for disk in self.disks:
-            disk.drain()
+    def pause_network(self) -> None:
+        """No frame reaches the guest's memory until `resume_network`. Machine lock held."""
+        for port in self.net_ports:
+            port.pause()
+
+    def resume_network(self) -> None:
+        """Machine lock held."""
+        for port in self.net_ports:
+            port.resume()
+
+    def drain(self, timeout: float | None = None) -> list[str]:
+        """Wait until no disk has a request in flight, so that nobody touches memory. No vCPU may be running.
+
+        timeout: seconds for each; those that still have some are told, and left to themselves.
+        """
+        slow = [disk for disk in self.disks if not disk.drain(timeout)]
+        for disk in slow:
+            disk.abandon()
+        return [disk.name for disk in slow]
 
     def close(self) -> None:
         """Free the accelerator's VM and the memory. No vCPU may be running, and `drain` has been called."""

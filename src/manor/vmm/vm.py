@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 from manor.accel.api import Accel
 from manor.accel.choose import choose
@@ -52,6 +52,8 @@ from manor.vmm.nics import Nic, Nics
 from manor.vmm.vcpu_loop import VcpuLoop
 from manor.vmm.workers import Workers
 
+_DRAIN_S: Final = 30.0
+"""How long the end of a VM waits for storage that does not answer."""
 _CLOSE_S = 5.0
 """How long the I/O loop may take to close what it serves, in seconds; it never waits."""
 logger = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Statistics:
     accel: dict[str, int | float] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     disks: dict[str, dict[str, int]] = field(default_factory=dict)
+    nics: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -196,6 +199,7 @@ class Vm:
             assert timers is not None
             with machine.lock:
                 timers.pause()
+                machine.pause_network()
                 self._machine_clock.stop()
 
     def resume(self) -> None:
@@ -210,6 +214,7 @@ class Vm:
             with machine.lock:
                 machine.vm.skip_time(self._machine_clock.start())
                 timers.resume()
+                machine.resume_network()
             self._go_on()
         if self._agent is not None and self._agent_port.is_open:
             threading.Thread(target=self._set_time, name="set-time", daemon=True).start()
@@ -261,6 +266,7 @@ class Vm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lifecycle.state is State.CREATED:
+            self._disks.close()
             self._nics.close()
         elif self._lifecycle.state is not State.ENDED:
             self.power_off()
@@ -327,6 +333,7 @@ class Vm:
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
             disks=machine.disk_statistics(),
+            nics={f"net{index}": nic.statistics() for index, nic in enumerate(self._nics.all)},
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
@@ -380,15 +387,17 @@ class Vm:
         for vcpu in self._vcpus:
             vcpu.start()
 
-    def _take_apart(self) -> None:
-        """Stop the vCPUs, then the timers, then free memory."""
+    def _take_apart(self, is_reboot: bool) -> str:
+        """Stop the vCPUs, then the disks, then the timers, then free memory. What went wrong with the disks, if so."""
         for vcpu in self._vcpus:
             vcpu.request_stop()
         for vcpu in self._vcpus:
             vcpu.join()
+        slow: list[str] = []
         if self._machine is not None:
-            # Requests that the guest made while it ran are done, whoever ended it.
-            self._machine.drain()
+            # Requests that the guest made while it ran are done, whoever ended it. After a reboot a late write would
+            # meet what the new guest writes, so that waits as long as it must.
+            slow = self._machine.drain(None if is_reboot else _DRAIN_S)
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
@@ -402,6 +411,7 @@ class Vm:
         if machine is not None:
             machine.close()
             self._readers.flush()
+        return f"the host did not finish requests of {', '.join(slow)}" if slow else ""
 
     def _supervise(self) -> None:
         while True:
@@ -413,8 +423,10 @@ class Vm:
                 if not is_reboot:
                     self.serial.stop_waiting()
                     self.console.stop_waiting()
-                self._take_apart()
+                problem = self._take_apart(is_reboot)
                 if not is_reboot:
+                    if problem:
+                        end = VmEnd(Reason.ERROR, problem)
                     break
                 error = self._start_again()
                 if error is not None:
@@ -428,7 +440,7 @@ class Vm:
         self._nics.close()
         self._loop.stop()
         self._nics.stopped()
-        self._workers.close()
+        self._workers.close(_DRAIN_S)
         end = self._close_disks(end)
         self.serial.close(str(end))
         self.console.close(str(end))
