@@ -15,6 +15,7 @@ from manor.base.errors import ConfigError
 from manor.base.exits import Exit, Fault, Halt, Kicked, Shutdown, WaitForSipi
 from manor.engine import env
 from manor.engine.load import create_engine
+from manor.mem import heap
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.cpu_state import CpuState
 from manor.spec.machine import CpuModel
@@ -23,11 +24,12 @@ HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, H
 """Halt reasons of engine.cpu_native.Cpu.run."""
 
 _U64: Final = (1 << 64) - 1
-IDLE_WATCH_NS: Final = 2_000_000_000
+IDLE_WATCH_NS: Final = 5_000_000_000
 IDLE_SHARE: Final = 20
 """A process that took less than one part in so many of IDLE_WATCH_NS is idle."""
-IDLE_CODE: Final = 16 << 20
-"""Bytes of host code that an idle guest may keep; what is hot among them is translated again in milliseconds."""
+IDLE_CODE: Final = 4 << 20
+"""Bytes of host code that a guest may keep when it first becomes idle; what is hot among them is translated again in
+milliseconds. Each time the bound doubles, so that a guest that wakes now and then soon keeps all that it uses."""
 
 CPU_MODELS: Final = ("max", "x86-64-v2")
 """The engine is an x86-64-v2 processor."""
@@ -170,6 +172,7 @@ class DbtVm:
         self.skipped_ns = 0
         """For how long the guest was paused, in all."""
         self._started_ns = self._watched_since_ns = time.monotonic_ns()
+        self._may_keep = IDLE_CODE
         self._worked_ns = time.process_time_ns()
         callbacks = [Callbacks(handler, index) for index in range(cpus)]
         regions = [
@@ -189,8 +192,10 @@ class DbtVm:
         worked = time.process_time_ns() - self._worked_ns
         idle = worked * IDLE_SHARE < now - self._watched_since_ns
         self._watched_since_ns, self._worked_ns = now, self._worked_ns + worked
-        if idle and self.engine.code_used() > IDLE_CODE:
+        if idle and self.engine.code_used() > self._may_keep:
+            self._may_keep *= 2
             self.gate.run_alone(self.engine.empty_cache)
+            heap.give_back()
 
     def skip_time(self, duration_ns: int) -> None:
         self.skipped_ns += duration_ns

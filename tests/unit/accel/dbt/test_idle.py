@@ -17,6 +17,7 @@ def vm_with(code: int, calls: list[str]) -> Any:
     engine = SimpleNamespace(code_used=lambda: code, empty_cache=lambda: calls.append("empty"))
     vm.engine = cast(Any, engine)
     vm._watched_since_ns = vm._worked_ns = 0
+    vm._may_keep = IDLE_CODE
     return vm
 
 
@@ -36,3 +37,14 @@ def test_shrinks_when_idle(monkeypatch: pytest.MonkeyPatch, wall: int, cpu: int,
     monkeypatch.setattr(time, "process_time_ns", lambda: cpu)
     vm.shrink_if_idle()
     assert calls == (["empty"] if dropped else [])
+
+
+def test_guest_that_uses_its_code_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an idle guest needs for its ticks, or a server for a request, is not translated again each time."""
+    calls: list[str] = []
+    vm = vm_with(3 * IDLE_CODE, calls)
+    for round_ in range(1, 9):
+        monkeypatch.setattr(time, "monotonic_ns", lambda now=round_ * IDLE_WATCH_NS: now)
+        monkeypatch.setattr(time, "process_time_ns", lambda: 0)
+        vm.shrink_if_idle()
+    assert calls == ["empty", "empty"]
