@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from manor.base.errors import ConfigError, HostError, ManorError
+    from manor.spec.block import DiskSpec, Throttle
     from manor.spec.machine import MachineSpec
     from manor.spec.net import NicSpec, PortForward
     from manor.vmm.console import Console, TextNotSeen
@@ -32,6 +33,8 @@ __all__ = [
     "TextNotSeen",
     "Statistics",
     "MachineSpec",
+    "DiskSpec",
+    "Throttle",
     "NicSpec",
     "PortForward",
     "ManorError",
@@ -49,6 +52,8 @@ _HOMES = {
     "Console": "manor.vmm.console",
     "TextNotSeen": "manor.vmm.console",
     "MachineSpec": "manor.spec.machine",
+    "DiskSpec": "manor.spec.block",
+    "Throttle": "manor.spec.block",
     "NicSpec": "manor.spec.net",
     "PortForward": "manor.spec.net",
     "ManorError": "manor.base.errors",
