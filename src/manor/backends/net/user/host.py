@@ -10,7 +10,7 @@ from typing import Final
 
 from manor.backends.loop import Callback, Loop
 from manor.backends.net.user.core import UserNetwork
-from manor.backends.net.user.forwards import Forwards, _UdpPort
+from manor.backends.net.user.forwards import Forwards, UdpPort
 from manor.backends.net.user.host_socket import OUT_OF_DESCRIPTORS, Address, family_of, to_host
 from manor.backends.net.user.host_tcp import TcpFlow
 from manor.backends.net.user.host_udp import EchoFlow, UdpFlow
@@ -97,7 +97,7 @@ class HostSide:
 
     def answer_forwarded(self, peer: ForwardedPeer, payload: bytes) -> None:
         forward = peer.forward
-        if isinstance(forward, _UdpPort):
+        if isinstance(forward, UdpPort):
             forward.send(peer, payload)
 
     def ask_resolver(self, number: int, attempt: int, message: bytes, *, over_tcp: bool) -> bool:

@@ -171,6 +171,23 @@ class TestTcp:
         assert application.end is End.REFUSED
         assert network.guest.others == []
 
+    def test_nobody_listens_and_the_socket_finds_itself(
+        self, network: Network, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+
+        def bound(family: int, kind: int, protocol: int = 0) -> socket.socket:
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            sock.bind(("127.0.0.1", port))
+            return sock
+
+        monkeypatch.setattr(network.backend._host, "make_socket", bound)
+        application = network.guest.connect(GATEWAY, port)
+        network.until(lambda: application.end)
+        assert application.end is End.REFUSED
+
     def test_half_closed(self, network: Network, server: tuple[socket.socket, bytes, int]) -> None:
         application, peer = connect(network, server)
         assert application.endpoint is not None
