@@ -89,8 +89,8 @@ class MemoryFile:
 class RecordingFile(MemoryFile):
     """Keeps what was written, to build what a medium may hold after the power failed.
 
-    The rules: what was written before a flush that returned is there. Of what was written later, each sector is there or is
-    not, whatever the order; a longer file may have kept its old length.
+    The rules: what was written before a flush that returned is there. Of what was written later, each sector is
+    there or is not, whatever the order; a longer file may have kept its old length.
     """
 
     def __init__(self, data: bytes | bytearray = b"") -> None:
@@ -112,8 +112,8 @@ class RecordingFile(MemoryFile):
         self.log.append(None)
 
     def crashed(self, length: int, rng: random.Random | None) -> MemoryFile:
-        """The medium if power failed after the first `length` records. rng: picks what of the unflushed is there; None for
-        nothing of it."""
+        """The medium if power failed after the first `length` records. rng: picks what of the unflushed is there;
+        None for nothing of it."""
         last_flush = max((index for index in range(length) if self.log[index] is None), default=-1)
         medium = MemoryFile(self._start)
         for record in self.log[: last_flush + 1]:

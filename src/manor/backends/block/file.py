@@ -167,7 +167,7 @@ class HostFile:
             return False
 
     def write(self, offset: int, buffers: Buffers) -> None:
-        self._is_dirty = True
+        self._before_change()
         try:
             if self._direct is not None:
                 self._direct.write(offset, buffers)
@@ -191,8 +191,13 @@ class HostFile:
             offset += count
             pieces = remaining(part, count) + rest
 
-    def write_zeroes(self, offset: int, size: int, may_unmap: bool) -> None:
+    def _before_change(self) -> None:
+        if self.is_read_only:
+            raise BlockError(f"{self.name} is open for reading only", "read-only")
         self._is_dirty = True
+
+    def write_zeroes(self, offset: int, size: int, may_unmap: bool) -> None:
+        self._before_change()
         if may_unmap and offset + size <= self.size() and self.punch(offset, size):
             return
         if self._can_zero:
@@ -206,9 +211,9 @@ class HostFile:
         fill_with_zeros(self, offset, size)
 
     def punch(self, offset: int, size: int) -> bool:
+        self._before_change()
         if not self._can_punch:
             return False
-        self._is_dirty = True
         try:
             fallocate(self._fd, PUNCH_HOLE | KEEP_SIZE, offset, size)
         except OSError as error:
@@ -219,7 +224,7 @@ class HostFile:
         return True
 
     def allocate(self, offset: int, size: int) -> None:
-        self._is_dirty = True
+        self._before_change()
         try:
             os.posix_fallocate(self._fd, offset, size)
         except OSError as error:
@@ -230,6 +235,7 @@ class HostFile:
             raise BlockError(f"{self._lost}; what was written before is lost, so no later flush can succeed")
         if self.is_read_only:
             return
+        self._is_dirty = False  # before: what is written meanwhile is flushed another time
         try:
             os.fdatasync(self._fd)
         except OSError as error:
@@ -241,7 +247,7 @@ class HostFile:
             if size <= self.size():
                 return
             raise BlockError(f"{self.name} is a device of {self.size()} bytes; it cannot grow to {size}", "no-space")
-        self._is_dirty = True
+        self._before_change()
         try:
             os.ftruncate(self._fd, size)
         except OSError as error:
@@ -296,6 +302,18 @@ class HostFile:
 def _is_final(error: OSError, is_device: bool) -> bool:
     """Whether trying again is useless. EINVAL of a device speaks of this range's alignment only."""
     return not (is_device and error.errno == errno.EINVAL)
+
+
+def sync_folder(path: str) -> None:
+    """Put the names in the folder of `path` on the medium: a file that was flushed is of no use without its name."""
+    try:
+        fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise HostError.from_os_error(f"flushing the folder of {path}", error) from error
 
 
 def fill_with_zeros(file: File, offset: int, size: int) -> None:

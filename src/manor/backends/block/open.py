@@ -34,6 +34,7 @@ class OpenOptions:
     format: None looks at the contents. read_only: and shared with other readers. snapshot: writes go to a temporary
     overlay that nobody sees. force_share: do not mind that somebody else has it (contents may change meanwhile).
     backing: False opens the image alone; what it does not hold itself reads as zeros (for maintenance).
+    alone: refuse an image that names another file (for what came from elsewhere, and may name any file of the host).
     """
 
     format: str | None = None
@@ -42,6 +43,7 @@ class OpenOptions:
     snapshot: bool = False
     force_share: bool = False
     backing: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Context:
         return open_file(path, read_only=options.read_only, cache=options.cache, force_share=options.force_share)
 
     def _refuse_guess(self, image: str, name: str) -> None:
+        if self.options.alone:
+            raise ConfigError(image, f"the image refers to another file ({name!r}), which did not come with it")
         if self.is_guessed:
             raise ConfigError(
                 image,
@@ -154,10 +158,9 @@ def _open(name: str, options: OpenOptions, chain: tuple[tuple[int, int], ...], *
         raise ConfigError(name, f"there is no format {options.format!r}; there are {', '.join(FORMATS)}")
     if len(chain) >= MAX_DEPTH:
         raise ConfigError(name, f"the backing chain has more than {MAX_DEPTH} images")
+    _refuse_loop(name, chain)  # before its lock, which the image above would already have
     file = open_file(name, read_only=options.read_only, cache=options.cache, force_share=options.force_share)
     try:
-        if file.identity in chain:
-            raise ConfigError(name, "the backing chain is a loop: this image is backed by itself; rebase one of them")
         format = options.format or probe_file(file)
         if format in NOT_SUPPORTED:
             raise ConfigError(name, f"this is a {format} image, which Manor does not read; convert it to qcow2 first")
@@ -166,6 +169,15 @@ def _open(name: str, options: OpenOptions, chain: tuple[tuple[int, int], ...], *
     except BaseException:
         file.close()
         raise
+
+
+def _refuse_loop(name: str, chain: tuple[tuple[int, int], ...]) -> None:
+    try:
+        status = os.stat(name)
+    except OSError:
+        return  # opening it says what is wrong
+    if (status.st_dev, status.st_ino) in chain:
+        raise ConfigError(name, "the backing chain is a loop: this image is backed by itself; rebase one of them")
 
 
 def _load(target: str) -> Callable[..., BlockBackend]:

@@ -73,7 +73,7 @@ def _open_over_base(chain: list[ImageInfo], below: int) -> Qcow2Image:
             if not isinstance(image, Qcow2Image):
                 image.close()
                 raise ConfigError(info.path, f"only from qcow2 images can be committed; this is {info.format}")
-            image.core.backing = lower
+            image.core.attach(lower)
             lower = image
     except BaseException:
         lower.close()

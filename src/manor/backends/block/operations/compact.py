@@ -8,7 +8,7 @@ import tempfile
 
 from manor.backends.block.api import BlockBackend
 from manor.backends.block.buffers import is_zero
-from manor.backends.block.file import open_file
+from manor.backends.block.file import open_file, sync_folder
 from manor.backends.block.open import OpenOptions, open_image
 from manor.backends.block.operations.copying import Counter, data_extents, pieces, total_data
 from manor.backends.block.operations.create import remove_quietly
@@ -38,9 +38,9 @@ def compact(
     file beside it, without gaps, and put it in the old one's place when it is complete (refused with internal
     snapshots).
     """
-    before = _space(path)
     image = open_image(path, OpenOptions(format=format, backing=False))
     try:
+        before = _space(path)
         if not isinstance(image, Qcow2Image):
             _punch_zeros(image, _MIN_RAW_HOLE, progress)
         elif rewrite:
@@ -123,7 +123,7 @@ def _rewrite(image: Qcow2Image, path: str, progress: Progress) -> None:
             target.close()
         shutil.copymode(path, temporary)
         os.replace(temporary, path)
-        _sync_folder(os.path.dirname(path))
+        sync_folder(path)
     except BaseException:
         remove_quietly(temporary)
         raise
@@ -184,11 +184,3 @@ def _write_unless_zero(target: Qcow2Image, offset: int, data: memoryview, unit: 
         else:
             target.write(offset + start, [data[start:stop]])
         start = stop
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

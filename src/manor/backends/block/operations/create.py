@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Final, cast
 
-from manor.backends.block.file import HostFile, fill_with_zeros, open_file
+from manor.backends.block.file import HostFile, fill_with_zeros, open_file, sync_folder
 from manor.backends.block.open import FORMATS, OpenOptions, open_image, resolve
 from manor.backends.block.qcow2.create import PREALLOCATIONS, Preallocation, Qcow2Options, check_options, create_qcow2
 from manor.base.errors import ConfigError, HostError
@@ -158,6 +158,7 @@ def _create_raw(path: str, size: int, preallocation: str, overwrite: bool) -> No
         remove_quietly(path)
         raise
     file.close()
+    sync_folder(path)
 
 
 def _create_qcow2(
@@ -185,3 +186,4 @@ def _create_qcow2(
     file.close()
     if data is not None:
         data.close()
+    sync_folder(path)

@@ -58,6 +58,7 @@ def _keep_contents(
 
 def _copy_differences(image: Qcow2Image, new: BlockBackend | None, progress: Progress) -> None:
     """Write into `image` what the guest sees through it and would not see through `new`, cluster by cluster."""
+    image.core.is_backing_unknown = True  # zeros have to be marked where the new image has something
     counter = Counter(image.size, progress)
     unit = image.core.geometry.cluster_size
     below = [extent for extent in image.extents(0, image.size) if extent.depth or extent.kind == "hole"]

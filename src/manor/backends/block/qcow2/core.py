@@ -37,6 +37,9 @@ from manor.backends.block.qcow2.tables import CapturedTables, Tables
 CACHE_SIZE: Final = 32 << 20
 """Bytes of L2 tables in memory: with clusters of 64K they map 256 GiB. Refcount blocks have a quarter of it."""
 
+_OVERHEAD: Final = 1024
+"""Bytes that Python needs for a table beside its contents, which counts where clusters are small."""
+
 _MAX_WAITING: Final = 4096
 """Freed clusters that wait for a commit before one is begun for their sake."""
 
@@ -62,6 +65,9 @@ class Core:
         self.backing = backing
         self.header = header
         self.geometry = header.geometry
+        self.is_backing_unknown = backing is None and header.backing_file is not None
+        """What backs the image is not open, or is about to be another: nothing in it may be taken for zeros because it
+        is allocated nowhere."""
         self.has_data_file = data is not file
         self.is_read_only = is_read_only
         self.gate = Gate()
@@ -71,7 +77,7 @@ class Core:
         self.allocating: set[int] = set()
         """Guest clusters whose new contents are being written: others that change them wait."""
         self.metadata = metadata
-        size = self.geometry.cluster_size
+        size = self.geometry.cluster_size + _OVERHEAD
         self.refcounts = Refcounts(
             file, self.geometry, header.refcount_table_offset, refcount_table, metadata, cache_size // 4 // size
         )
@@ -85,6 +91,15 @@ class Core:
         self._committed = 0
         self._releasable: deque[tuple[int, list[int]]] = deque()
         self._waiting = 0
+
+    def attach(self, backing: BlockBackend) -> None:
+        """Let `backing`, which then belongs to the image, show where the image itself has nothing."""
+        self.backing = backing
+        self.is_backing_unknown = False
+
+    def is_backed(self, offset: int) -> bool:
+        """Whether something below may show at `offset`."""
+        return self.is_backing_unknown or (self.backing is not None and offset < self.backing.size)
 
     @property
     def is_lazy(self) -> bool:

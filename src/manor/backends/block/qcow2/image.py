@@ -58,7 +58,8 @@ class Qcow2Image:
         return self.core.file.name
 
     def _find_extended(self, table: Table, offset: int, size: int, mask: int, wanted: int) -> int:
-        """Where the range lies in the data file, if it lies in subclusters of one cluster that are plainly data; else 0.
+        """Where the range lies in the data file, if it lies in subclusters of one cluster that are plainly data;
+        else 0.
 
         mask, wanted: bits of the entry that are looked at, and what they must be.
         """
@@ -111,12 +112,17 @@ class Qcow2Image:
                 return False
             table = self._cached.get(offset >> self._l2_shift)
             inside = offset & self._cluster_mask
-            if table is not None and inside + size <= self._cluster_size and not self._is_extended:
+            if table is not None and inside + size <= self._cluster_size and size:
                 table.used = True
-                entry = table.words[(offset >> self._cluster_bits) & self._l2_mask]
-                host = entry & OFFSET_MASK
-                if host and not entry & self._not_data:
-                    return self._data.read_nowait(host + inside, buffers)
+                if self._is_extended:
+                    host = self._find_extended(table, offset, size, self._not_data, 0)
+                    if host:
+                        return self._data.read_nowait(host, buffers)
+                else:
+                    entry = table.words[(offset >> self._cluster_bits) & self._l2_mask]
+                    host = entry & OFFSET_MASK
+                    if host and not entry & self._not_data:
+                        return self._data.read_nowait(host + inside, buffers)
             return self.reader.read_nowait(offset, buffers, size)
         finally:
             del self._inside[ident]

@@ -229,10 +229,9 @@ class Reader:
     def is_blank(self, offset: int, size: int) -> bool:
         """Whether the range is known to read as zeros without reading it: marked, or allocated nowhere and not
         backed."""
-        backing = self._core.backing
         while size:
             kind, _, count = self.next_run(offset, size)
-            if kind in (DATA, PACKED) or (kind == HOLE and backing is not None and offset < backing.size):
+            if kind in (DATA, PACKED) or (kind == HOLE and self._core.is_backed(offset)):
                 return False
             offset += count
             size -= count

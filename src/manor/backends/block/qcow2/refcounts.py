@@ -123,6 +123,8 @@ class Refcounts:
         self.metadata = metadata
         self._max_blocks = max(4, max_blocks)
         self.blocks: OrderedDict[int, Counts] = OrderedDict()
+        self._changed: dict[int, Counts] = {}
+        """Blocks that differ from the file, by their offsets."""
         self._dirty_entries: set[int] = set()
         self.is_moved = False
         """The table was moved to make room; the header has to say so."""
@@ -176,7 +178,7 @@ class Refcounts:
 
     @property
     def is_dirty(self) -> bool:
-        return bool(self._dirty_entries) or self.is_moved or any(block.dirty for block in self.blocks.values())
+        return bool(self._dirty_entries or self._changed or self.is_moved)
 
     # Counts
 
@@ -205,7 +207,7 @@ class Refcounts:
                 "unsupported",
             )
         block.counts[index] = count
-        block.dirty.add(index // self._chunk)
+        self._touch(block, index)
         if count == 0 and cluster < self.hint:
             self.hint = cluster
         return count
@@ -234,6 +236,7 @@ class Refcounts:
         counts = decode_counts(bytes(self._geometry.cluster_size), self._geometry.refcount_bits)
         block = Counts(cluster << self._geometry.cluster_bits, counts, self._geometry.refcount_bits, self._chunk)
         block.dirty.update(range(max(1, entries // self._chunk)))
+        self._changed[block.offset] = block
         if number * entries <= cluster < (number + 1) * entries:
             block.counts[cluster - number * entries] = 1
         self.blocks[number] = block
@@ -294,9 +297,11 @@ class Refcounts:
 
     def take(self, cluster: int) -> bool:
         """Take this very cluster if it is free."""
-        if self.get(cluster) or cluster in self.metadata:
+        number, index = divmod(cluster, self._geometry.refcount_entries)
+        block = self._block_to_change(number)  # which may itself take the cluster
+        if block.counts[index] or cluster in self.metadata:
             return False
-        self.add(cluster, 1)
+        self._set_one(cluster)
         return True
 
     def _find(self, start: int, wanted: int, at_least: int) -> tuple[int, int]:
@@ -344,7 +349,11 @@ class Refcounts:
         number, index = divmod(cluster, self._geometry.refcount_entries)
         block = self._block_to_change(number)
         block.counts[index] = 1
+        self._touch(block, index)
+
+    def _touch(self, block: Counts, index: int) -> None:
         block.dirty.add(index // self._chunk)
+        self._changed[block.offset] = block
 
     def _lie(self, cluster: int) -> BlockError:
         return BlockError(
@@ -358,12 +367,12 @@ class Refcounts:
     def capture(self) -> Captured:
         """All that differs from the file. It stays in memory until `done` or `undo`."""
         captured = Captured(self.is_moved, self._dirty_entries)
-        for block in self.blocks.values():
-            if block.dirty:
-                captured.blocks.append((block, block.dirty))
-                captured.first += block.pieces(block.dirty)
-                block.writing = True
-                block.dirty = set()
+        for block in self._changed.values():
+            captured.blocks.append((block, block.dirty))
+            captured.first += block.pieces(block.dirty)
+            block.writing = True
+            block.dirty = set()
+        self._changed = {}
         if self.is_moved:
             captured.first.append((self.offset, encode_words(self.table)))
         else:
@@ -386,6 +395,7 @@ class Refcounts:
         for block, chunks in captured.blocks:
             block.writing = False
             block.dirty |= chunks
+            self._changed[block.offset] = block
         self._dirty_entries |= captured.numbers
         self.is_moved |= captured.is_moved
 

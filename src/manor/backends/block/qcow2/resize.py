@@ -88,6 +88,8 @@ def _shrink(image: Qcow2Image, size: int) -> None:
     core.header.size = size
     write_l1_pointer(image)
     first_cluster = geometry.clusters(size)
+    # Whoever lets the disk grow again may take what is behind its end for zeros.
+    image.writer.write_zeros(size, (first_cluster << geometry.cluster_bits) - size)
     first_whole = geometry.l1_entries(size)
     index = first_cluster >> geometry.l2_bits
     gone: list[int] = []

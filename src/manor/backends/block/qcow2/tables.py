@@ -63,6 +63,8 @@ class Tables:
         self.l1 = l1
         self._max_tables = max(4, max_tables)
         self.cached: OrderedDict[int, Table] = OrderedDict()
+        self._changed: dict[int, Table] = {}
+        """Tables that differ from the file, by their offsets."""
         self._dirty_l1: set[int] = set()
         self.freed: list[int] = []
         self._chunk = min(CHUNK, geometry.cluster_size) // 8
@@ -116,6 +118,7 @@ class Tables:
             self._evict()
         table = Table(cluster << self._geometry.cluster_bits, words, is_new=True)
         table.dirty.update(self._chunks)
+        self._changed[table.offset] = table
         self._refcounts.metadata.add(cluster)
         self.cached[index] = table
         self.set_l1(index, table.offset | COPIED)
@@ -129,6 +132,7 @@ class Tables:
         """Entries [first, first + count) of `table` were changed."""
         words = self._geometry.words
         table.dirty.update(range(first * words // self._chunk, ((first + count) * words - 1) // self._chunk + 1))
+        self._changed[table.offset] = table
 
     def _evict(self, steps: int = 64) -> None:
         """Make room for one more: of the oldest, one that is clean and was not used since it was passed over."""
@@ -152,14 +156,12 @@ class Tables:
 
     @property
     def is_dirty(self) -> bool:
-        return bool(self._dirty_l1) or any(table.dirty for table in self.cached.values())
+        return bool(self._dirty_l1 or self._changed)
 
     def capture(self) -> CapturedTables:
         """All that differs from the file. It stays in memory until `done` or `undo`."""
         captured = CapturedTables(l1_chunks=self._dirty_l1)
-        for table in self.cached.values():
-            if not table.dirty:
-                continue
+        for table in self._changed.values():
             captured.tables.append((table, table.dirty, table.is_new))
             target = captured.first if table.is_new else captured.links
             for number in sorted(table.dirty):
@@ -167,6 +169,7 @@ class Tables:
                 target.append((table.offset + 8 * start, encode_words(table.words[start : start + self._chunk])))
             table.dirty = set()
             table.writing = True
+        self._changed = {}
         for number in sorted(self._dirty_l1):
             start = number * _L1_CHUNK
             captured.links.append((self.l1_offset + 8 * start, encode_words(self.l1[start : start + _L1_CHUNK])))
@@ -185,5 +188,6 @@ class Tables:
         for table, chunks, is_new in captured.tables:
             table.writing = False
             table.dirty |= chunks
+            self._changed[table.offset] = table
             table.is_new = is_new
         self._dirty_l1 |= captured.l1_chunks

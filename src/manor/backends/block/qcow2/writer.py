@@ -354,11 +354,11 @@ class Writer:
         last = end & -unit
         if first >= last:
             if not is_discard:
-                self._write_zeros(offset, size)
+                self.write_zeros(offset, size)
             return
         if not is_discard:
-            self._write_zeros(offset, first - offset)
-            self._write_zeros(last, end - last)
+            self.write_zeros(offset, first - offset)
+            self.write_zeros(last, end - last)
         while first < last:
             count = min(last - first, ((first >> geometry.l2_shift) + 1 << geometry.l2_shift) - first)
             self._zero_units(first, first + count, may_unmap, is_discard)
@@ -366,7 +366,8 @@ class Writer:
         if self._core.wants_commit:
             self._core.commit()
 
-    def _write_zeros(self, offset: int, size: int) -> None:
+    def write_zeros(self, offset: int, size: int) -> None:
+        """Write zeros where something else may be."""
         while size > 0:
             count = min(size, 1 << 24)
             if not self._reader.is_blank(offset, count):
@@ -388,17 +389,17 @@ class Writer:
                 start = min(stop, cluster_end)
                 continue
             with core.lock:
-                if core.tables.load(index) is None and not self._is_backed(start):
-                    return
+                if core.tables.load(index) is None and (is_discard or not core.is_backed(start)):
+                    return  # nothing there, or what is below may go on showing
                 clusters = min((stop - start) >> geometry.cluster_bits, _MAX_RUN)
                 if not core.allocating.isdisjoint(range(cluster, cluster + clusters)):
                     clusters = 1
                     while cluster in core.allocating:
                         core.changed.wait()
-                unmarked = self._zero_clusters(index, cluster, clusters, may_unmap)
+                unmarked = self._zero_clusters(index, cluster, clusters, may_unmap, is_discard)
             if not is_discard:
                 for number in unmarked:
-                    self._write_zeros(number << geometry.cluster_bits, geometry.cluster_size)
+                    self.write_zeros(number << geometry.cluster_bits, geometry.cluster_size)
             start += clusters << geometry.cluster_bits
 
     def _zero_part(self, index: int, start: int, stop: int, is_discard: bool) -> None:
@@ -408,13 +409,13 @@ class Writer:
         with core.lock:
             while cluster in core.allocating:
                 core.changed.wait()
-            if core.tables.load(index) is None and not self._is_backed(start):
+            if core.tables.load(index) is None and (is_discard or not core.is_backed(start)):
                 return
             is_marked = self._zero_subclusters(core.tables.load_to_change(index), start, stop)
         if not is_marked and not is_discard:
-            self._write_zeros(start, stop - start)
+            self.write_zeros(start, stop - start)
 
-    def _zero_clusters(self, index: int, cluster: int, count: int, may_unmap: bool) -> list[int]:
+    def _zero_clusters(self, index: int, cluster: int, count: int, may_unmap: bool, is_discard: bool) -> list[int]:
         """Change entries; returns the clusters that cannot be marked and have to be written. Lock held."""
         core = self._core
         geometry = self._geometry
@@ -424,6 +425,8 @@ class Writer:
         for number in range(cluster, cluster + count):
             position = number & geometry.l2_mask
             entry = table.words[position * words]
+            if is_discard and not entry:
+                continue
             if core.has_data_file and self._zero_in_data_file(number, entry, may_unmap):
                 continue
             wanted, bitmap = self._zero_entry(number, entry, may_unmap)
@@ -442,7 +445,7 @@ class Writer:
 
     def _zero_entry(self, cluster: int, entry: int, may_unmap: bool) -> tuple[int | None, int]:
         """(entry, bitmap) that reads as zeros; None for the entry if there is no such mark in version 2."""
-        is_backed = self._is_backed(cluster << self._geometry.cluster_bits)
+        is_backed = self._core.is_backed(cluster << self._geometry.cluster_bits)
         keeps = not may_unmap and bool(entry & COPIED) and not entry & COMPRESSED and bool(entry & OFFSET_MASK)
         if self._core.header.version < 3:
             return (None if is_backed or keeps else 0), 0
@@ -468,10 +471,6 @@ class Writer:
         if is_allocated and may_unmap:
             core.data.punch(offset, size)
         return False
-
-    def _is_backed(self, offset: int) -> bool:
-        backing = self._core.backing
-        return backing is not None and offset < backing.size
 
     def _zero_subclusters(self, table: Table, start: int, stop: int) -> bool:
         """Mark part of a cluster with extended entries; False for a compressed one, which has no parts. Lock held."""

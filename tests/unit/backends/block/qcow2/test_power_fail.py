@@ -162,7 +162,7 @@ def judge(story: Story, length: int, medium: MemoryFile, *, forgives_flags: bool
 def check_every_crash(seed: int, options: Qcow2Options, *, backed: bool, with_snapshots: bool, variants: int) -> None:
     story = record(seed, options, backed=backed, with_snapshots=with_snapshots)
     assert len(story.file.log) > 20
-    # Version 2 has no dirty bit: a crash while a snapshot is made may leave flags that cost a copy, and counts too high.
+    # Version 2 has no dirty bit: a crash while a snapshot is made may leave flags that cost a copy, and high counts.
     forgives_flags = options.version == 2 and with_snapshots
     for length in range(len(story.file.log) + 1):
         for variant in range(variants):
@@ -191,7 +191,9 @@ def test_power_fails_in_many_lives(name: str, backed: bool) -> None:
         check_every_crash(seed, LAYOUTS[name], backed=backed, with_snapshots=with_snapshots, variants=4)
 
 
-@pytest.mark.parametrize("sizes", [(SIZE, 3 * SIZE), (SIZE, SIZE // 3), (SIZE // 2, SIZE)], ids=["grow", "shrink", "some"])
+@pytest.mark.parametrize(
+    "sizes", [(SIZE, 3 * SIZE), (SIZE, SIZE // 3), (SIZE // 2, SIZE)], ids=["grow", "shrink", "some"]
+)
 @pytest.mark.parametrize("backed", [False, True], ids=["alone", "backed"])
 def test_power_fails_during_a_resize(sizes: tuple[int, int], backed: bool) -> None:
     """The disk has the old size or the new one, and what is in both is as it was."""
