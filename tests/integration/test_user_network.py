@@ -348,3 +348,33 @@ def test_many_connections_at_once(tapped: Tapped) -> None:
     assert tapped.run("g", sys.executable, "-c", script) == "500\n"
     tapped.finish()
     assert tapped.report["statistics"]["tcp_open"] == 0
+
+
+@pytest.mark.skipif(shutil.which("dhclient") is None, reason="dhclient (isc-dhcp-client) is not installed")
+def test_another_dhcp_client(tapped: Tapped) -> None:
+    """ISC's, over both families: what it was given, kept, and gave back."""
+    tapped.run("g", "ip", "addr", "flush", "dev", INTERFACE, "scope", "global")
+    leases = tapped.directory / "dhclient.leases"
+    common = ("-1", "-lf", str(leases), "-sf", "/bin/true", "-cf", "/dev/null", "-pf", str(tapped.directory / "pid"))
+    tapped.run("g", "dhclient", *common, INTERFACE)
+    text = leases.read_text()
+    for wanted in (
+        "fixed-address 10.0.2.15;",
+        "option routers 10.0.2.2;",
+        "option domain-name-servers 10.0.2.3;",
+        'option domain-name "manor";',
+        'option host-name "tapped";',
+        "option dhcp-lease-time 86400;",
+    ):
+        assert wanted in text
+    tapped.run("g", "dhclient", "-r", *common, INTERFACE)
+    leases.unlink()
+    tapped.run("g", "dhclient", "-6", *common, INTERFACE)
+    text = leases.read_text()
+    assert "iaaddr fd00::15 {" in text
+    assert "option dhcp6.name-servers fd00::3;" in text
+    tapped.run("g", "dhclient", "-6", "-r", *common, INTERFACE)
+    tapped.finish()
+    assert tshark(tapped.capture, "_ws.malformed") == []
+    assert len(tshark(tapped.capture, "dhcp.option.dhcp == 5")) == 2
+    assert len(tshark(tapped.capture, "dhcpv6.msgtype == 7")) == 2
