@@ -163,11 +163,11 @@ def _refcount_sizes(geometry: Geometry, others: int) -> tuple[int, int]:
 
 
 def _write_counts(file: File, geometry: Geometry, offset: int, in_use: int, is_blank: bool) -> None:
-    """A refcount block whose first `in_use` entries are 1. is_blank: the file reads as zeros where nothing is written."""
+    """A refcount block whose first `in_use` entries are 1. is_blank: the file is zero where nothing is written."""
     code = {16: "H", 32: "I", 64: "Q"}.get(geometry.refcount_bits, "B")
-    step = (
-        min(geometry.refcount_entries, CHUNK * 8 // geometry.refcount_bits) if is_blank else geometry.refcount_entries
-    )
+    step = geometry.refcount_entries
+    if is_blank:
+        step = min(step, CHUNK * 8 // geometry.refcount_bits)
     written = (in_use + step - 1) // step * step
     counts = array(code, [1]) * in_use + array(code, [0]) * (written - in_use)
     file.write(offset, [memoryview(encode_counts(counts, geometry.refcount_bits))])

@@ -340,8 +340,12 @@ def test_discarding_a_whole_overlay_makes_no_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [Qcow2Options(), Qcow2Options(cluster_size=512), Qcow2Options(refcount_bits=1)])
 def test_an_image_on_a_device_believes_no_old_bytes(options: Qcow2Options) -> None:
     """A device has its size from the beginning, and what others left on it."""
-    file = MemoryFile(b"\xa5" * 4 * MiB)
-    file.truncate = lambda _size: None  # type: ignore[method-assign]
+
+    class Device(MemoryFile):
+        def truncate(self, size: int) -> None:
+            assert size <= len(self.data)
+
+    file = Device(b"\xa5" * 4 * MiB)
     create_qcow2(file, MiB, options)
     image = assemble(file, file, None, read_header(file), is_read_only=False)
     write(image, 100_000, b"x" * 1000)
