@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from manor.base.errors import ConfigError, HostError, ManorError
+    from manor.spec.block import DiskSpec, Throttle
     from manor.spec.machine import MachineSpec
+    from manor.spec.net import NicSpec, PortForward
     from manor.vmm.console import Console, TextNotSeen
     from manor.vmm.lifecycle import Reason, VmEnd
     from manor.vmm.vm import Statistics, Vm, start
@@ -31,6 +33,10 @@ __all__ = [
     "TextNotSeen",
     "Statistics",
     "MachineSpec",
+    "DiskSpec",
+    "Throttle",
+    "NicSpec",
+    "PortForward",
     "ManorError",
     "ConfigError",
     "HostError",
@@ -46,6 +52,10 @@ _HOMES = {
     "Console": "manor.vmm.console",
     "TextNotSeen": "manor.vmm.console",
     "MachineSpec": "manor.spec.machine",
+    "DiskSpec": "manor.spec.block",
+    "Throttle": "manor.spec.block",
+    "NicSpec": "manor.spec.net",
+    "PortForward": "manor.spec.net",
     "ManorError": "manor.base.errors",
     "ConfigError": "manor.base.errors",
     "HostError": "manor.base.errors",

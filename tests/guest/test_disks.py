@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from manor.accel.choose import choose
+from manor.backends.block.operations.create import create
 from manor.base.units import MiB
 from manor.guests.default import DefaultGuest
 from manor.guests.init_script import PROMPT
-from manor.spec.block import DISK_BUSES, DiskBus, DiskSpec
+from manor.spec.block import CACHE_MODES, DISK_BUSES, CacheMode, DiskBus, DiskSpec
 from manor.spec.machine import MachineSpec
 from manor.testing.guest_process import GuestProcess
+from manor.testing.programs import compile_program, extend_initrd, has_compiler
 from manor.vmm.lifecycle import Reason
 from manor.vmm.vm import Vm
 from tests.guest.conftest import BOOT_TIMEOUT_S, STEP_TIMEOUT_S, StartGuest
@@ -52,11 +54,11 @@ Boot = Callable[..., Vm]
 
 @pytest.fixture
 def boot(guest: DefaultGuest) -> Iterator[Boot]:
-    """boot(disk, ..., cpus=1): a guest whose shell waits for a command."""
+    """boot(disk, ..., cpus=1, initrd=None): a guest whose shell waits for a command."""
     running: list[Vm] = []
 
-    def start(*disks: DiskSpec, cpus: int = 1) -> Vm:
-        spec = MachineSpec(guest.kernel, guest.initrd, guest.cmdline, 256 << 20, cpus, disks=disks)
+    def start(*disks: DiskSpec, cpus: int = 1, initrd: Path | None = None) -> Vm:
+        spec = MachineSpec(guest.kernel, initrd or guest.initrd, guest.cmdline, 256 << 20, cpus, disks=disks)
         vm = Vm(spec, choose("dbt").accel, reboot=False)
         running.append(vm)
         vm.start()
@@ -118,6 +120,30 @@ def test_what_was_written_is_read_back_and_survives_power_off(
     assert image.read_bytes()[: len(text)] == text
     vm = boot(disk)
     assert answer(vm, f"head -c {len(text)} {device} | md5sum").split()[0] == digest
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no gcc here")
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+@pytest.mark.parametrize("cache", CACHE_MODES)
+def test_many_requests_at_once_mix_nothing_up(
+    boot: Boot, guest: DefaultGuest, image: Path, tmp_path: Path, bus: DiskBus, format: str, cache: CacheMode,
+    rng: random.Random,
+) -> None:  # fmt: skip
+    """On two vCPUs, with requests of all sizes and kinds at the same time, every read gives what was written last."""
+    program = compile_program(Path(__file__).parent / "disk" / "diskcheck.c", tmp_path)
+    files = {"/diskcheck": (0o755, program.read_bytes())}
+    initrd = extend_initrd(guest.initrd, files, tmp_path / "initrd.cpio")
+    if format == "qcow2":
+        image = tmp_path / "disk.qcow2"
+        create(str(image), SIZE)
+    vm = boot(DiskSpec(str(image), format, bus, cache=cache), cpus=2, initrd=initrd)
+    shown = answer(vm, f"/diskcheck {DEVICE[bus]} 4 {rng.randrange(1 << 32)}")
+    assert shown.startswith("@@checked ")
+    assert answer(vm, "dmesg | grep -ci 'i/o error' || true") == "0"
+    power_off(vm)
+    assert vm.statistics().disks["disk0"]["errors"] == 0
+    if format == "qcow2" and shutil.which("qemu-img"):
+        subprocess.run(["qemu-img", "check", "-q", image], check=True, timeout=60)
 
 
 def test_discard_gives_space_back(boot: Boot, image: Path, bus: DiskBus) -> None:

@@ -1,4 +1,4 @@
-"""Network interfaces under a real Linux: each kind of network, what the guest sees of it, and what tshark says of it."""
+"""Network interfaces under a real Linux: each kind of network, what the guest sees of it, what tshark says of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -168,6 +169,30 @@ def test_lease_web_page_of_the_host_and_forwarded_port(
     check_capture(capture, 50)
 
 
+def test_a_slow_line_is_slow(start_guests: StartGuests) -> None:
+    (guest,) = start_guests(["user,reach=host,delay=100ms"])
+    guest.wait_for("ip addr show eth0", "10.0.2.15/24", 60)
+    best = guest.ask("ping -c 3 10.0.2.2").split("min/avg/max = ")[1].split("/")[0]
+    assert float(best) >= 200
+
+
+def test_a_paused_guest_receives_nothing_and_loses_nothing(start_guests: StartGuests) -> None:
+    (guest,) = start_guests(["user,reach=none"])
+    guest.wait_for("ip addr show eth0", "10.0.2.15/24")
+    forward = guest.vm.nics[0].forwards.add("0:9")
+    guest.ask("nc -l -p 9 > /tmp/got & sleep 0.5")
+    with socket.create_connection(("127.0.0.1", forward.host_port), 5) as connection:
+        connection.sendall(b"before\n")
+        guest.wait_for("cat /tmp/got", "before")
+        guest.vm.pause()
+        received = guest.vm.nics[0].statistics()["received_frames"]
+        connection.sendall(b"meanwhile\n")
+        time.sleep(0.5)
+        assert guest.vm.nics[0].statistics()["received_frames"] == received
+        guest.vm.resume()
+        guest.wait_for("cat /tmp/got", "meanwhile")
+
+
 def test_networks_and_forwards_outlive_a_reboot(start_guests: StartGuests) -> None:
     (guest,) = start_guests([replace(parse_nic("user,reach=none"), mac="02:00:00:00:00:09")])
     nic = guest.vm.nics[0]
@@ -227,12 +252,10 @@ def namespace() -> Iterator[str]:
     subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def inside(namespace: str, line: str, stdin: bytes | None = None) -> bytes:
+def inside(namespace: str, line: str) -> bytes:
     """The output of a shell command in the namespace."""
-    done = subprocess.run(
-        ["ip", "netns", "exec", namespace, "sh", "-ec", line], input=stdin, stdout=subprocess.PIPE, timeout=60, check=True
-    )
-    return done.stdout
+    argv = ["ip", "netns", "exec", namespace, "sh", "-ec", line]
+    return subprocess.run(argv, stdout=subprocess.PIPE, timeout=60, check=True).stdout
 
 
 LISTENER = "import socket as s; l=s.create_server(('192.0.2.1',{})); print('listening',flush=True); c=l.accept()[0]; "
@@ -241,8 +264,8 @@ RECEIVE = LISTENER + "import hashlib as h; print(h.md5(b''.join(iter(lambda: c.r
 
 
 @needs_root
-@pytest.mark.parametrize(("pairs", "kind"), [(1, "tap"), (2, "tap"), (1, "bridge")])
-def test_tap_and_bridge(
+@pytest.mark.parametrize(("pairs", "kind"), [(1, "tap"), (2, "tap"), (1, "bridge"), (1, "macvtap")])
+def test_interfaces_of_the_host(
     manor_only: None, guest: DefaultGuest, namespace: str, tmp_path: Path, pairs: int, kind: str
 ) -> None:
     capture = tmp_path / "tap.pcapng"
@@ -252,6 +275,14 @@ def test_tap_and_bridge(
     if kind == "bridge":
         inside(namespace, "ip link add br7 type bridge && ip addr add 192.0.2.1/24 dev br7 && ip link set br7 up")
         net = f"bridge:br7,capture={capture}"
+    elif kind == "macvtap":
+        inside(namespace, "ip link add v7 type veth peer name v8 && ip link set v7 up")
+        inside(namespace, "ip addr add 192.0.2.1/24 dev v8 && ip link set v8 up")
+        try:
+            inside(namespace, "ip link add link v7 name x type macvtap && ip link del x")
+        except subprocess.CalledProcessError:
+            pytest.skip("this kernel has no macvtap")
+        net = f"macvtap:v7,capture={capture}"
     else:
         net = f"tap:vt7,mtu=2000,queues={pairs},capture={capture}"
     boot = Boot(guest.kernel, guest.initrd, guest.cmdline, cpus=2, extra=("--net", net))
@@ -284,7 +315,8 @@ def test_tap_and_bridge(
             assert server.stdout.readline().decode().strip() == digest
         process.send("exit\n")
         assert process.wait(STEP_TIMEOUT_S) == 0
-    assert b"vt7" not in inside(namespace, "ip link")
+    left = inside(namespace, "ip link")
+    assert not any(name in left for name in (b"vt7", b"manor0", b"mvt"))
     check_capture(capture, 100)
     if kind == "tap":
         check_capture(capture, 2, "icmp && frame.len == 2014")

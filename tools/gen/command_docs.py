@@ -22,7 +22,7 @@ from manor.host.examine import TOPICS
 
 # This file is run, or loaded by its path: then the module beside it is found from the top of the repository.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
-from tools.gen import image_docs
+from tools.gen import image_docs, net_docs, vm_docs
 
 REFERENCE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -88,6 +88,7 @@ TRACES: Final = {
     "exits": "accesses to ports and device memory, with the device, and why vCPUs left guest code",
     "blocks": "translated blocks of guest code",
     "disks": "requests of the guest to its disks, and what went wrong with them",
+    "network": "frames between the guest and its network, and what was leased, refused or dropped",
     "guest-errors": "what the guest does that a specification forbids, and accesses that nobody answers",
 }
 NOTES: Final = (
@@ -98,7 +99,14 @@ NOTES: Final = (
     "that is: Linux drops what comes before its driver has started, so send nothing before the first output there.",
     "A guest that resets itself after a kernel panic ends the virtual machine. Linux does so with panic=-1 on its "
     "command line.",
+    "A disk: FILE[,NAME=VALUE...]; a comma in the file's name is written twice. format: looked up in the contents if "
+    "it is not given; give it for raw disks. bus: virtio, or nvme for guests without virtio drivers. readonly, "
+    "snapshot (writes are thrown away at the end), discard: on or off. serial: up to 20 characters. cache: writeback "
+    "goes through the host's page cache, direct around it; a flush of the guest reaches the medium either way. "
+    "queues: 1 to 16; by default one for each vCPU. iops, bps: limits a second; iops-burst, bps-burst: what may pass "
+    "at once after a rest.",
     "The default guest is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor).",
+    *vm_docs.RUN_NOTES,
 )
 
 VERDICTS: Final = {
@@ -144,9 +152,11 @@ PAGES: Final = (
                 tuple(TRACES.items()),
                 more={kind: ", ".join(f"`{glob}`" for glob in globs) for kind, globs in KINDS.items()},
             ),
+            Table("Networks", ("--net", "where it leads"), net_docs.NETWORKS),
+            Table("Options of networks", ("option", "meaning"), net_docs.OPTIONS),
             Table("Exit status", ("status", "meaning"), STATUSES, codes=False),
         ),
-        NOTES,
+        NOTES + net_docs.NOTES,
     ),
     Page(
         "doctor",
@@ -210,9 +220,23 @@ PAGES: Final = (
                 ),
                 Table("Exit status", ("status", "meaning"), image_docs.statuses(name), codes=False),
             ),
-            image_docs.NOTES[name],
+            image_docs.NOTES.get(name, ()),
         )
         for name, summary in image_docs.SUMMARIES.items()
+    ),
+    *(
+        Page(
+            name,
+            vm_docs.command(name),
+            summary,
+            (
+                *(Table(title, ("field", "meaning"), rows) for title, rows in vm_docs.TABLES.get(name, ())),
+                Table("Exit status", ("status", "meaning"), vm_docs.STATUSES[name], codes=False),
+            ),
+            vm_docs.NOTES[name],
+            vm_docs.EXAMPLES.get(name, ""),
+        )
+        for name, summary in vm_docs.SUMMARIES.items()
     ),
 )
 
@@ -243,8 +267,9 @@ def markdown(page: Page) -> str:
         for key, meaning in table.rows:
             cells = [f"`{key}`" if table.codes else key, meaning, *([table.more[key]] if table.more else [])]
             lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "## Notes", ""]
-    lines += [f"- {note}" for note in page.notes]
+    if page.notes:
+        lines += ["", "## Notes", ""]
+        lines += [f"- {note}" for note in page.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -262,7 +287,8 @@ def man(page: Page) -> str:
         lines.append(f".SH {table.title.upper()}")
         for key, meaning in table.rows:
             lines += [".TP", f".B {_roff(key)}", _roff(meaning)]
-    lines.append(".SH NOTES")
+    if page.notes:
+        lines.append(".SH NOTES")
     for note in page.notes:
         lines += [".PP", _roff(note)]
     return "\n".join(lines) + "\n"

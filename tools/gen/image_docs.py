@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Final
 
 import click
@@ -37,6 +38,11 @@ STATUSES: Final = {
         ("3", "space is wasted by leaks, and nothing else is wrong"),
         ("63", "the format has no structures to check"),
     ),
+    "pull": (
+        ("0", "the image is in the store"),
+        ("1", "it could not be had, or is not what its checksum or signature says"),
+        ("2", "wrong options, or a name that nobody knows"),
+    ),
     "compare": (
         ("0", "the disks are equal"),
         ("1", "they differ"),
@@ -45,9 +51,47 @@ STATUSES: Final = {
 }
 """Those that are not USUAL."""
 
-SUMMARIES: Final = {name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:] for name, (_, text) in COMMANDS.items()}
+SUMMARIES: Final = {
+    name: text.rstrip(".")[:1].lower() + text.rstrip(".")[1:]
+    for name, (target, text) in COMMANDS.items()
+    if importlib.util.find_spec(target.partition(":")[0]) is not None
+}
 
-NOTES: Final = {
+NOTES: Final[dict[str, tuple[str, ...]]] = {
+    "build": (
+        "The packages come from this machine's own package sources of that suite, through its apt, with lists of their "
+        "own: the machine's packages and lists are not touched. An apt is needed, so the host is Debian or its like.",
+        "Without root rights the packages are configured in a user namespace: newuidmap (package uidmap) and a range "
+        "in /etc/subuid and /etc/subgid are needed.",
+        "What is configured is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor), by the packages' names, "
+        "versions and checksums. Another image of the same packages takes seconds.",
+        "At its first boot the machine makes its own machine-id and SSH host keys, and the last partition and its file "
+        "system grow to the end of the disk; make the disk larger with `manor image resize`.",
+        "The disk boots with `manor run --disk FILE`, and by UEFI firmware anywhere else.",
+        "Without --output, and without a key or password, the image lets in whom Manor's own key lets in: `manor ssh`.",
+    ),
+    "pull": (
+        "Known names are debian, debian:12, debian:13, ubuntu, ubuntu:24.04 and ubuntu:22.04: cloud images of the "
+        "distributions, compared with the checksums beside them.",
+        "[images] in $XDG_CONFIG_HOME/manor/config.toml (by default ~/.config/manor/config.toml) has more names, and "
+        "goes before these: debian = \"URL\", or a table with url, checksums, signature and key. checksums and "
+        "signature are relative to url.",
+        "Lists of checksums are taken as sha256sum, sha512sum and BSD's tools write them. With a key, a signature is "
+        "looked for under the list's name with .gpg, .asc, .sign or .sig behind it, and checked by gpgv.",
+        "What it fetches is bounded by --max-size, by the room on the disk, and by five redirections to http and https "
+        "alone. The variables http_proxy, https_proxy and no_proxy are heeded.",
+        "The store is in $XDG_DATA_HOME/manor/images (by default ~/.local/share/manor/images). Raw and qcow2 images "
+        "are kept as they are, all others become qcow2.",
+        "An image that refers to another file is refused: what comes from elsewhere must not name files of this host.",
+    ),
+    "import": (
+        "gzip, xz, zstd and bzip2 are undone, and tar files opened, as often as they are inside each other.",
+        "The account of a Vagrant box is vagrant.",
+    ),
+    "list": ("USERS counts the images and disks of VMs that back on an image; the JSON names them.",),
+    "tag": ("A name is small letters, digits and single . _ - between them; without a tag it is :latest.",),
+    "rm": ("A digest can be shortened to its first 8 digits or more.",),
+    "prune": ("A download that somebody is working on is left alone.",),
     "create": (
         "A format without -f is qcow2 for a name that ends in .qcow2 or with -b, and raw for the rest.",
         "The name of a backing image is relative to the folder of FILE, as it will be looked up later.",
@@ -78,7 +122,7 @@ NOTES: Final = {
     "map": (
         "depth 0 is FILE itself. zero without present: nobody has written there; zero with present: an image says that "
         "zeros are there.",
-        "offset is a place in the file of that image. Compressed and encrypted parts have none.",
+        "offset, or Mapped to, is a place in that image's file. Compressed parts, and disks on servers, have none.",
     ),
     "snapshot": (
         "Snapshots keep the disk only, not the memory of a machine.",

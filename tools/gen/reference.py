@@ -18,6 +18,7 @@ from typing import Final
 
 from manor.cli.trace import KINDS
 from manor.devices.block.disk import DiskStatistics
+from manor.devices.virtio.net import COUNTERS as NIC_COUNTERS
 from manor.engine.env import STATS, VREG_NAMES
 from manor.engine.isa.x86.catalog import CHAPTERS, instructions
 from manor.engine.isa.x86.declare import Insn
@@ -50,7 +51,16 @@ STATISTICS: Final = {
     "accel": "counters of the accelerator, see below",
     "exits": "accesses that left guest code, for each device",
     "disks": "counters of each disk, see below",
+    "nics": "counters of each network interface, see below",
 }
+NICS: Final = {
+    "sent_frames": "frames that the guest sent", "sent_bytes": "bytes in them",
+    "send_dropped": "of the guest's frames, those that met a cable that was out",
+    "send_malformed": "of the guest's frames, those that contradicted themselves",
+    "received_frames": "frames that the guest got", "received_bytes": "bytes in them",
+    "receive_dropped": "frames for the guest that its driver was not ready for, or gave too little room for",
+    "receive_filtered": "frames that its driver did not ask for",
+}  # fmt: skip
 DISKS: Final = {
     "read_requests": "reads", "read_bytes": "bytes in them", "read_ns": "time in them",
     "write_requests": "writes", "write_bytes": "bytes in them", "write_ns": "time in them",
@@ -311,6 +321,9 @@ def statistics_page() -> str:
     body += ["", "## Counters of a disk", ""]
     body += ["Requests and bytes as the guest asked for them; times from each request to its end, added.", ""]
     body += _table(("name", "meaning"), [(f"`{field.name}`", DISKS[field.name]) for field in fields(DiskStatistics)])
+    body += ["", "## Counters of a network interface", ""]
+    body += ["A frame that the guest leaves to be cut counts as one. Each kind of network adds its own counters.", ""]
+    body += _table(("name", "meaning"), [(f"`{name}`", NICS[name]) for name in NIC_COUNTERS])
     body += ["", "## Counters of the accelerator `kvm`", ""]
     body += ["Sums over all vCPUs; exits that did not occur are left out.", ""]
     body += _table(("name", "meaning"), [(f"`{name}`", meaning) for name, meaning in KVM_COUNTERS.items()])

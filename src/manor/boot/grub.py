@@ -1,7 +1,8 @@
 """Menus of GRUB: entries are read from the text, the script is not run.
 
 A grub.cfg is a shell script; what installers write (menuentry blocks with `linux` and `initrd` lines, `set` of plain
-values) is understood, conditions are not: both branches of an `if` count, and the first value that is set.
+values) is understood, conditions are not: both branches of an `if` count, and of several values of a variable the
+first that is not empty.
 
 Source: GNU GRUB manual 2.06: "Configuration" (menuentry, submenu, default), "The GRUB environment block".
 """
@@ -55,11 +56,11 @@ def environment(system: FileSystem) -> dict[str, str]:
 
 def parse(text: str, saved: dict[str, str]) -> list[MenuEntry]:
     """The entries of a menu, the default first. saved: the environment block's variables."""
-    variables: dict[str, str] = {}
+    variables = dict(saved)
+    variables.pop("default", None)
     found: list[tuple[tuple[str, ...], tuple[int, ...], MenuEntry]] = []
     _Menu(_statements(text), variables, found).read((), ())
-    default = _expand(variables.get("default", "0"), saved) or "0"
-    chosen = _find(found, default)
+    chosen = _find(found, variables.get("default", "0"))
     return [entry for _, _, entry in ([chosen] if chosen else []) + [each for each in found if each is not chosen]]
 
 
@@ -91,9 +92,7 @@ class _Menu:
                         self._entry(title, _identity(words), (*places, number))
                     number += 1
                 case "set":
-                    name, equals, value = " ".join(words[1:]).partition("=")
-                    if equals:
-                        self._variables.setdefault(name, value)
+                    self._set(words)
                 case _ if words[-1] == "{":
                     self.read((*names, ""), (*places, -1))
 
@@ -109,11 +108,16 @@ class _Menu:
             elif words[0] in _INITRD:
                 initrds = tuple(self._path(word) for word in words[1:])
             elif words[0] == "set":
-                name, equals, value = " ".join(words[1:]).partition("=")
-                if equals:
-                    self._variables.setdefault(name, value)
+                self._set(words)
         if kernel and len(self._found) < MAX_ENTRIES:
             self._found.append(((title, identity), places, MenuEntry(title, kernel, initrds, options)))
+
+    def _set(self, words: list[str]) -> None:
+        """The first value that is not empty stays: what comes later is another branch's."""
+        name, equals, value = " ".join(words[1:]).partition("=")
+        value = _expand(value, self._variables)
+        if equals and value:
+            self._variables.setdefault(name, value)
 
     def _path(self, word: str) -> str:
         return _DEVICE.sub("", _expand(word, self._variables))

@@ -17,6 +17,9 @@ COMMANDS: Final = {
     "run": ("manor.cli.run:run", "Boot a virtual machine in this terminal."),
     "ls": ("manor.cli.ls:ls", "List the VMs: whether they run, and how to reach them."),
     "stop": ("manor.cli.stop:stop", "Shut VMs down."),
+    "pause": ("manor.cli.pause:pause", "Stop VMs for a while."),
+    "resume": ("manor.cli.pause:resume", "Let paused VMs go on."),
+    "port": ("manor.cli.port:port", "List and change the ports that lead into a VM."),
     "rm": ("manor.cli.rm:rm", "Remove VMs with their disks."),
     "console": ("manor.cli.console:console", "Attach to the console of a VM."),
     "ssh": ("manor.cli.ssh:ssh", "Log in to a VM, or run a command there, by ssh."),
@@ -61,7 +64,9 @@ def _open_standard_streams() -> None:
 
 
 def describe(error: ConfigError) -> str:
-    """The error in the words of the command line: fields of the description are options here."""
+    """The error in the words of the command line: fields of the description are options here, files are files."""
+    if "/" in error.path:
+        return str(error)
     return f"--{error.path}: {error.message}" if error.path else error.message
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +33,7 @@ WAITS: Final = ("boot", "login", "cloud-init", "agent")
 NO_IMAGE: Final = "none"
 _FORGOTTEN: Final = frozenset({"no_reboot", "stats", "as_json", "trace", "trace_file"})
 """Options that are about one run, not about the machine."""
-_LISTS_OF_FILES: Final = frozenset({"disks", "disk", "shares", "share"})
+_LISTS_OF_FILES: Final = frozenset({"disks", "disk", "shares", "share", "vsock"})
 """Options whose values begin with a file name, up to a comma."""
 
 
@@ -51,6 +52,14 @@ def named_options(command: Callable[..., int]) -> Callable[..., int]:
                 "--user-data", metavar="FILE", type=click.Path(path_type=Path, readable=False),
                 help="What cloud-init is to do at a new VM's first boot.",
             ),
+            click.option(
+                "--ssh-key", "ssh_keys", metavar="FILE", type=click.Path(path_type=Path, readable=False), multiple=True,
+                help="A public key that may log in to a new VM, besides Manor's own. Repeatable.",
+            ),
+            click.option(
+                "--password-hash", metavar="HASH",
+                help="The password of a new VM's account, as `openssl passwd -6` prints it. Default: none.",
+            ),
             click.option("-d", "--detach", is_flag=True, help="Run NAME in the background."),
             click.option(
                 "--wait", type=click.Choice(WAITS),
@@ -62,7 +71,8 @@ def named_options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-_OWN: Final = ("name", "image", "size", "user", "user_data", "detach", "wait")
+_OWN: Final = ("name", "image", "size", "user", "user_data", "ssh_keys", "password_hash", "detach", "wait")
+_MAX_KEY: Final = 1 << 16
 
 
 class NamedCommand(click.Command):
@@ -131,6 +141,8 @@ class NamedRun:
         size: str | None,
         user: str | None,
         user_data: Path | None,
+        ssh_keys: tuple[Path, ...],
+        password_hash: str | None,
         detach: bool,
         wait: str | None,
     ) -> None:
@@ -146,12 +158,17 @@ class NamedRun:
         self._image: StoredImage | None = None
         self._user = user
         self._user_data = b""
+        self._keys = tuple(_read_key(path) for path in ssh_keys)
+        self._password_hash = password_hash or ""
         self._is_new = False
         self._server: ControlServer | None = None
         given = _given(command, ctx)
         if self._instance is not None:
-            for option, value in (("image", image), ("size", size), ("user", user), ("user-data", user_data)):
-                if value is not None:
+            for option, value in (
+                ("image", image), ("size", size), ("user", user), ("user-data", user_data), ("ssh-key", ssh_keys),
+                ("password-hash", password_hash),
+            ):  # fmt: skip
+                if value:
                     raise ConfigError(option, f"the VM {name} is there already; this counts only when it is made")
             config = self._instance.config()
             _fill_in(command, ctx, config.options, given)
@@ -166,13 +183,15 @@ class NamedRun:
         self._size = _parse_size(size)
 
     def _find_image(self, image: str | None, is_bootable: bool) -> None:
-        if image == NO_IMAGE or (image is None and is_bootable):
+        if image == NO_IMAGE:
             return
         store = self._store()
-        self._image = store.find_or_none(image or self.name.lower())
-        if self._image is None and image is not None:
-            self._image = store.find(image)  # says what there is
-        if self._image is None:
+        if image is not None:
+            self._image = store.find(image)
+            return
+        with suppress(ConfigError):  # not every name of a VM can be one of an image
+            self._image = store.find_or_none(self.name.lower())
+        if self._image is None and not is_bootable:
             raise ConfigError(
                 "",
                 f"there is neither a VM nor an image {self.name!r}; fetch an image with: manor image pull {self.name}; "
@@ -210,6 +229,7 @@ class NamedRun:
         return complete(spec, self._instance, self._instance.config())
 
     def _create(self) -> Instance:
+        from manor.images.seed import SeedSpec
         from manor.instances.config import new_config
         from manor.instances.create import create
         from manor.instances.ssh_key import public_key
@@ -222,9 +242,16 @@ class NamedRun:
             user=self._user or (self._image.metadata.user if self._image else "") or _own_user(),
             options=self._options,
         )
-        keys = (public_key(),) if self._image is not None else ()
+        seed = SeedSpec(
+            config.uuid,
+            self.name.lower(),
+            config.user,
+            (public_key(), *self._keys) if self._image is not None else self._keys,
+            self._password_hash,
+            self._user_data,
+        )
         self._is_new = True
-        return create(self.instances, self._store(), config, self._image, self._size, keys, self._user_data)
+        return create(self.instances, self._store(), config, self._image, self._size, seed)
 
     def serve(self, vm: Vm, accelerator: str) -> None:
         """Open the VM's control socket. Before the VM starts."""
@@ -304,6 +331,15 @@ def _fill_in(command: click.Command, ctx: click.Context, options: dict[str, Any]
         name = parameter.name
         if name in options and name not in given and name in ctx.params:
             ctx.params[name] = parameter.type_cast_value(ctx, options[name])
+
+
+def _read_key(path: Path) -> str:
+    """The public key in a file. What it says is checked with the seed."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_KEY).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise ConfigError("ssh-key", f"{path} cannot be read: {error.strerror}") from error
 
 
 def _parse_size(text: str | None) -> int | None:

@@ -85,6 +85,17 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
     "--balloon/--no-balloon", default=True, show_default=True,
     help="A memory balloon, through which the guest gives back what it does not use.",
 )  # fmt: skip
+@click.option(
+    "--share", "shares", metavar="PATH[,NAME=VALUE...]", multiple=True,
+    help="Give the guest a folder of the host: tag=NAME (default: share), readonly=on, uid=N, gid=N. The default guest "
+    "mounts it at /mnt/NAME, others with mount -t virtiofs NAME FOLDER.",
+)  # fmt: skip
+@click.option(
+    "--vsock", metavar="PATH[,cid=N]",
+    help="A socket device: programs reach the guest's ports through the unix socket PATH, the guest theirs at "
+    "PATH_PORT.",
+)  # fmt: skip
+@click.option("--agent", is_flag=True, help="A port for the guest's agent, such as qemu-guest-agent.")
 @click.option("--no-reboot", is_flag=True, help="End when the guest reboots.")
 @click.option("--stats", is_flag=True, help="Print statistics at the end, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the statistics as one line of JSON.")
@@ -111,6 +122,9 @@ def run(
     ports: tuple[str, ...],
     outside: str | None,
     balloon: bool,
+    shares: tuple[str, ...],
+    vsock: str | None,
+    agent: bool,
     no_reboot: bool,
     stats: bool,
     as_json: bool,
@@ -129,6 +143,7 @@ def run(
     from manor.mem.layout import MAX_RAM
     from manor.spec.check import check_disk, check_size
     from manor.spec.disk_text import parse_disk
+    from manor.spec.share_text import parse_share, parse_vsock
     from manor.vmm.disks import boots_from
 
     # Everything that can be wrong is looked at before anything starts.
@@ -140,9 +155,11 @@ def run(
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
     nics = choose_nics(nets, no_net, ports, outside)
-    disk_specs = tuple(parse_disk(text, "--disk") for text in disks)
+    disk_specs = tuple(parse_disk(text) for text in disks)
     for disk in disk_specs:
-        check_disk(disk, "--disk")
+        check_disk(disk, "disk")
+    share_specs = tuple(parse_share(text) for text in shares)
+    vsock_spec = None if vsock is None else parse_vsock(vsock)
     kinds = parse_kinds(trace)
     if kernel is not None:
         # Before the accelerator, which takes the most of the time.
@@ -155,8 +172,11 @@ def run(
         if kernel is None and boots_from(disk_specs):
             spec = MachineSpec(None, None, append or "", size, cpus, console)
         else:
-            spec = _describe(kernel, initrd, append, size, cpus, console)
+            mounts = f"MANOR_SHARES={','.join(share.tag for share in share_specs)}" if share_specs else None
+            words = append if kernel is not None else " ".join(filter(None, [mounts, append])) or None
+            spec = _describe(kernel, initrd, words, size, cpus, console)
         spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics, balloon=balloon)
+        spec = replace(spec, shares=share_specs, vsock=vsock_spec, agent=agent)
         if named is not None:
             spec = named.complete(spec)
         from manor.vmm.vm import Vm

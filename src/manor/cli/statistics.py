@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def text(statistics: Statistics) -> str:
-    """A few aligned lines: time, the accelerator's counters, exits by device, disks."""
+    """A few aligned lines: time, the accelerator's counters, exits by device, disks, network interfaces."""
     rows: list[tuple[str, str]] = [
         ("wall time", f"{statistics.wall_ns / 1e9:.3f} s"),
         ("processor time", f"{statistics.cpu_ns / 1e9:.3f} s"),
@@ -23,8 +23,8 @@ def text(statistics: Statistics) -> str:
     lines.append(f"{'exits':<{width}}  {total:,}")
     for device, count in sorted(statistics.exits.items(), key=lambda item: (-item[1], item[0])):
         lines.append(f"  {device:<{width}}{count:,}")
-    for disk, counters in statistics.disks.items():
-        lines.append(disk)
+    for part, counters in (statistics.disks | statistics.nics).items():
+        lines.append(part)
         lines += [f"  {_title(name):<{width}}{_number(name, value)}" for name, value in counters.items()]
     return "\n".join(lines) + "\n"
 

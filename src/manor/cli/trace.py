@@ -22,6 +22,7 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
     "exits": ("exit_*", "vcpu_exit"),
     "blocks": ("block_*",),
     "disks": ("disk_*", "virtio_blk_*", "nvme_*"),
+    "network": ("net_*", "virtio_net_*", "usernet_*", "dhcp_*"),
     "guest-errors": ("guest_error", "bus_unmapped_*"),
 }
 """What `--trace` accepts -> globs over the names of the declared events."""

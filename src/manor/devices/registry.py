@@ -21,6 +21,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "nvme": "manor.devices.nvme.controller:NvmeController",
         "virtio-blk": "manor.devices.virtio.blk:VirtioBlk",
         "virtio-balloon": "manor.devices.virtio.balloon:VirtioBalloon",
+        "virtio-fs": "manor.devices.virtio.fs:VirtioFs",
         "virtio-vsock": "manor.devices.virtio.vsock:VirtioVsock",
         "virtio-console": "manor.devices.virtio.console:VirtioConsole",
         "virtio-net": "manor.devices.virtio.net:VirtioNet",

@@ -28,6 +28,7 @@ LINUX_ROOT_X86_64: Final = uuid.UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709")
 XBOOTLDR: Final = uuid.UUID("bc13c2ff-59e6-4262-a352-b275fd6f7172")
 """Discoverable Partitions Specification: /boot, beside an EFI system partition."""
 
+_BLOCK: Final = 4096
 _ENTRIES: Final = 128
 _MAX_ENTRIES: Final = 1024
 _ENTRY_SIZE: Final = 128
@@ -68,9 +69,9 @@ class Partition:
 
 
 def usable(size: int) -> tuple[int, int]:
-    """(start, end) in bytes of what partitions may take of a disk of `size` bytes, both aligned."""
+    """(start, end) in bytes of what partitions may take of a disk of `size` bytes, in whole blocks of 4 KiB."""
     end = (size // SECTOR - 1 - _ENTRIES * _ENTRY_SIZE // SECTOR) * SECTOR
-    return ALIGNMENT, end // ALIGNMENT * ALIGNMENT
+    return ALIGNMENT, end // _BLOCK * _BLOCK
 
 
 def write_gpt(sink: Sink, size: int, guid: uuid.UUID, partitions: Sequence[Partition]) -> None:

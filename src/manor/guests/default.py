@@ -251,7 +251,7 @@ def _select_modules(files: dict[str, bytes]) -> dict[str, bytes]:
         name = todo.pop()
         if name in selected:
             continue
-        selected[name] = _uncompressed(paths[name], files[paths[name]])
+        selected[name] = uncompressed_module(paths[name], files[paths[name]])
         todo += [needed for needed in module_dependencies(selected[name]) if needed in paths]
     return selected
 
@@ -273,7 +273,7 @@ def _store(cache: Cache, variant: KernelVariant, files: _Files) -> None:
     cache.store(_manifest_entry(variant), json.dumps(manifest, indent=1).encode())
 
 
-def _uncompressed(path: str, data: bytes) -> bytes:
+def uncompressed_module(path: str, data: bytes) -> bytes:
     """A kernel module as an ELF file. Raises ProtocolError if it is damaged or too large."""
     try:
         match PurePosixPath(path).suffix:

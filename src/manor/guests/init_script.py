@@ -63,10 +63,11 @@ for device in /sys/bus/virtio/devices/*; do
     [ -e "/lib/modules/for-$id" ] && load "/lib/modules/for-$id"
 done
 # Folders of the host, by their tags.
+IFS=,
 for tag in $MANOR_SHARES; do
     mkdir -p "/mnt/$tag" && mount -t virtiofs "$tag" "/mnt/$tag"
 done
-unset MANOR_SHARES
+unset IFS MANOR_SHARES
 
 # Every interface up; an address from DHCP, if there is any, comes while the shell runs already.
 for interface in /sys/class/net/*; do

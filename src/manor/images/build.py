@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from manor.base.errors import ConfigError, HostError
 from manor.fs.io import ImageFile
 from manor.guests.cache import Cache, DamagedEntry, default_root
+from manor.guests.deb import read_deb
 from manor.guests.packages import Package
 from manor.guests.progress import Progress
 from manor.images import customize, namespace
@@ -33,7 +34,10 @@ from manor.images.sources import AptSource, sources_of
 from manor.images.tree import read_archive
 from manor.images.worker import Job
 
+SecondStage = Literal["auto", "namespace", "guest"]
+
 FORMATS: Final = ("qcow2", "raw")
+SECOND_STAGES: Final[tuple[str, ...]] = get_args(SecondStage)
 DEFAULT_SIZE: Final = 4 << 30
 CORE: Final = (
     "apt", "ca-certificates", "dbus", "init", "initramfs-tools", "iproute2", "kmod", "less", "libnss-resolve",
@@ -55,6 +59,7 @@ class BuildOptions:
     """What to build. suite: None for that of this machine; size: of the disk, in bytes; packages: besides `CORE`.
 
     epoch: seconds since 1970 for everything that is made; None takes the time of the newest file of the packages.
+    second_stage: where packages are configured; "auto" takes a guest where the machine allows no namespace.
     """
 
     output: Path
@@ -64,6 +69,7 @@ class BuildOptions:
     packages: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
     epoch: int | None = None
+    second_stage: SecondStage = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ class _Trees:
         return stored, epoch, False
 
     def _build(self, packages: list[Package], options: BuildOptions, directory: Path) -> tuple[Path, int]:
-        words = namespace.command()
+        words = self._namespace(options.second_stage)
         debs = self._client.fetch(packages, self._progress)
         output = directory / "tree.tar.zst"
         (directory / "root").mkdir()
@@ -152,9 +158,37 @@ class _Trees:
             [str(path) for path in debs], [*CORE, *options.packages], str(directory / "root"), str(output),
             options.epoch or 0, _INITRAMFS,
         )  # fmt: skip
+        if words is None:
+            return output, configure_in_guest(job, self._busybox(), directory, self._progress)
         description = directory / "job.json"
         description.write_text(json.dumps(asdict(job)))
         return output, _work([*words, sys.executable, "-m", "manor.images.worker", str(description)], self._progress)
+
+
+    def _namespace(self, second_stage: SecondStage) -> list[str] | None:
+        """The words that give a command a namespace; None for a guest instead. Raises HostError."""
+        if second_stage == "guest":
+            return None
+        try:
+            return namespace.command()
+        except HostError as error:
+            if second_stage == "namespace":
+                raise
+            self._progress.warn(f"{error}; a guest does it instead, which takes minutes")
+            return None
+
+    def _busybox(self) -> bytes:
+        """A busybox without libraries, for the guest that configures."""
+        package = next(each for each in self._client.resolve(["busybox-static"]) if each.name == "busybox-static")
+        (path,) = self._client.fetch([package], self._progress)
+        return next(iter(read_deb(path, lambda name: name in ("bin/busybox", "usr/bin/busybox")).values()))
+
+
+def configure_in_guest(job: Job, busybox: bytes, directory: Path, progress: Progress) -> int:
+    """`guest_stage.configure`, loaded only where it is needed."""
+    from manor.images.guest_stage import configure
+
+    return configure(job, busybox, directory, progress)
 
 
 def _work(command: list[str], progress: Progress) -> int:

@@ -32,6 +32,8 @@ _GONE: Final = re.compile(
     rf"{SCRIPT}|{POLICY}|etc/\.pwd\.lock|etc/(passwd|group|shadow|gshadow|subuid|subgid)-|etc/hostname"
     r"|etc/ssh/ssh_host_.*|var/lib/dbus/machine-id|var/lib/dpkg/(.*-old|lock.*|triggers/Lock)"
     r"|var/cache/debconf/.*-old|var/lib/systemd/(random-seed|catalog/.*)|var/log/.*\.log|boot/.*\.old-dkms|var/backups/.*"
+    # Looks for LVM, of which an image has none.
+    r"|etc/systemd/system/multi-user.target.wants/e2scrub_reap.service"
     r"|etc/machine-id|.*/__pycache__|var/cache/apt/.*\.bin"
 )
 """Left behind by the scripts, and different at each run or wrong in another machine."""

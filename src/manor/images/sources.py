@@ -109,4 +109,5 @@ def _deb822(text: str) -> Iterator[AptSource]:
 
 def _folded(value: str) -> str:
     """A value of several lines with the blanks that mark its further lines."""
-    return "\n ".join(line or "." for line in value.split("\n"))
+    first, *further = value.split("\n")
+    return "\n ".join([first, *(line or "." for line in further)])

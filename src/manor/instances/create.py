@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 from manor.base.errors import HostError
@@ -19,16 +20,14 @@ def create(
     config: InstanceConfig,
     image: StoredImage | None,
     size: int | None,
-    keys: tuple[str, ...],
-    user_data: bytes,
+    seed: SeedSpec,
 ) -> Instance:
     """Make the VM of `config`. image: what its disk is cloned from. size: of the disk, None for the image's.
 
-    keys: public ssh keys that may log in. user_data: for cloud-init, of the user.
+    seed: what its first boot is told.
     """
-    seed = SeedSpec(config.uuid, config.name.lower(), config.user, keys, user_data=user_data)
     check_seed(seed)
-    config = replace(config, seed={"keys": list(keys)})
+    config = replace(config, seed={"keys": list(seed.ssh_keys)})
 
     def fill(new: Instance, final: Instance) -> None:
         if image is None:
@@ -51,8 +50,9 @@ def _write(instance: Instance, seed: bytes) -> None:
 
 def remove(instances: Instances, store: Store, instance: Instance) -> None:
     """Remove a VM that does not run, with its disk."""
-    config = instance.config()
-    with instances.removing(instance):
-        pass
-    if config.digest:
-        store.forget_user(config.digest, instance.disk)
+    digest = ""
+    with suppress(HostError):  # a damaged configuration; the store sees by itself that the disk is gone
+        digest = instance.config().digest
+    instances.remove(instance)
+    if digest:
+        store.forget_user(digest, instance.disk)

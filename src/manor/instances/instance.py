@@ -19,8 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -232,12 +231,10 @@ class Instances:
             new.unlock()
         return final
 
-    @contextmanager
-    def removing(self, instance: Instance) -> Iterator[None]:
-        """Remove a VM that does not run, with its disk, after the block; VmRunning if it runs."""
+    def remove(self, instance: Instance) -> None:
+        """Remove a VM with its disk. Raises VmRunning if it runs, HostError."""
         instance.lock()
         try:
-            yield
             gone = self.root / f".{instance.name}.{os.getpid()}.new"
             os.rename(instance.path, gone)
             sync_directory(self.root)

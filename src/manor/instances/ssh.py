@@ -96,7 +96,7 @@ def access(instance: Instance, user: str | None = None) -> Access:
 def wait_for_ssh(access: Access, timeout: float) -> None:
     """Wait until an ssh server greets. timeout: seconds. Raises HostError."""
     limit = time.monotonic() + timeout
-    while not _greets(access):
+    while not greets(access):
         if time.monotonic() > limit:
             raise HostError(
                 f"no ssh server answers in the guest of {access.instance.name}; it may still be starting: wait with "
@@ -105,7 +105,7 @@ def wait_for_ssh(access: Access, timeout: float) -> None:
         time.sleep(_POLL)
 
 
-def _greets(access: Access) -> bool:
+def greets(access: Access) -> bool:
     """Whether the other end says "SSH-": the host accepts for the guest before it knows whether anybody listens there.
 
     Source: RFC 4253, 4.2.

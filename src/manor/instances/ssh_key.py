@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from manor.base.errors import ConfigError, HostError
@@ -29,18 +32,28 @@ def public_key() -> str:
         raise HostError(f"{public} cannot be read; remove it and {path} for a new key", file=str(public)) from error
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _make(path: Path) -> None:
-    """Make the pair beside its place and move it there, the private key last: two at once end with one pair."""
+    """Make the pair beside its place and move it there, the private key last; one process at a time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix=".key.", dir=path.parent) as folder:
+        with _locked(path.parent), tempfile.TemporaryDirectory(prefix=".key.", dir=path.parent) as folder:
+            if path.exists():
+                return
             new = Path(folder) / "key"
             argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "manor", "-f", os.fspath(new)]
             made = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             if made.returncode:
                 raise HostError(f"ssh-keygen could not make a key: {made.stderr.strip()}")
-            if path.exists():
-                return
             os.replace(new.with_name("key.pub"), path.with_name(path.name + ".pub"))
             os.replace(new, path)
         sync_directory(path.parent)

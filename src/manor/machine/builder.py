@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
+from manor.backends.agent.protocol import PORT_NAME as AGENT_PORT
 from manor.backends.block.api import BlockBackend
 from manor.backends.char.api import CharBackend
 from manor.backends.net.api import NetBackend
+from manor.backends.share.api import ShareBackend
 from manor.backends.vsock.api import VsockBackend
 from manor.base.clock import Clock
 from manor.base.timers import Timers
@@ -34,6 +36,7 @@ from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.device import VirtioDevice
+from manor.devices.virtio.fs import VirtioFs
 from manor.devices.virtio.net import DEFAULT_SPEED, VirtioNet
 from manor.devices.virtio.net_port import NetPort
 from manor.devices.virtio.pci import VirtioPci
@@ -79,7 +82,8 @@ class HostSide:
     post: runs a callback soon on the I/O loop, without the lock. nics: as many as the spec has.
     work: what runs jobs that may wait, for the disks.
     disks: what is open for each of `MachineSpec.disks`, in their order.
-    vsock: the far end of the socket device; without, there is none.
+    vsock, agent: the far ends of the socket device and of the agent's port; without, there is no such device.
+    shares: servers of the host's folders, a device each.
     """
 
     clock: Clock
@@ -97,6 +101,8 @@ class HostSide:
     work: Work | None = None
     disks: Sequence[BlockBackend] = ()
     vsock: VsockBackend | None = None
+    agent: CharBackend | None = None
+    shares: Sequence[ShareBackend] = ()
 
 
 def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
@@ -119,8 +125,10 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     balloon = VirtioBalloon("virtio-balloon", memory, host.defer) if spec.balloon else None
     nics = _make_nics(spec, memory, host)
     disks = make_disks(spec, host.disks, host.lock, host.work)
+    agent = _agent_port(memory, host)
     # In an order that keeps the slots of the first ones, by which Linux names network interfaces.
-    virtio = [console, rng, *([balloon] if balloon else []), *(nic for nic, _ in nics), *_services(memory, host)]
+    virtio = [console, rng, *([balloon] if balloon else []), *(nic for nic, _ in nics)]
+    virtio += [*([agent] if agent else []), *_services(memory, host)]
     _plug(pci, [*(VirtioPci(device) for device in virtio), *disk_functions(spec, disks, memory, host.defer)])
     for vcpu in vm.vcpus:
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
@@ -136,6 +144,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         serial=serial,
         console=console,
         balloon=balloon,
+        agent=None if agent is None else agent.ports[0],
         doorbells=doorbells,
         nics=[nic for nic, _ in nics],
         net_ports=[port for _, port in nics],
@@ -157,11 +166,21 @@ def _load_guest(spec: MachineSpec, memory: GuestMemory, disks: Sequence[BlockBac
     return load_linux(memory, kernel, initrd, append, rsdp, rng_seed=os.urandom(_SEED_SIZE))
 
 
+def _agent_port(memory: GuestMemory, host: HostSide) -> VirtioConsole | None:
+    """A device of its own: port 0 of the other is the console, and one without more ports is what drivers know best."""
+    if host.agent is None:
+        return None
+    return VirtioConsole(
+        "virtio-serial", memory, host.defer, [host.agent], multiport=True, names=[AGENT_PORT], has_console=False
+    )
+
+
 def _services(memory: GuestMemory, host: HostSide) -> list[VirtioDevice]:
     """Devices whose other end is a program or a folder of the host."""
     devices: list[VirtioDevice] = []
     if host.vsock is not None:
         devices.append(VirtioVsock("virtio-vsock", memory, host.defer, host.vsock))
+    devices += [VirtioFs(f"virtio-fs-{share.tag}", memory, host.defer, share) for share in host.shares]
     return devices
 
 

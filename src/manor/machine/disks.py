@@ -14,7 +14,7 @@ from manor.devices.virtio.blk import MAX_QUEUES, VirtioBlk
 from manor.devices.virtio.device import Defer
 from manor.devices.virtio.pci import VirtioPci
 from manor.mem.guest_memory import GuestMemory
-from manor.spec.block import DiskSpec
+from manor.spec.block import DiskSpec, Throttle
 from manor.spec.machine import MachineSpec
 
 
@@ -27,7 +27,8 @@ def make_disks(
     disks: list[Disk] = []
     for number, (disk, backend) in enumerate(zip(spec.disks, backends, strict=True)):
         assert work is not None
-        disks.append(Disk(f"disk{number}", backend, lock, work, disk.serial, disk.discard))
+        is_limited = disk.throttle != Throttle()
+        disks.append(Disk(f"disk{number}", backend, lock, work, disk.serial, disk.discard, may_wait=is_limited))
     return disks
 
 

@@ -18,7 +18,7 @@ from manor.devices.device import Device
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.serial.ns16550 import Ns16550
 from manor.devices.virtio.balloon import VirtioBalloon
-from manor.devices.virtio.console import VirtioConsole
+from manor.devices.virtio.console import ConsolePort, VirtioConsole
 from manor.devices.virtio.net import VirtioNet
 from manor.devices.virtio.net_port import NetPort
 from manor.machine.doorbells import DoorbellWiring
@@ -167,6 +167,7 @@ class Machine:
     serial: Ns16550
     console: VirtioConsole
     balloon: VirtioBalloon | None
+    agent: ConsolePort | None
     devices: list[Device] = field(default_factory=list)
     doorbells: list[DoorbellWiring] = field(default_factory=list)
     nics: list[VirtioNet] = field(default_factory=list)
@@ -187,10 +188,25 @@ class Machine:
         with self.lock:
             return {disk.name: disk.statistics.as_dict() for disk in self.disks}
 
-    def drain(self) -> None:
-        """Wait until no disk has a request in flight, so that nobody touches memory. No vCPU may be running."""
-        for disk in self.disks:
-            disk.drain()
+    def pause_network(self) -> None:
+        """No frame reaches the guest's memory until `resume_network`. Machine lock held."""
+        for port in self.net_ports:
+            port.pause()
+
+    def resume_network(self) -> None:
+        """Machine lock held."""
+        for port in self.net_ports:
+            port.resume()
+
+    def drain(self, timeout: float | None = None) -> list[str]:
+        """Wait until no disk has a request in flight, so that nobody touches memory. No vCPU may be running.
+
+        timeout: seconds for each; those that still have some are told, and left to themselves.
+        """
+        slow = [disk for disk in self.disks if not disk.drain(timeout)]
+        for disk in slow:
+            disk.abandon()
+        return [disk.name for disk in slow]
 
     def close(self) -> None:
         """Free the accelerator's VM and the memory. No vCPU may be running, and `drain` has been called."""

@@ -204,6 +204,18 @@ class GuestMemory:
             return [self.view(gpa, size)]
         return [self.view(piece.start + offset, count) for piece, offset, count in self._pieces(gpa, size)]
 
+    def views_of(self, ranges: Iterable[tuple[int, int]]) -> list[memoryview]:
+        """`views` of many ranges (address, size), one after the other."""
+        mapping = self._last
+        start, end, data, is_rom = mapping.start, mapping.end, mapping.data, mapping.is_rom
+        found: list[memoryview] = []
+        for gpa, size in ranges:
+            if start <= gpa and gpa + size <= end and not is_rom:
+                found.append(data[gpa - start : gpa - start + size])
+            else:
+                found += self.views(gpa, size)
+        return found
+
     def find_region(self, gpa: int, size: int) -> Region | None:
         """The region that covers all of [gpa, gpa + size)."""
         mapping = self._find(gpa, size)
@@ -213,6 +225,14 @@ class GuestMemory:
         """Tell that [gpa, gpa + size) was written through a view."""
         if self.on_write is not None and size:
             self.on_write(gpa, size)
+
+    def written_all(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """`written` of many ranges (address, size)."""
+        on_write = self.on_write
+        if on_write is not None:
+            for gpa, size in ranges:
+                if size:
+                    on_write(gpa, size)
 
     def release(self, gpa: int, size: int) -> int:
         """Give the RAM behind the whole pages of [gpa, gpa + size) back to the host; it reads as zeros from then on.

@@ -10,7 +10,7 @@ from typing import Final
 from manor.base.address import PAGE_SIZE
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
-from manor.spec import vsock
+from manor.spec import share, vsock
 from manor.spec.block import CACHE_MODES, DISK_BUSES, DiskSpec, Throttle
 from manor.spec.check_net import check_nics
 from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
@@ -79,3 +79,9 @@ def check(spec: MachineSpec, max_memory: int) -> None:
         check_disk(disk, f"disks[{number}]")
     if spec.vsock is not None and not vsock.FIRST_CID <= spec.vsock.cid <= vsock.LAST_CID:
         raise ConfigError("vsock.cid", f"{spec.vsock.cid} is no guest's; give {vsock.FIRST_CID} to {vsock.LAST_CID}")
+    tags = [one.tag for one in spec.shares]
+    for tag in tags:
+        if not share.TAG.fullmatch(tag):
+            raise ConfigError("share.tag", f"{tag!r} is no tag; give up to 36 letters, digits, `_`, `.` and `-`")
+        if tags.count(tag) > 1:
+            raise ConfigError("share.tag", f"{tag!r} is given twice; give each folder a tag of its own")

@@ -20,7 +20,7 @@ def parse_disk(text: str, where: str = "disk") -> DiskSpec:
 
     where: what the error names. Raises ConfigError; what does not depend on the line alone, `spec.check` finds.
     """
-    source, *words = _split(text)
+    source, *words = split_commas(text)
     if not source:
         raise ConfigError(where, f"{text!r} begins with no file; write {FORMAT}")
     spec = DiskSpec(source)
@@ -42,7 +42,7 @@ def parse_disk(text: str, where: str = "disk") -> DiskSpec:
     return spec
 
 
-def _split(text: str) -> list[str]:
+def split_commas(text: str) -> list[str]:
     """The parts between single commas; two commas are one comma of a part."""
     parts = [""]
     position = 0

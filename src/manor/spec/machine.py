@@ -10,6 +10,7 @@ from manor.base.units import MiB
 from manor.spec.block import DiskSpec
 from manor.spec.firmware import SmbiosSpec
 from manor.spec.net import NicSpec
+from manor.spec.share import ShareSpec
 from manor.spec.vsock import VsockSpec
 
 CRYSTAL_FREQUENCY_HZ: Final = 1_000_000_000
@@ -43,6 +44,7 @@ class MachineSpec:
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
     machine is built, not here. balloon: a memory balloon, through which the guest also gives back what it does not use.
+    agent: a port through which the guest's agent can be asked.
     """
 
     kernel: Path | None
@@ -58,3 +60,5 @@ class MachineSpec:
     smbios: SmbiosSpec = field(default_factory=SmbiosSpec)
     balloon: bool = True
     vsock: VsockSpec | None = None
+    agent: bool = False
+    shares: tuple[ShareSpec, ...] = ()

@@ -58,14 +58,14 @@ def print_much(cpu: FakeVcpu) -> Guest:
     yield Halt()
 
 
-def echo(cpu: FakeVcpu) -> Guest:
+def echo(cpu: FakeVcpu, greeting: str = "ready\n") -> Guest:
     """Answer each line on the serial port with "<line>"; power off at "off"."""
     cpu.store(layout.LOCAL_APIC + 0xF0, 0x1FF)
     cpu.store(layout.IO_APIC, 0x10 + 2 * layout.COM1_IRQ)
     cpu.store(layout.IO_APIC + 0x10, 0x44)
     cpu.out(layout.COM1 + 4, 0x08)
     cpu.out(layout.COM1 + 1, 0x01)
-    cpu.print("ready\n")
+    cpu.print(greeting)
     line = ""
     while True:
         yield Halt()
@@ -83,6 +83,12 @@ def echo(cpu: FakeVcpu) -> Guest:
             cpu.print(f"<{line}>\n")
             line = ""
         cpu.store(layout.LOCAL_APIC + 0xB0, 0)
+
+
+def login(cpu: FakeVcpu) -> Guest:
+    """Print what a Linux with systemd prints on its way to the login, then answer as `echo`."""
+    cpu.print("[    0.000000] Linux version 6.1.0 (someone)\n[    0.9] Run /init as init process\n")
+    yield from echo(cpu, "[    1.0] systemd[1]: Hello.\n[  OK  ] Started something.\n\nbox login: ")
 
 
 def tell_size(cpu: FakeVcpu) -> Guest:

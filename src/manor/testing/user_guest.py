@@ -15,7 +15,8 @@ from manor.backends.net.user.core import UserNetwork
 from manor.backends.net.user.icmp import Reason
 from manor.backends.net.user.mappings import EchoMapping, ForwardedPeer, UdpMapping
 from manor.backends.net.user.plan import GATEWAY_MAC, Plan
-from manor.backends.net.user.tcp import End, TcpEndpoint
+from manor.backends.net.user.tcp import TcpEndpoint
+from manor.backends.net.user.tcp_state import End
 from manor.backends.net.user.tcp_table import TcpTable
 from manor.base.clock import SECOND
 
@@ -488,7 +489,9 @@ class TableGuest:
         """Begin a connection to the world."""
         application = FakeApplication()
         own = IP if len(address) == 4 else IP6
-        application.endpoint = self.table.open(application, own, address, source_port, port, GATEWAY_MAC)
+        application.endpoint = endpoint = self.table.open(application, own, address, source_port, port)
+        assert endpoint is not None
+        self.table.learned(endpoint, GATEWAY_MAC)
         return application
 
     def deliver(self, frames: Sequence[Frame]) -> int:

@@ -36,6 +36,8 @@ class BalloonDevice(Protocol):
 
     @property
     def counts(self) -> Counts: ...
+    @property
+    def is_running(self) -> bool: ...
     def set_target(self, pages: int) -> None: ...
     def request_statistics(self) -> bool: ...
 
@@ -105,6 +107,12 @@ class Balloon:
         if device is not None and lock is not None:
             with lock:
                 device.set_target(self._wanted_pages)
+
+    @property
+    def has_driver(self) -> bool:
+        """Whether a driver of the guest runs the balloon."""
+        device = self._device
+        return device is not None and device.is_running
 
     @property
     def actual(self) -> int:

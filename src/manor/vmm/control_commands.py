@@ -21,6 +21,7 @@ from manor.vmm.console import Console
 from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
+from manor.vmm.control_services import ServiceControl
 from manor.vmm.lifecycle import Reason, VmEnd
 from manor.vmm.stages import StageTracker
 from manor.vmm.vm import Vm
@@ -62,6 +63,7 @@ class VmControl:
             "window": Command(self._window, {"columns": int, "rows": int}),
             "trace": Command(self._trace, {}, {"on": list, "off": list}),
             **self._devices.commands(),
+            **ServiceControl(self._vm).commands(),
         }
 
     def log_to(self, log: ConsoleLog) -> None:
@@ -104,6 +106,7 @@ class VmControl:
             "stage": self._stage(),
             "addresses": self._devices.addresses(),
             "ports": self._devices.ports(),
+            "agent": vm.has_agent,
         }
 
     def _statistics(self, client: Client, arguments: Json, reply: Reply) -> Json:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from manor.backends.block.api import BlockBackend, BlockError
-from manor.base.errors import ConfigError, HostError, ManorError
+from manor.base.errors import ConfigError, HostError, ManorError, ProtocolError
 from manor.devices.block.disk import SECTOR, Disk
-from manor.spec.block import DiskSpec
+from manor.spec.block import DiskSpec, Throttle
+
+if TYPE_CHECKING:
+    from manor.backends.block.open import OpenOptions
 
 
 class OpenDisks:
@@ -23,8 +27,8 @@ class OpenDisks:
         Raises ConfigError where the user should say something else, HostError where the host refused.
         """
         try:
-            for number, spec in enumerate(self._specs):
-                self.backends.append(_open(number, spec))
+            for spec in self._specs:
+                self.backends.append(_open(spec))
         except ManorError:
             self.close()
             raise
@@ -49,13 +53,13 @@ def boots_from(specs: Sequence[DiskSpec]) -> bool:
     Raises ConfigError, with the reason, if there is something on them that does not boot; HostError if one cannot be
     read.
     """
-    from manor.backends.block.open import OpenOptions, open_image
+    from manor.backends.block.open import OpenOptions
     from manor.boot.open_disk import are_blank, boot_of_disks
 
     disks: list[BlockBackend] = []
     try:
         for spec in specs:
-            disks.append(open_image(spec.source, OpenOptions(format=spec.format, read_only=True, force_share=True)))
+            disks.append(_open_image(spec, OpenOptions(format=spec.format, read_only=True, force_share=True)))
         if are_blank(disks):
             return False
         boot_of_disks(disks)
@@ -65,11 +69,23 @@ def boots_from(specs: Sequence[DiskSpec]) -> bool:
     return True
 
 
-def _open(number: int, spec: DiskSpec) -> BlockBackend:
-    from manor.backends.block.open import OpenOptions, open_image
+def _open_image(spec: DiskSpec, options: OpenOptions) -> BlockBackend:
+    """Open it, with errors in the words of a machine's description."""
+    from manor.backends.block.open import open_image
+
+    try:
+        return open_image(spec.source, options)
+    except ConfigError as error:
+        raise ConfigError("disk", f"{error.path}: {error.message}") from error
+    except ProtocolError as error:
+        raise HostError(str(error)) from error
+
+
+def _open(spec: DiskSpec) -> BlockBackend:
+    from manor.backends.block.open import OpenOptions
 
     options = OpenOptions(format=spec.format, read_only=spec.read_only, cache=spec.cache, snapshot=spec.snapshot)
-    backend = open_image(spec.source, options)
+    backend = _open_image(spec, options)
     problem = ""
     if backend.size < SECTOR:
         problem = f"{spec.source} has {backend.size} bytes, less than a sector of 512; make it larger"
@@ -77,8 +93,12 @@ def _open(number: int, spec: DiskSpec) -> BlockBackend:
         problem = f"{spec.source} can only be read; add readonly=on"
     if problem:
         backend.close()
-        raise ConfigError(f"disks[{number}]", problem)
-    return backend
+        raise ConfigError("disk", problem)
+    if spec.throttle == Throttle():
+        return backend
+    from manor.backends.block.throttle import ThrottledImage
+
+    return ThrottledImage(backend, spec.throttle)
 
 
 def resize_disk(disks: Sequence[Disk], which: int | str, size: int) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from manor.backends.wake import wake
 from manor.base.clock import SECOND, Clock
 from manor.base.pausable_clock import PausableClock
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[], None]
 
 _FLUSH_S: Final = 5.0
+_CALLS_A_TURN: Final = 64
+"""Calls, which may ask for further calls, before descriptors and timers get their turn."""
 _SELECT_LIMIT: Final = 1024
 """select(2) takes no descriptors from here on (FD_SETSIZE)."""
 
@@ -113,6 +116,8 @@ class IoLoop:
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._is_sleeping = False
+        """Set before the loop looks whether there is anything to do: who adds something then has to wake it."""
         self._sleep_until: int | None = 0
         self._wakeups = 0
         self._timers = 0
@@ -146,13 +151,15 @@ class IoLoop:
             sleeping_longer = self._sleep_until is None or deadline_ns < self._sleep_until
             if sleeping_longer:
                 self._sleep_until = deadline_ns  # so that the next timer after it needs no second wake-up
-                self._wake_locked()
+                if self._is_sleeping:
+                    self._wake_locked()
         return timer
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
         """Run `callback` on the loop's thread, in the order of calls. Dropped once the loop stops."""
         self._calls.append(callback)
-        self._wake()
+        if self._is_sleeping:
+            self._wake()
 
     def add_reader(self, descriptor: int, callback: Callback) -> None:
         """Run `callback` whenever `descriptor` is readable. Raises OSError if it cannot be waited for (a file).
@@ -185,7 +192,8 @@ class IoLoop:
 
     def _wake_locked(self) -> None:
         if self._wake_fd >= 0:
-            os.eventfd_write(self._wake_fd, 1)
+            self._is_sleeping = False  # once is enough
+            wake(self._wake_fd)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -196,12 +204,18 @@ class IoLoop:
                     os.eventfd_read(self._wake_fd)
                 else:
                     key.data.run(events, self._call)
-            while self._calls and not self._stopping:
+            for _ in range(_CALLS_A_TURN):
+                if not self._calls or self._stopping:
+                    break
                 self._call(self._calls.popleft())
             self._run_timers()
 
     def _wait(self) -> None:
-        """Sleep until a descriptor is ready or the next timer is due."""
+        """Sleep until a descriptor is ready or the next timer is due; not at all if there are calls."""
+        self._is_sleeping = True
+        if self._calls or self._stopping:
+            self._is_sleeping = False
+            return
         with self._lock:
             while self._heap and self._heap[0][2].cancelled:
                 heapq.heappop(self._heap)
@@ -215,6 +229,7 @@ class IoLoop:
             select.select([descriptor], [], [], timeout)
         else:
             self._selector.select(timeout)
+        self._is_sleeping = False
 
     def _run_timers(self) -> None:
         now = self._clock.now_ns()
@@ -285,7 +300,7 @@ class LockedTimers:
 
     def defer(self, callback: Callback) -> None:
         """Run `callback` soon, on the loop's thread with the lock held. Thread: any."""
-        self.at(0, callback)
+        self._loop.call_soon_threadsafe(LockedTimer(self, 0, callback).run)
 
     def pause(self) -> None:
         """Call nothing back until `resume`."""

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from manor.devices.virtio.net import VirtioNet
     from manor.devices.virtio.net_port import NetPort
 
-_CALL_S: Final = 5.0
+_CALL_S: Final = 60.0
+"""Many times what the loop ever takes, for a machine that is busy."""
 T = TypeVar("T")
 
 
@@ -87,6 +88,8 @@ class Nic:
         self._port: NetPort | None = None
         self._lock: threading.RLock | None = None
         self._totals: dict[str, int] = {}
+        if not self.is_link_up:
+            self.backend.set_link(False)
 
     @property
     def forwarding(self) -> UserBackend | None:
@@ -148,9 +151,9 @@ class Nic:
     def connect(self, device: VirtioNet, port: NetPort, lock: threading.RLock) -> None:
         """The machine runs: frames flow. The loop is running."""
         self._device, self._port, self._lock = device, port, lock
+        with lock:
+            device.set_link(self.is_link_up)
         self.call(partial(self.backend.attach, port))
-        if not self.is_link_up:
-            self.set_link(False)
 
     def disconnect(self) -> None:
         """The machine is taken apart: frames for it are dropped until the next one runs."""

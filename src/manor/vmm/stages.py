@@ -27,7 +27,8 @@ _SYSTEMD: Final = re.compile(r"systemd\[1\]: |^\[ *(?:OK|FAILED|DEPEND) *\] ")
 _UNIT: Final = re.compile(r"^\[ *OK *\] (?:Started|Finished|Reached target|Listening on|Mounted|Created slice) ")
 _CLOUD_INIT: Final = re.compile(r"cloud-init\[\d+\]: |Cloud-init v\. ?\S+ (?:running|finished)")
 _CLOUD_INIT_END: Final = re.compile(r"Cloud-init v\. ?\S+ finished")
-_LOGIN: Final = re.compile(r"(?:^|[\w.-] )login: $")
+_LOGIN: Final = re.compile(r"(?:^|[\w.-] )login: (?:\[ *\d+\.\d{6}\] .*)?$")
+"""The kernel may print into the prompt's line."""
 _SHELL: Final = re.compile(r"[#$] $")
 
 
@@ -85,6 +86,8 @@ class StageTracker:
             if "Linux version " in line:
                 self.stage = Stage("kernel")
             self._advance("kernel")
+        if _LOGIN.search(line):
+            self._advance("login")
         if _CLOUD_INIT.search(line) and self.stage.cloud_init != "done":
             done = _CLOUD_INIT_END.search(line) is not None
             self.stage = replace(self.stage, cloud_init="done" if done else "running")

@@ -13,6 +13,7 @@ Threads: one per vCPU, one I/O loop, and a supervisor that takes the others apar
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,10 +22,13 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 from manor.accel.api import Accel
 from manor.accel.choose import choose
+from manor.backends.agent.client import AgentClient
+from manor.backends.agent.transport import PortTransport
+from manor.backends.share.worker import SharedFolder
 from manor.backends.vsock.host import VsockHost
 from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, HostError, ManorError, StateError
@@ -48,8 +52,12 @@ from manor.vmm.nics import Nic, Nics
 from manor.vmm.vcpu_loop import VcpuLoop
 from manor.vmm.workers import Workers
 
+_DRAIN_S: Final = 30.0
+"""How long the end of a VM waits for storage that does not answer."""
 _CLOSE_S = 5.0
 """How long the I/O loop may take to close what it serves, in seconds; it never waits."""
+logger = logging.getLogger(__name__)
+
 PAUSE_S = 5.0
 """How long vCPUs may take to pause, in seconds: one may wait for the reader of its output."""
 
@@ -70,6 +78,7 @@ class Statistics:
     accel: dict[str, int | float] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     disks: dict[str, dict[str, int]] = field(default_factory=dict)
+    nics: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -100,6 +109,9 @@ class Vm:
         """Held by who pauses, resumes or takes apart the machine; before any other lock."""
         self._loop = IoLoop(self._clock, self._on_loop_error)
         self._vsock = VsockHost(self._loop, self._clock, spec.vsock.cid, spec.vsock.path) if spec.vsock else None
+        self._agent_port = PortTransport()
+        self._agent = AgentClient(self._agent_port) if spec.agent else None
+        self._shares: list[SharedFolder] = []
         self._lifecycle = Lifecycle()
         self._readers = LoopReaders(self._loop)
         self._nics = Nics(self._loop, self._clock)
@@ -146,6 +158,8 @@ class Vm:
             self._nics.open(self.spec)
             if self._vsock is not None:
                 self._vsock.open()
+            for share in self.spec.shares:
+                self._shares.append(SharedFolder(share, self._on_loop_error))
             self._build()
         except ManorError as error:
             self._nics.close()
@@ -185,11 +199,12 @@ class Vm:
             assert timers is not None
             with machine.lock:
                 timers.pause()
+                machine.pause_network()
                 self._machine_clock.stop()
 
     def resume(self) -> None:
-        """Go on after `pause`. The guest's own idea of civil time is late by the pause until something sets it: its
-        agent (`agent.set_time`), NTP, or its clock chip. Raises StateError if it is not paused."""
+        """Go on after `pause`. The guest's idea of civil time is late by the pause; its agent is told to set it, if
+        there is one. Without, NTP or the clock chip (`hwclock -s`) will do. Raises StateError if it is not paused."""
         with self._changing:
             if self._lifecycle.state is not State.PAUSED:
                 raise StateError("resume", self._lifecycle.state.value, [State.PAUSED.value])
@@ -199,7 +214,16 @@ class Vm:
             with machine.lock:
                 machine.vm.skip_time(self._machine_clock.start())
                 timers.resume()
+                machine.resume_network()
             self._go_on()
+        if self._agent is not None and self._agent_port.is_open:
+            threading.Thread(target=self._set_time, name="set-time", daemon=True).start()
+
+    def _set_time(self) -> None:
+        try:
+            self.agent.set_time()
+        except ManorError as error:
+            logger.warning("the guest's clock is late by its pause: %s", error)
 
     def _go_on(self) -> None:
         """Let the vCPUs run again. `_changing` held."""
@@ -242,6 +266,7 @@ class Vm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lifecycle.state is State.CREATED:
+            self._disks.close()
             self._nics.close()
         elif self._lifecycle.state is not State.ENDED:
             self.power_off()
@@ -273,6 +298,18 @@ class Vm:
         resize_disk(machine.disks, disk, size)
 
     @property
+    def agent(self) -> AgentClient:
+        """The guest's agent; `agent.wait()` first. Raises ConfigError if the VM has no port for one."""
+        if self._agent is None:
+            raise ConfigError("agent", "this VM has no port for an agent; describe it with agent=True")
+        return self._agent
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether a program of the guest has opened the agent's port."""
+        return self._agent_port.is_open
+
+    @property
     def vsock(self) -> VsockHost:
         """Connections to the guest's vsock ports. Raises ConfigError if the VM has no socket device."""
         if self._vsock is None:
@@ -296,6 +333,7 @@ class Vm:
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
             disks=machine.disk_statistics(),
+            nics={f"net{index}": nic.statistics() for index, nic in enumerate(self._nics.all)},
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
@@ -320,6 +358,8 @@ class Vm:
             work=self._workers,
             disks=self._disks.backends,
             vsock=None if self._vsock is None else self._vsock.multiplexer,
+            agent=None if self._agent is None else self._agent_port,
+            shares=self._shares,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -337,6 +377,8 @@ class Vm:
         port.on_room = self.console.connect(port, machine.lock)
         if machine.balloon is not None:
             self.balloon.connect(machine.balloon, machine.lock)
+        if machine.agent is not None:
+            self._agent_port.connect(machine.agent, machine.lock)
         if self._size is not None:
             machine.resize_console(*self._size)
         self._nics.connect(machine.nics, machine.net_ports, machine.lock)
@@ -345,15 +387,17 @@ class Vm:
         for vcpu in self._vcpus:
             vcpu.start()
 
-    def _take_apart(self) -> None:
-        """Stop the vCPUs, then the timers, then free memory."""
+    def _take_apart(self, is_reboot: bool) -> str:
+        """Stop the vCPUs, then the disks, then the timers, then free memory. What went wrong with the disks, if so."""
         for vcpu in self._vcpus:
             vcpu.request_stop()
         for vcpu in self._vcpus:
             vcpu.join()
+        slow: list[str] = []
         if self._machine is not None:
-            # Requests that the guest made while it ran are done, whoever ended it.
-            self._machine.drain()
+            # Requests that the guest made while it ran are done, whoever ended it. After a reboot a late write would
+            # meet what the new guest writes, so that waits as long as it must.
+            slow = self._machine.drain(None if is_reboot else _DRAIN_S)
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
@@ -361,11 +405,13 @@ class Vm:
         self.console.disconnect()
         self._nics.disconnect()
         self.balloon.disconnect()
+        self._agent_port.disconnect()
         machine, self._machine = self._machine, None
         self._final = final
         if machine is not None:
             machine.close()
             self._readers.flush()
+        return f"the host did not finish requests of {', '.join(slow)}" if slow else ""
 
     def _supervise(self) -> None:
         while True:
@@ -377,8 +423,10 @@ class Vm:
                 if not is_reboot:
                     self.serial.stop_waiting()
                     self.console.stop_waiting()
-                self._take_apart()
+                problem = self._take_apart(is_reboot)
                 if not is_reboot:
+                    if problem:
+                        end = VmEnd(Reason.ERROR, problem)
                     break
                 error = self._start_again()
                 if error is not None:
@@ -392,7 +440,7 @@ class Vm:
         self._nics.close()
         self._loop.stop()
         self._nics.stopped()
-        self._workers.close()
+        self._workers.close(_DRAIN_S)
         end = self._close_disks(end)
         self.serial.close(str(end))
         self.console.close(str(end))
@@ -415,6 +463,8 @@ class Vm:
         """What belongs to the VM and not to one machine of it. Thread: the I/O loop's, or it does not run."""
         if self._vsock is not None:
             self._vsock.close()
+        for share in self._shares:
+            share.close()
 
     def _next_request(self) -> VmEnd:
         """Wait until there is something to do. A guest that is paused does not reboot before it goes on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -74,13 +75,17 @@ class Workers:
 
     # --- the end ----------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Wait for the jobs there are, and stop the threads. Nothing happens the second time."""
+    def close(self, timeout: float | None = None) -> None:
+        """Wait for the jobs there are, and stop the threads. Nothing happens the second time.
+
+        timeout: seconds; what hangs longer is left behind.
+        """
+        limit = None if timeout is None else time.monotonic() + timeout
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
         for thread in self._threads:
-            thread.join()
+            thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
 
     def _run(self) -> None:
         while True:

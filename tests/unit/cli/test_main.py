@@ -44,7 +44,7 @@ def test_completion_script(shell: str) -> None:
     ("typed", "offered"),
     [
         ("manor run --accel ", ["auto", "dbt", "kvm"]),
-        ("manor run --trace ", ["syscalls", "interrupts", "exits", "blocks", "disks", "guest-errors"]),
+        ("manor run --trace ", ["syscalls", "interrupts", "exits", "blocks", "disks", "network", "guest-errors"]),
         ("manor run --trace exits,s", ["exits,syscalls"]),
         ("manor run --console ", ["serial", "virtio"]),
         ("manor doctor --j", ["--json"]),

@@ -107,6 +107,9 @@ def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         (["--initrd", "/nonexistent"], "--initrd: /nonexistent does not exist."),
         (["--append", "x" * 5000], "--append: the kernel command line has 5000 bytes"),
         (["--console", "vga"], "'vga' is not one of 'serial', 'virtio'"),
+        (["--disk", "f,bus=scsi"], "--disk: bus=scsi: write virtio or nvme."),
+        (["--disk", "f,queues=99"], "--disk: 99 queues do not work; give 1 to 16, or none for one a vCPU."),
+        (["--disk", "/etc/hostname,format=x"], "--disk: /etc/hostname: there is no format 'x'"),
         (["--colour"], "No such option"),
     ],
 )

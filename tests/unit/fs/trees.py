@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from manor.fs.entry import Entry
 
-NAMES = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=60).filter(
-    lambda name: name not in (".", "..") and len(name.encode()) <= 255
-)
+NAMES = st.text(
+    st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=60
+).filter(lambda name: name not in (".", "..") and len(name.encode()) <= 255)
 TIMES = st.integers(-(2**31), 2**34 - 2**31 - 1).map(lambda seconds: seconds * 10**9 + 123_456_789)
 IDS = st.integers(0, 2**32 - 2)
 DEVICES = st.tuples(st.integers(0, 4095), st.integers(0, 2**20 - 1))

@@ -34,7 +34,12 @@ def isoinfo(folder: Path, *options: str) -> bytes:
 
 
 def test_files_come_back_by_their_own_names(tmp_path: Path) -> None:
-    files = {"meta-data": b"{}\n", "user-data": b"#cloud-config\n" + b"x" * 5000, "network-config": b"", "vendor-data": b"v"}
+    files = {
+        "meta-data": b"{}\n",
+        "user-data": b"#cloud-config\n" + b"x" * 5000,
+        "network-config": b"",
+        "vendor-data": b"v",
+    }
     assert unpack(write_iso("cidata", files), tmp_path) == files
 
 
@@ -55,11 +60,15 @@ def test_blkid_finds_the_label(tmp_path: Path) -> None:
     if tool is None:
         pytest.skip("there is no blkid on this machine")
     (tmp_path / "iso").write_bytes(write_seed(SeedSpec("i-1", "web")))
-    found = subprocess.run([tool, "-p", "-o", "export", str(tmp_path / "iso")], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [tool, "-p", "-o", "export", str(tmp_path / "iso")], capture_output=True, text=True, check=True
+    )
     assert {"LABEL=cidata", "TYPE=iso9660"} <= set(found.stdout.split())
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,29}", fullmatch=True), st.binary(max_size=5000), max_size=8))
+@given(
+    st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,29}", fullmatch=True), st.binary(max_size=5000), max_size=8)
+)
 def test_image_is_whole_sectors_and_the_same_each_time(files: dict[str, bytes]) -> None:
     image = write_iso("x", files)
     assert len(image) % SECTOR == 0

@@ -216,9 +216,7 @@ def steps(action: Callable[[], object], kill_at: Callable[[int], None]) -> Itera
     raise AssertionError("it never ends")
 
 
-def test_killed_while_adding_leaves_nothing_that_looks_finished(
-    store: Store, kill_at: Callable[[int], None]
-) -> None:
+def test_killed_while_adding_leaves_nothing_that_looks_finished(store: Store, kill_at: Callable[[int], None]) -> None:
     put(store, b"old")
     old = store.find("debian").digest
     new = hashlib.sha256(b"newer").hexdigest()

@@ -14,6 +14,7 @@ import pytest
 
 from manor.base.errors import ConfigError, HostError
 from manor.images.reference import Reference
+from manor.images.seed import SeedSpec
 from manor.images.store import Metadata, Store, StoredImage
 from manor.instances.config import InstanceConfig, check_name, load_config, new_config, save_config
 from manor.instances.create import create, remove
@@ -46,7 +47,7 @@ def make(name: str, image: StoredImage | None = None, size: int | None = None) -
     config = new_config(name)
     if image is not None:
         config = replace(config, image=str(image), digest=image.digest, disk=True, user="ann")
-    return create(Instances(), Store(), config, image, size, (KEY,), b"")
+    return create(Instances(), Store(), config, image, size, SeedSpec("i", name, "ann", (KEY,)))
 
 
 def test_vm_of_an_image_has_a_disk_and_a_seed(image: StoredImage) -> None:

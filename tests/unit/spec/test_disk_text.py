@@ -47,8 +47,8 @@ def test_everything() -> None:
 )
 def test_mistake_gets_one_sentence(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        parse_disk(text, "--disk")
-    assert str(caught.value).startswith("--disk: ")
+        parse_disk(text)
+    assert str(caught.value).startswith("disk: ")
     assert "\n" not in str(caught.value)
 
 

@@ -23,7 +23,7 @@ class Device:
         self.statistics: dict[str, int] = {}
         self.counts = BalloonCounts(7, 8)
         self._is_willing = is_willing
-        self._is_running = is_running
+        self.is_running = is_running
 
     def set_target(self, pages: int) -> None:
         if self._is_willing:
@@ -31,10 +31,10 @@ class Device:
             self.on_actual()
 
     def request_statistics(self) -> bool:
-        if self._is_running and self._is_willing:
+        if self.is_running and self._is_willing:
             self.statistics = {"free": 5 * MiB}
             self.on_statistics()
-        return self._is_running
+        return self.is_running
 
 
 def test_target_is_what_the_guest_shall_have() -> None:
@@ -71,7 +71,9 @@ def test_statistics() -> None:
     balloon = Balloon(256 * MiB)
     with pytest.raises(StateError):
         balloon.statistics()
+    assert not balloon.has_driver
     balloon.connect(Device(), threading.RLock())
+    assert balloon.has_driver
     assert balloon.statistics() == MemoryStatistics(free=5 * MiB, inflated=7, reported=8)
     assert balloon.statistics().as_dict()["total"] is None
     balloon.connect(Device(is_running=False), threading.RLock())

@@ -121,7 +121,7 @@ def test_end_of_the_vm_ends_the_conversation(running: Running) -> None:
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
-        ("fly", {}, "'fly' is unknown; there are console"),
+        ("fly", {}, "'fly' is unknown; there are agent"),
         ("input", {}, "data: input needs it"),
         ("input", {"data": "*"}, "data: it is not base64"),
         ("input", {"data": "", "console": "vga"}, "'vga' is unknown; there are serial, virtio"),
@@ -172,7 +172,19 @@ def test_server_survives_any_bytes(running: Running) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    words = [b'{"id":1,"command":"', b"status", b'"', b"}", b"\n", b'"arguments":{', b"[", b"null", b",", b"\0", b"\xff"]
+    words = [
+        b'{"id":1,"command":"',
+        b"status",
+        b'"',
+        b"}",
+        b"\n",
+        b'"arguments":{',
+        b"[",
+        b"null",
+        b",",
+        b"\0",
+        b"\xff",
+    ]
     for _ in range(150):
         with running.raw() as connection:
             connection.sendall(b"".join(rng.choice(words) for _ in range(rng.randrange(40))))

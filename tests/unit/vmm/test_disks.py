@@ -14,7 +14,7 @@ from manor.base.exits import Exit, Halt
 from manor.base.units import MiB
 from manor.devices.block.disk import Disk, Kind, Request
 from manor.mem import layout
-from manor.spec.block import DiskSpec
+from manor.spec.block import DiskSpec, Throttle
 from manor.spec.machine import MachineSpec
 from manor.testing.fake_accel import FakeAccel, FakeVcpu, Program
 from manor.testing.guest_programs import echo, off, reboot
@@ -64,7 +64,7 @@ def test_directory(make: Callable[..., Vm], tmp_path: Path) -> None:
 def test_too_small(make: Callable[..., Vm], tmp_path: Path) -> None:
     path = tmp_path / "small"
     path.write_bytes(b"x" * 511)
-    with pytest.raises(ConfigError, match=r"disks\[0\].*511 bytes.*make it larger"):
+    with pytest.raises(ConfigError, match=r"disk: .*511 bytes.*make it larger"):
         make(raw(path)).prepare()
 
 
@@ -99,6 +99,29 @@ def test_what_the_guest_wrote_last_may_be_lost_is_said(monkeypatch: pytest.Monke
         disks.close()
     assert second.is_closed
     disks.close()
+
+
+def test_image_that_is_none_of_its_format(make: Callable[..., Vm], image: Path) -> None:
+    with pytest.raises(HostError, match="not a qcow2 image"):
+        make(DiskSpec(str(image), "qcow2")).prepare()
+    with pytest.raises(ConfigError, match="disk: .*there is no format 'nonsense'"):
+        make(DiskSpec(str(image), "nonsense")).prepare()
+
+
+def test_limits_are_kept_by_workers_not_by_vcpus(make: Callable[..., Vm], image: Path) -> None:
+    with make(raw(image, throttle=Throttle(operations_per_second=1000))) as vm:
+        vm.start()
+        machine = vm._machine
+        assert machine is not None
+        disk = machine.disks[0]
+        done = threading.Event()
+        with machine.lock:
+            vm._workers.enlist()
+            buffer = memoryview(bytearray(512))
+            disk.start([Request(Kind.READ, ((0, 512),), [buffer], lambda error: None)], done.set)
+        assert done.wait(10)
+        assert bytes(buffer) == b"d" * 512
+        assert disk.statistics.short == 0
 
 
 # --- life ---------------------------------------------------------------------------------------------------------
@@ -174,6 +197,34 @@ def test_disks_of_the_python_api(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"disks\[1\]"):
         _describe_disks(["a", 5])  # type: ignore[list-item]
+
+
+def test_vm_that_was_never_started_lets_go_of_its_disks(make: Callable[..., Vm], image: Path) -> None:
+    with make(raw(image)) as vm:
+        vm.prepare()
+    with make(raw(image)) as vm:
+        vm.start()
+
+
+def test_storage_that_hangs_does_not_keep_the_vm_from_ending(
+    make: Callable[..., Vm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = MemoryDisk(4096, name="hung.img")
+    backend.gate.clear()
+    monkeypatch.setattr("manor.vmm.vm._DRAIN_S", 0.2)
+    monkeypatch.setattr("manor.vmm.disks._open", lambda spec: backend)
+    with make(DiskSpec("hung.img")) as vm:
+        vm.start()
+        machine = vm._machine
+        assert machine is not None
+        told: list[object] = []
+        with machine.lock:
+            machine.disks[0].start([Request(Kind.FLUSH, (), (), told.append)], lambda: told.append("after"))
+        vm.power_off()
+        assert vm.wait(10) == VmEnd(Reason.ERROR, "the host did not finish requests of disk0")
+    backend.gate.set()
+    vm._workers.close()
+    assert told == []
 
 
 # --- workers ------------------------------------------------------------------------------------------------------

@@ -72,6 +72,12 @@ def test_shell_prompt_counts_as_login() -> None:
     assert tracker.stage.name == "login"
 
 
+def test_kernel_that_prints_into_the_prompt_does_not_hide_it() -> None:
+    tracker = StageTracker()
+    tracker.feed(b"box login: [   41.123456] random: crng init done\n")
+    assert tracker.stage.name == "login"
+
+
 def test_tail_has_the_last_lines_without_colours() -> None:
     tracker = StageTracker()
     tracker.feed(b"".join(b"line %d\r\n" % number for number in range(100)) + b"\x1b[31mred\x1b[0m")

@@ -34,6 +34,7 @@ class OpenOptions:
     format: None looks at the contents. read_only: and shared with other readers. snapshot: writes go to a temporary
     overlay that nobody sees. force_share: do not mind that somebody else has it (contents may change meanwhile).
     backing: False opens the image alone; what it does not hold itself reads as zeros (for maintenance).
+    alone: refuse an image that names another file (for what came from elsewhere, and may name any file of the host).
     """
 
     format: str | None = None
@@ -42,6 +43,7 @@ class OpenOptions:
     snapshot: bool = False
     force_share: bool = False
     backing: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Context:
         return open_file(path, read_only=options.read_only, cache=options.cache, force_share=options.force_share)
 
     def _refuse_guess(self, image: str, name: str) -> None:
+        if self.options.alone:
+            raise ConfigError(image, f"the image refers to another file ({name!r}), which did not come with it")
         if self.is_guessed:
             raise ConfigError(
                 image,

@@ -54,7 +54,7 @@ _INSTEAD: Final = "or use --net user, which needs no rights"
 
 def open_tap(name: str, loop: Loop, mtu: int) -> TapNet:
     """The tap `name`: an existing one, or one that is created now and goes away at the end. Raises as the others do."""
-    exists = (_NETWORK / name).exists()
+    exists = _exists(name)
     if exists and not (_NETWORK / name / "tun_flags").exists():
         raise ConfigError("net", f"{name} is not a tap; give the name of one, or a new name to have one created")
     fd, _ = _attach(name, is_new=not exists)
@@ -64,7 +64,7 @@ def open_tap(name: str, loop: Loop, mtu: int) -> TapNet:
 def open_bridge(bridge: str, loop: Loop, mtu: int) -> TapNet:
     """A new tap in the host's `bridge`. Raises ConfigError if there is no such bridge, HostError without the rights."""
     if not (_NETWORK / bridge / "bridge").is_dir():
-        what = "is not a bridge" if (_NETWORK / bridge).exists() else "does not exist"
+        what = "is not a bridge" if _exists(bridge) else "does not exist"
         raise ConfigError("net", f"{bridge} {what}; create it with `ip link add {bridge} type bridge`, {_INSTEAD}")
     fd, name = _attach("manor%d", is_new=True)
     try:
@@ -81,7 +81,7 @@ def open_macvtap(lower: str, mac: bytes, loop: Loop, mtu: int) -> TapNet:
 
     Guests and the outside see each other, the host itself does not see its guests: that is how macvtaps are.
     """
-    if not (_NETWORK / lower).exists():
+    if not _exists(lower):
         raise ConfigError("net", f"the host has no interface {lower}; `ip link` shows those it has")
     if (_NETWORK / lower / "macvtap").exists():
         return _open_macvtap_device(lower, loop, mtu, lambda: None)
@@ -103,8 +103,14 @@ def open_macvtap(lower: str, mac: bytes, loop: Loop, mtu: int) -> TapNet:
 
 
 def _open_macvtap_device(name: str, loop: Loop, mtu: int, on_close: Callable[[], None]) -> TapNet:
-    path = f"/dev/tap{socket.if_nametoindex(name)}"
+    tap = f"tap{socket.if_nametoindex(name)}"
+    path = f"/dev/{tap}"
     try:
+        # Another network namespace may have an interface of the same index.
+        number = (_NETWORK / name / "macvtap" / tap / "dev").read_text().strip()
+        found = os.stat(path).st_rdev
+        if number != f"{os.major(found)}:{os.minor(found)}":
+            raise HostError(f"{path} belongs to another network namespace, where an interface has the same index")
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise HostError(
@@ -174,6 +180,15 @@ def _set_offloads(fd: int) -> Offloads:
         fcntl.ioctl(fd, _TUNSETOFFLOAD, tcp)
         has_udp = False
     return Offloads(checksum=True, tcpv4=True, tcpv6=True, udp=has_udp)
+
+
+def _exists(name: str) -> bool:
+    """Whether this network namespace has an interface of that name."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def _bring_up(name: str) -> None:

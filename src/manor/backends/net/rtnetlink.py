@@ -36,17 +36,21 @@ _TIMEOUT_S: Final = 5.0
 
 def add_macvtap(name: str, lower: int, mac: bytes, mtu: int) -> None:
     """Create the macvtap `name` on the interface with index `lower`. Raises OSError."""
-    kind = _attribute(_IFLA_INFO_KIND, b"macvtap\0")
-    data = _attribute(_IFLA_INFO_DATA, _attribute(_IFLA_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE)))
+    add_link(name, "macvtap", lower, mac, mtu, attribute(_IFLA_MACVLAN_MODE, struct.pack("=I", _MACVLAN_MODE_BRIDGE)))
+
+
+def add_link(name: str, kind: str, lower: int, mac: bytes, mtu: int, data: bytes) -> None:
+    """Create an interface of that kind on top of another. data: the kind's own attributes. Raises OSError."""
+    info = attribute(_IFLA_INFO_KIND, kind.encode() + b"\0") + attribute(_IFLA_INFO_DATA, data)
     _request(
         _RTM_NEWLINK,
         _NLM_F_CREATE | _NLM_F_EXCL,
         _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
-        + _attribute(_IFLA_LINK, struct.pack("=I", lower))
-        + _attribute(_IFLA_ADDRESS, mac)
-        + _attribute(_IFLA_MTU, struct.pack("=I", mtu))
-        + _attribute(_IFLA_LINKINFO, kind + data),
+        + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        + attribute(_IFLA_LINK, struct.pack("=I", lower))
+        + attribute(_IFLA_ADDRESS, mac)
+        + attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        + attribute(_IFLA_LINKINFO, info),
     )
 
 
@@ -55,7 +59,8 @@ def delete_link(name: str) -> None:
     _request(_RTM_DELLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(name), 0, 0))
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
+def attribute(kind: int, data: bytes) -> bytes:
+    """One attribute, padded to 4 bytes."""
     size = 4 + len(data)
     return struct.pack("=HH", size, kind) + data + bytes(-size % 4)
 

@@ -8,7 +8,7 @@ import click
 
 from manor.base.errors import ConfigError, ManorError
 from manor.cli.image.command import (
-    IMAGE,
+    FILE,
     ImageCommand,
     format_option,
     json_options,
@@ -48,7 +48,7 @@ class CheckCommand(ImageCommand):
 
 
 @click.command(cls=CheckCommand)
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @format_option()
 @click.option(
     "-r", "--repair", type=click.Choice(("leaks", "all")),

@@ -80,7 +80,24 @@ class ImagePath(click.ParamType):  # type: ignore[type-arg]  # as above
         return [CompletionItem(incomplete, type="file")]
 
 
+def is_on_server(name: str) -> bool:
+    """Whether `name` is the URI of a disk on a server."""
+    from manor.backends.block.open import PROTOCOLS
+
+    return name.partition(":")[0] in PROTOCOLS
+
+
+class ImageFile(ImagePath):
+    """A file: for what can be done to no disk on a server."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if is_on_server(value):
+            self.fail(f"{value} is a disk on a server; this works on files", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 IMAGE: Final = ImagePath()
+FILE: Final = ImageFile()
 SIZE: Final = Size()
 
 

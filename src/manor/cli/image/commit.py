@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from manor.cli.image.command import IMAGE, ImageCommand, format_option, progress_option, quiet_option
+from manor.cli.image.command import FILE, ImageCommand, format_option, progress_option, quiet_option
 from manor.cli.image.progress import progress
 from manor.cli.status import EXIT_OK
 
 
 @click.command(cls=ImageCommand)
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @format_option()
 @click.option("-b", "--base", metavar="FILE", help="Write into that image further down the chain.")
 @click.option("-d", "--keep", is_flag=True, help="Leave the image as it is; by default it is emptied.")

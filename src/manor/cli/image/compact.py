@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from manor.cli.image.command import (
-    IMAGE,
+    FILE,
     ImageCommand,
     format_option,
     json_options,
@@ -19,7 +19,7 @@ from manor.cli.status import EXIT_OK
 
 
 @click.command(cls=ImageCommand)
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @format_option()
 @click.option("--rewrite", is_flag=True, help="Copy the image into a new file without gaps, and put that in its place.")
 @progress_option

@@ -14,6 +14,7 @@ from manor.cli.image.command import (
     Size,
     check_written,
     format_option,
+    is_on_server,
     offer,
     parse_options,
     progress_option,
@@ -94,6 +95,8 @@ def convert(
     from manor.backends.block import operations
 
     check_written(output_format)
+    if not no_create and is_on_server(target):
+        raise click.UsageError(f"{target} is a disk on a server, which is there already; write into it with -n")
     values = parse_options(options, operations.CREATE_OPTIONS[output_format], output_format)
     if no_create and values:
         raise click.UsageError("-o is for new images; with -n the target is there already")

@@ -7,7 +7,7 @@ import os
 import click
 
 from manor.cli.image.command import (
-    IMAGE,
+    FILE,
     SIZE,
     WRITTEN_FORMATS,
     ImageCommand,
@@ -21,7 +21,7 @@ from manor.cli.status import EXIT_OK
 
 
 @click.command(cls=ImageCommand)
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @click.argument("size", type=SIZE, required=False)
 @click.option(
     "-f", "--format", "format_", metavar="FORMAT", shell_complete=offer(WRITTEN_FORMATS),
@@ -70,9 +70,23 @@ def create(
         backing_format = _backing_format(file, backing, backing_format, unsafe)
         if unsafe and size is None:
             raise click.UsageError("with -u nobody looks at the backing image, so give the size")
+    # Unseen, the backing image is only written down: as a rebase that looks at nothing does.
+    seen = None if unsafe else backing
     operations.create(
-        file, size, format=format_, options=values, backing_file=backing, backing_format=backing_format, overwrite=force
+        file,
+        size,
+        format=format_,
+        options=values,
+        backing_file=seen,
+        backing_format=backing_format if seen is not None else None,
+        overwrite=force,
     )
+    if backing is not None and unsafe:
+        try:
+            operations.rebase(file, backing, format=format_, backing_format=backing_format, unsafe=True)
+        except BaseException:
+            os.unlink(file)
+            raise
     if not quiet:
         made = operations.image_info(file, format=format_)
         on = f" over {backing} ({backing_format})" if backing is not None else ""

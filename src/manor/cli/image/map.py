@@ -77,7 +77,7 @@ def _print_table(extents: Iterator[Extent], names: list[str]) -> None:
     click.echo(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File")
     for extent in extents:
         if extent.kind == "data":
-            place = "compressed" if extent.file_offset is None else f"{extent.file_offset:#x}"
+            place = "-" if extent.file_offset is None else f"{extent.file_offset:#x}"
             name = names[extent.depth] if extent.depth < len(names) else ""
             click.echo(f"{_hexadecimal(extent.offset)}{_hexadecimal(extent.size)}{place:<16}{name}")
 

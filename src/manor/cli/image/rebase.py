@@ -6,13 +6,13 @@ import os
 
 import click
 
-from manor.cli.image.command import IMAGE, ImageCommand, format_option, progress_option, quiet_option
+from manor.cli.image.command import FILE, ImageCommand, format_option, progress_option, quiet_option
 from manor.cli.image.progress import progress
 from manor.cli.status import EXIT_OK
 
 
 @click.command(cls=ImageCommand)
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @click.option("-b", "--backing", metavar="FILE", required=True, help="The new backing image; '' for none.")
 @click.option(
     "-F", "--backing-format", metavar="FORMAT", help="Format of the backing image. Default: looked up in its contents."

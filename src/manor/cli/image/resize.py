@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from manor.base.units import parse_size
-from manor.cli.image.command import IMAGE, ImageCommand, format_option, quiet_option
+from manor.cli.image.command import FILE, ImageCommand, format_option, quiet_option
 from manor.cli.status import EXIT_OK
 
 PREALLOCATIONS: Final = ("off", "metadata", "falloc", "full")
@@ -15,7 +15,7 @@ PREALLOCATIONS: Final = ("off", "metadata", "falloc", "full")
 
 # A size like -1G is not an option.
 @click.command(cls=ImageCommand, context_settings={"ignore_unknown_options": True})
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @click.argument("size", metavar="[+|-]SIZE")
 @format_option()
 @click.option("--shrink", is_flag=True, help="Allow a smaller size. What is beyond it is lost.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from manor.cli.image.command import (
-    IMAGE,
+    FILE,
     ImageCommand,
     format_option,
     json_options,
@@ -18,7 +18,7 @@ from manor.cli.status import EXIT_OK
 
 
 @click.command(cls=ImageCommand)
-@click.argument("file", type=IMAGE)
+@click.argument("file", type=FILE)
 @click.option("-l", "--list", "list_", is_flag=True, help="List the snapshots; also what happens without an option.")
 @click.option("-c", "--create", metavar="NAME", help="Keep the disk as it is now under that name.")
 @click.option("-a", "--apply", metavar="NAME", help="Make the disk what it was then. What it is now is lost.")

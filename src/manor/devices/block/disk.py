@@ -15,6 +15,7 @@ memory is left alone.
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections import deque
@@ -36,7 +37,10 @@ SHORT_REQUEST: Final = 256 << 10
 SHORT_BATCH: Final = 512 << 10
 """Bytes that one kick may cost the vCPU that made it."""
 SLOW_NS: Final = 1_000_000
-"""A short request that took longer was none: something waited."""
+"""A short request that took longer may have waited for the medium."""
+WATCHED: Final = 64
+"""Short requests that are watched after one that took long: whether the thread waited, or other programs took its turn,
+which is no fault of the medium."""
 SLOW_FACTOR: Final = 20
 """For so many times as long as a slow request took, vCPUs leave everything to workers. So a slow medium costs them at
 most one part in so many of their time."""
@@ -140,6 +144,7 @@ class Disk:
     """The requests of one device to one backend.
 
     lock: the machine lock. serial: what the guest reads as serial number. discard: whether it may give space back.
+    may_wait: requests have to wait for something else than the medium, for example for a limit: vCPUs do none.
     Thread: machine lock held, unless a method says otherwise.
     """
 
@@ -151,6 +156,8 @@ class Disk:
         work: Work,
         serial: str = "",
         discard: bool = True,
+        *,
+        may_wait: bool = False,
     ) -> None:
         self.name = name
         self.serial = serial
@@ -165,10 +172,14 @@ class Disk:
         self._work = work
         self._lock = lock
         self._settled = threading.Condition(lock)
+        self._may_wait = may_wait
+        self._is_abandoned = False
         self._is_paused = False
         self._waiting: deque[tuple[Request, Batch]] = deque()
         self._workers = 0
         self._slow_until_ns = 0
+        self._watched = 0
+        """Short requests that will still be watched."""
         self._mean_ns = 2 * QUICK_NS
         """Of the copies that workers did lately."""
         self._size = backend.size
@@ -199,7 +210,7 @@ class Disk:
                 disk_request(self.name, request.kind.value, offset, request.size)
         short: list[Request] = []
         long: Sequence[Request] = requests
-        if not self._is_paused and batch.started_ns >= self._slow_until_ns:
+        if not self._is_paused and not self._may_wait and batch.started_ns >= self._slow_until_ns:
             long = []
             left = SHORT_BATCH
             for request in requests:
@@ -215,10 +226,19 @@ class Disk:
             self._waiting.extend((request, batch) for request in long)
             self._call_workers()
 
-    def drain(self) -> None:
-        """Wait until nothing is in flight. Thread: any that does not hold the machine lock."""
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is in flight. timeout: seconds; False when they are over.
+
+        Thread: any that does not hold the machine lock.
+        """
         with self._lock:
-            self._settled.wait_for(lambda: self.in_flight == 0)
+            return self._settled.wait_for(lambda: self.in_flight == 0, timeout)
+
+    def abandon(self) -> None:
+        """Tell the device of no request any more: it is being taken apart while the host still works on some. They keep
+        the guest memory that they use."""
+        with self._lock:
+            self._is_abandoned = True
 
     def resize(self, size: int) -> None:
         """Change the backend's size, and tell the guest. size: bytes, a multiple of 512. Raises BlockError.
@@ -248,6 +268,7 @@ class Disk:
         finished: list[tuple[Request, Batch]] = []
         left: list[tuple[Request, Batch]] = [(request, batch) for request in requests]
         before = now = time.monotonic_ns()
+        waits = _waits() if self._watched else 0
         slow_until = 0
         try:
             for work in tuple(left):
@@ -256,9 +277,15 @@ class Disk:
                 finished.append(work)
                 left.remove(work)
                 now = time.monotonic_ns()
-                if now - before > SLOW_NS:
-                    slow_until = now + SLOW_FACTOR * (now - before)
-                    break
+                if self._watched:
+                    self._watched -= 1
+                    earlier, waits = waits, _waits()
+                    if now - before > SLOW_NS and waits != earlier:
+                        slow_until = now + SLOW_FACTOR * (now - before)
+                        break
+                elif now - before > SLOW_NS:
+                    self._watched = WATCHED
+                    waits = _waits()
                 before = now
         finally:
             with self._lock:
@@ -334,6 +361,8 @@ class Disk:
         for request, batch in finished:
             self.in_flight -= 1
             self._count(request, now - batch.started_ns)
+            if self._is_abandoned:
+                continue
             if batch not in batches:
                 batches.append(batch)
             request.done(request.error)
@@ -390,6 +419,11 @@ class Disk:
         else:
             counters.discard_requests += 1
             counters.discard_bytes += request.size
+
+
+def _waits() -> int:
+    """How often the calling thread gave up the processor because it had to wait. Source: getrusage(2), ru_nvcsw."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def _do_nothing() -> None:

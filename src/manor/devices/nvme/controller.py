@@ -383,7 +383,7 @@ class NvmeController(PciFunction):
         if is_write and self.disk.is_read_only:
             return self._refuse(Status.WRITE_PROTECTED, "write to a read-only disk")
         where = prp.pieces(self._memory, command.prp1, command.prp2, size)
-        buffers = [self._memory.view(gpa, count) for gpa, count in where]
+        buffers = self._memory.views_of(where)
         if is_write:
             done = partial(self._done, sq, command, ())
             return Request(Kind.WRITE, ((offset, size),), buffers, done, self._is_durable(command))
@@ -419,8 +419,7 @@ class NvmeController(PciFunction):
         error: BlockError | None,
     ) -> None:  # fmt: skip
         """A request ended. filled: guest memory that it wrote."""
-        for gpa, size in filled:
-            self._memory.written(gpa, size)
+        self._memory.written_all(filled)
         sq.in_flight.discard(command.cid)
         sq.cq.reserved -= 1
         if not self._is_resetting:

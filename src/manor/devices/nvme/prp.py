@@ -34,7 +34,7 @@ def pieces(memory: GuestMemory, prp1: int, prp2: int, size: int) -> list[Piece]:
         raise BadPrp(Status.PRP_OFFSET_INVALID, f"data at {prp1:#x} is not aligned to 4 bytes")
     found: list[Piece] = []
     first = min(size, PAGE - prp1 % PAGE)
-    _add(memory, found, prp1, first)
+    ram_end = _add(memory, found, prp1, first)
     left = size - first
     if left == 0:
         return found
@@ -47,13 +47,19 @@ def pieces(memory: GuestMemory, prp1: int, prp2: int, size: int) -> list[Piece]:
     while left > 0:
         slots = (PAGE - table % PAGE) // _ENTRY
         wanted = (left + PAGE - 1) // PAGE
-        _check_ram(memory, table, _ENTRY * min(slots, wanted))
-        entries = struct.unpack(f"<{min(slots, wanted)}Q", memory.read(table, _ENTRY * min(slots, wanted)))
+        count = min(slots, wanted)
+        _end_of_ram(memory, table, _ENTRY * count)
+        entries = struct.unpack(f"<{count}Q", memory.read(table, _ENTRY * count))
         # The last entry of a page leads to the next list if that is needed.
         is_chained = wanted > slots
         for entry in entries[: slots - 1] if is_chained else entries:
-            _add_page(memory, found, entry, min(left, PAGE))
-            left -= min(left, PAGE)
+            start, before = found[-1]
+            size = PAGE if left > PAGE else left
+            if entry == start + before and entry + size <= ram_end:
+                found[-1] = (start, before + size)
+            else:
+                ram_end = _add_page(memory, found, entry, size)
+            left -= size
         if is_chained:
             table = entries[-1]
             if table % PAGE:
@@ -61,27 +67,26 @@ def pieces(memory: GuestMemory, prp1: int, prp2: int, size: int) -> list[Piece]:
     return found
 
 
-def _add_page(memory: GuestMemory, found: list[Piece], gpa: int, size: int) -> None:
+def _add_page(memory: GuestMemory, found: list[Piece], gpa: int, size: int) -> int:
+    """As `_add`, for what must begin with a page."""
     if gpa % PAGE:
         raise BadPrp(Status.PRP_OFFSET_INVALID, f"entry {gpa:#x} does not begin with a page")
-    _add(memory, found, gpa, size)
+    return _add(memory, found, gpa, size)
 
 
-def _add(memory: GuestMemory, found: list[Piece], gpa: int, size: int) -> None:
-    _check_ram(memory, gpa, size)
-    if found and found[-1][0] + found[-1][1] == gpa:
-        start, before = found[-1]
-        # Joined only within a region: a view lies in one.
-        if memory.find_region(start, before + size) is not None:
-            found[-1] = (start, before + size)
-            return
+def _add(memory: GuestMemory, found: list[Piece], gpa: int, size: int) -> int:
+    """Add a piece; returns the end of its RAM: up to there the next one may be joined to it."""
+    end = _end_of_ram(memory, gpa, size)
     found.append((gpa, size))
+    return end
 
 
-def _check_ram(memory: GuestMemory, gpa: int, size: int) -> None:
+def _end_of_ram(memory: GuestMemory, gpa: int, size: int) -> int:
+    """The end of the region of RAM that all of the range lies in. Raises BadPrp if there is none."""
     region = memory.find_region(gpa, size)
     if region is None or region.kind != "ram":
         raise BadPrp(Status.DATA_TRANSFER_ERROR, f"{size} bytes at {gpa:#x} are not RAM")
+    return region.end
 
 
 def read(memory: GuestMemory, where: list[Piece]) -> bytes:

@@ -9,6 +9,7 @@ their ends return the chains, with one interrupt for those that end together.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -63,10 +64,12 @@ MAX_QUEUES: Final = 16
 """More vCPUs than this share queues."""
 ID_SIZE: Final = 20
 """Bytes of the serial number (5.2.6, VIRTIO_BLK_T_GET_ID)."""
-MAX_RANGES: Final = 256
-"""Segments of a discard or write zeroes request."""
-MAX_RANGE_SECTORS: Final = 1 << 22
-"""Sectors of such a segment: 2 GiB, so that one that must be written as zeros ends in a time."""
+MAX_DISCARD_RANGES: Final = 256
+MAX_DISCARD_SECTORS: Final = 1 << 22
+"""Segments of a discard, and sectors of one: 2 GiB."""
+MAX_ZERO_RANGES: Final = 16
+MAX_ZERO_SECTORS: Final = 1 << 18
+"""The same of a write zeroes request, 128 MiB: a medium that knows no better writes them, which a reset waits for."""
 _PHYSICAL_BLOCK_EXP: Final = 3
 """A physical block of 8 sectors: partial pages cost the host a read before the write."""
 _PHYSICAL_SECTORS: Final = 1 << _PHYSICAL_BLOCK_EXP
@@ -89,7 +92,7 @@ OPT_IO_SIZE = Reg("opt_io_size", 0x1C, 32, RO, stored=False, doc="in logical blo
 WRITEBACK = Reg("writeback", 0x20, 8, RW, stored=False, doc="0 write-through, 1 write-back", source=_S)
 UNUSED0 = Reg("unused0", 0x21, 8, fields=(reserved(0, 8),), source=_S)
 NUM_QUEUES = Reg("num_queues", 0x22, 16, RO, stored=False, source=_S)
-MAX_DISCARD_SECTORS = Reg("max_discard_sectors", 0x24, 32, RO, stored=False, source=_S)
+MAX_DISCARD_SECTORS_REG = Reg("max_discard_sectors", 0x24, 32, RO, stored=False, source=_S)
 MAX_DISCARD_SEG = Reg("max_discard_seg", 0x28, 32, RO, stored=False, source=_S)
 DISCARD_SECTOR_ALIGNMENT = Reg("discard_sector_alignment", 0x2C, 32, RO, stored=False, source=_S)
 MAX_WRITE_ZEROES_SECTORS = Reg("max_write_zeroes_sectors", 0x30, 32, RO, stored=False, source=_S)
@@ -102,7 +105,7 @@ CONFIG_TABLE = RegisterTable(
     0x3C,
     (
         CAPACITY, SIZE_MAX_REG, SEG_MAX_REG, CYLINDERS, HEADS, SECTORS, BLK_SIZE, PHYSICAL_BLOCK_EXP, ALIGNMENT_OFFSET,
-        MIN_IO_SIZE, OPT_IO_SIZE, WRITEBACK, UNUSED0, NUM_QUEUES, MAX_DISCARD_SECTORS, MAX_DISCARD_SEG,
+        MIN_IO_SIZE, OPT_IO_SIZE, WRITEBACK, UNUSED0, NUM_QUEUES, MAX_DISCARD_SECTORS_REG, MAX_DISCARD_SEG,
         DISCARD_SECTOR_ALIGNMENT, MAX_WRITE_ZEROES_SECTORS, MAX_WRITE_ZEROES_SEG, WRITE_ZEROES_MAY_UNMAP, UNUSED1,
     ),
     split=True,
@@ -200,7 +203,7 @@ class VirtioBlk(VirtioDevice):
         if kind == VIRTIO_BLK_T_OUT:
             return self._copy(queue, chain, Kind.WRITE, sector, payload)
         if kind == VIRTIO_BLK_T_FLUSH:
-            return Request(Kind.FLUSH, (), (), partial(self._done, queue, chain, 0))
+            return Request(Kind.FLUSH, (), (), partial(self._done, queue, chain, (), 0))
         if kind == VIRTIO_BLK_T_GET_ID:
             return self._identify(chain, room)
         if kind in (VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES):
@@ -211,25 +214,25 @@ class VirtioBlk(VirtioDevice):
     def _copy(self, queue: Queue, chain: Chain, kind: Kind, sector: int, size: int) -> Request | Answer:
         """A read or write of `size` bytes."""
         offset = SECTOR * sector
-        buffers = chain.writable if kind is Kind.READ else chain.readable
         problem = ""
         if size == 0 or size % SECTOR:
             problem = f"{size} bytes"
         elif not self.disk.covers(offset, size):
             problem = f"{size} bytes at sector {sector} of {self.capacity}"
-        elif size > SEG_MAX * SIZE_MAX or len(buffers) > SEG_MAX + 1:
-            problem = f"{size} bytes in {len(buffers)} buffers"
+        elif size > SEG_MAX * SIZE_MAX:
+            problem = f"{size} bytes, at most {SEG_MAX * SIZE_MAX}"
         elif kind is Kind.WRITE and self.disk.is_read_only:
             problem = "the disk is read-only"
         if problem:
             self.report(f"{kind.value} refused: {problem}")
             return Answer(VIRTIO_BLK_S_IOERR)
-        done = partial(self._done, queue, chain, size if kind is Kind.READ else 0)
         if kind is Kind.READ:
-            return Request(kind, ((offset, size),), chain.writable_views(0, size), done)
-        return Request(
-            kind, ((offset, size),), chain.readable_views(_HEADER.size, size), done, self._is_write_through
-        )
+            pieces = chain.writable_pieces(size)
+            done = partial(self._done, queue, chain, pieces, size)
+            return Request(kind, ((offset, size),), chain.memory.views_of(pieces), done)
+        done = partial(self._done, queue, chain, (), 0)
+        buffers = chain.memory.views_of(chain.readable_pieces(_HEADER.size, size))
+        return Request(kind, ((offset, size),), buffers, done, self._is_write_through)
 
     def _identify(self, chain: Chain, room: int) -> Request | Answer:
         if room < ID_SIZE:
@@ -245,7 +248,9 @@ class VirtioBlk(VirtioDevice):
         if not self.has_feature(VIRTIO_BLK_F_DISCARD if is_discard else VIRTIO_BLK_F_WRITE_ZEROES):
             self.report(f"request of type {kind} without its feature")
             return Answer(VIRTIO_BLK_S_UNSUPP)
-        if size == 0 or size % _SEGMENT.size or size > MAX_RANGES * _SEGMENT.size:
+        most = MAX_DISCARD_RANGES if is_discard else MAX_ZERO_RANGES
+        longest = MAX_DISCARD_SECTORS if is_discard else MAX_ZERO_SECTORS
+        if size == 0 or size % _SEGMENT.size or size > most * _SEGMENT.size:
             self.report(f"request of type {kind} with {size} bytes of segments")
             return Answer(VIRTIO_BLK_S_IOERR)
         ranges: list[tuple[int, int]] = []
@@ -254,13 +259,13 @@ class VirtioBlk(VirtioDevice):
             if flags & ~WRITE_ZEROES_UNMAP or (is_discard and flags):
                 self.report(f"request of type {kind} with flags {flags:#x}")
                 return Answer(VIRTIO_BLK_S_UNSUPP)
-            if count > MAX_RANGE_SECTORS or not self.disk.covers(SECTOR * sector, SECTOR * count):
+            if count > longest or not self.disk.covers(SECTOR * sector, SECTOR * count):
                 self.report(f"request of type {kind}: {count} sectors at {sector} of {self.capacity}")
                 return Answer(VIRTIO_BLK_S_IOERR)
             unmaps += flags
             if count:
                 ranges.append((SECTOR * sector, SECTOR * count))
-        done = partial(self._done, queue, chain, 0)
+        done = partial(self._done, queue, chain, (), 0)
         if is_discard:
             return Request(Kind.DISCARD, ranges, (), done)
         # One request of ours has one flag: space is given back only if all segments allow it.
@@ -268,12 +273,14 @@ class VirtioBlk(VirtioDevice):
         kind_of_zero = Kind.ZERO_UNMAP if may_unmap else Kind.ZERO
         return Request(kind_of_zero, ranges, (), done, self._is_write_through)
 
-    def _done(self, queue: Queue, chain: Chain, filled: int, error: BlockError | None) -> None:
-        """A request ended. filled: bytes that it put into the chain, if it went well."""
+    def _done(
+        self, queue: Queue, chain: Chain, pieces: Sequence[tuple[int, int]], filled: int, error: BlockError | None
+    ) -> None:
+        """A request ended. pieces: guest memory that it wrote; filled: bytes in them."""
         self._busy[queue.index] -= 1
         if filled:
             # Also after an error: the backend may have got half-way.
-            chain.wrote(0, filled)
+            chain.memory.written_all(pieces)
         if not self.is_running or not queue.holds(chain):
             return  # the driver has forgotten the request
         if error is None:
@@ -365,19 +372,19 @@ class VirtioBlk(VirtioDevice):
         return len(self.queues)
 
     def on_read_max_discard_sectors(self) -> int:
-        return MAX_RANGE_SECTORS if self.disk.may_discard else 0
+        return MAX_DISCARD_SECTORS if self.disk.may_discard else 0
 
     def on_read_max_discard_seg(self) -> int:
-        return MAX_RANGES if self.disk.may_discard else 0
+        return MAX_DISCARD_RANGES if self.disk.may_discard else 0
 
     def on_read_discard_sector_alignment(self) -> int:
         return _PHYSICAL_SECTORS if self.disk.may_discard else 0
 
     def on_read_max_write_zeroes_sectors(self) -> int:
-        return 0 if self.disk.is_read_only else MAX_RANGE_SECTORS
+        return 0 if self.disk.is_read_only else MAX_ZERO_SECTORS
 
     def on_read_max_write_zeroes_seg(self) -> int:
-        return 0 if self.disk.is_read_only else MAX_RANGES
+        return 0 if self.disk.is_read_only else MAX_ZERO_RANGES
 
     def on_read_write_zeroes_may_unmap(self) -> int:
         return int(self.disk.may_discard)

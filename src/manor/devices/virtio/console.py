@@ -11,7 +11,7 @@ single-port consoles for terminals.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from manor.backends.char.api import CharBackend
@@ -81,7 +81,8 @@ class ConsoleState:
 class ConsolePort:
     """One byte stream of a console; the `CharReceiver` of its backend.
 
-    on_room: set by the backend, called when `can_receive` grew from nothing.
+    on_room: set by the backend, called when `can_receive` grew from nothing. on_open: the same, called when a program
+    of the guest opened or closed the port (multiport only).
     """
 
     def __init__(self, console: VirtioConsole, index: int, backend: CharBackend, name: str) -> None:
@@ -91,7 +92,8 @@ class ConsolePort:
         self.input = bytearray()
         self.guest_ready = False
         self.guest_open = False
-        self.on_room = _do_nothing
+        self.on_room: Callable[[], None] = _do_nothing
+        self.on_open: Callable[[bool], None] = _ignore
         self._console = console
 
     @property
@@ -116,7 +118,8 @@ class ConsolePort:
 class VirtioConsole(VirtioDevice):
     """Console with one port, or several over control queues.
 
-    backends: one per port; port 0 is the console. names: for further ports, "" for none; only with multiport.
+    backends: one per port. names: of the ports, "" for none; only with multiport. has_console: port 0 is a console;
+    otherwise it is a byte stream as the others (only with multiport).
     """
 
     DEVICE_ID = 3
@@ -130,12 +133,14 @@ class VirtioConsole(VirtioDevice):
         *,
         multiport: bool = False,
         names: Sequence[str] = (),
+        has_console: bool = True,
         columns: int = 80,
         rows: int = 25,
     ) -> None:
         if not 1 <= len(backends) <= (PORT_LIMIT if multiport else 1):
             raise ValueError(f"{name}: {len(backends)} ports do not fit multiport={multiport}")
         self.multiport = multiport
+        self.has_console = has_console
         self.columns = columns
         self.rows = rows
         sizes = [DATA_QUEUE_SIZE, DATA_QUEUE_SIZE]
@@ -163,7 +168,7 @@ class VirtioConsole(VirtioDevice):
             return
         self.columns, self.rows = columns, rows
         if self._uses_multiport:
-            if self.ports[0].guest_ready:
+            if self.ports[0].guest_ready and self.has_console:
                 self._send(0, VIRTIO_CONSOLE_RESIZE, 0, _SIZE.pack(columns, rows))
         else:
             self.change_config()
@@ -188,7 +193,8 @@ class VirtioConsole(VirtioDevice):
         self._control_ready = False
         self._outbox.clear()
         for port in self.ports:
-            port.guest_ready = port.guest_open = False
+            port.guest_ready = False
+            self._set_open(port, False)
 
     def handle_queue(self, queue: Queue) -> bool:
         if queue.index in (CONTROL_RECEIVE_QUEUE, CONTROL_TRANSMIT_QUEUE):
@@ -292,13 +298,19 @@ class VirtioConsole(VirtioDevice):
             if value:
                 self._announce(port)
         elif event == VIRTIO_CONSOLE_PORT_OPEN:
-            port.guest_open = bool(value)
+            self._set_open(port, bool(value))
         else:
             self.report(f"control event {event} is not one a driver sends")
 
+    @staticmethod
+    def _set_open(port: ConsolePort, is_open: bool) -> None:
+        if is_open != port.guest_open:
+            port.guest_open = is_open
+            port.on_open(is_open)
+
     def _announce(self, port: ConsolePort) -> None:
         """Tell a driver that is ready for `port` what it is and that our side is open."""
-        if port.index == 0:
+        if port.index == 0 and self.has_console:
             self._send(0, VIRTIO_CONSOLE_CONSOLE_PORT, 1)
             self._send(0, VIRTIO_CONSOLE_RESIZE, 0, _SIZE.pack(self.columns, self.rows))
         if port.name:
@@ -364,10 +376,15 @@ class VirtioConsole(VirtioDevice):
         self.columns, self.rows = own.columns, own.rows
         self._control_ready = own.control_ready
         for port, ready, is_open, data in zip(self.ports, own.ports_ready, own.ports_open, own.input, strict=True):
-            port.guest_ready, port.guest_open = ready, is_open
+            port.guest_ready = ready
+            self._set_open(port, is_open)
             port.input[:] = data
         self._outbox = {(port, event): (value, extra) for port, event, value, extra in own.outbox}
 
 
 def _do_nothing() -> None:
     """No backend waits for room."""
+
+
+def _ignore(is_open: bool) -> None:
+    """No backend wants to know."""

@@ -85,6 +85,7 @@ class VirtioNet(VirtioDevice):
     """One interface. mac: 6 bytes. mtu: bytes of the largest IP packet. pairs: of queues. speed: Mbit/s, for show."""
 
     DEVICE_ID = 1
+    SERVES_KICKS = True
 
     def __init__(
         self,

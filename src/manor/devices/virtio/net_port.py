@@ -55,6 +55,7 @@ class NetPort:
         self._outgoing: list[Frame] = []
         self._is_posted = False
         self._has_room = False
+        self._is_paused = False
         self._rest: list[Frame] = []
         self.malformed = 0
         """Frames from the guest whose headers did not fit to the work that was asked for."""
@@ -73,6 +74,14 @@ class NetPort:
         """The guest added receive buffers after `receive` had found too few."""
         self._has_room = True
         self._wake()
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`: the backend keeps what comes, as far as it keeps anything."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        self.room()
 
     def _wake(self) -> None:
         if not self._is_posted:
@@ -156,6 +165,8 @@ class NetPort:
         if not frames:
             return 0
         with self._lock:
+            if self._is_paused:
+                return 0
             # A device that is being taken apart drops what comes.
             return len(frames) if self.device is None else self.device.receive(frames)
 

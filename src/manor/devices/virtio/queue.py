@@ -81,29 +81,23 @@ class Chain:
         self.readable_size = readable_size
         self.writable_size = writable_size
 
-    def readable_views(self, offset: int, limit: int) -> list[memoryview]:
-        """The readable part itself, from `offset` for at most `limit` bytes. It may change while it is looked at."""
-        return self._views(self.readable, offset, limit)
+    def readable_pieces(self, offset: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Address and size of at most `limit` bytes of the readable part, from `offset` bytes into it."""
+        first = self.readable[0].size if self.readable else 0
+        if offset == first and limit >= self.readable_size - first:
+            return self.readable[1:]
+        return _slices(self.readable, offset, limit)
 
-    def writable_views(self, offset: int, limit: int) -> list[memoryview]:
-        """The writable part itself. Whoever wrote to it calls `wrote` before the chain is returned."""
-        return self._views(self.writable, offset, limit)
-
-    def wrote(self, offset: int, limit: int) -> None:
-        """Tell that bytes of the writable part were written through its views."""
-        for gpa, size in _slices(self.writable, offset, limit):
-            self.memory.written(gpa, size)
+    def writable_pieces(self, limit: int) -> Sequence[tuple[int, int]]:
+        """Address and size of the first `limit` bytes of the writable part."""
+        if self.writable and limit == self.writable_size - self.writable[-1].size:
+            return self.writable[:-1]
+        return _slices(self.writable, 0, limit)
 
     def write_last(self, value: int) -> None:
         """Set the last byte of the writable part, which must have one."""
         last = self.writable[-1]
         self.memory.write(last.gpa + last.size - 1, _BYTES[value])
-
-    def _views(self, buffers: Sequence[Buffer], offset: int, limit: int) -> list[memoryview]:
-        views: list[memoryview] = []
-        for gpa, size in _slices(buffers, offset, limit):
-            views += self.memory.views(gpa, size)
-        return views
 
     def read(self, limit: int, offset: int = 0) -> bytes:
         """Copy up to `limit` bytes of the readable part, from `offset` bytes into it."""
@@ -334,10 +328,10 @@ class Queue:
                 self._break(f"chain at {head}: buffer {gpa:#018x}, size {size:#x} is not in RAM")
                 return None
             if flags & VIRTQ_DESC_F_WRITE:
-                writable_size += size
-                if size:
-                    writable.append(Buffer(gpa, size))
                 is_writing = True
+                if size:
+                    writable_size += size
+                    writable.append(Buffer(gpa, size))
             elif is_writing:
                 self._break(f"chain at {head}: readable descriptor after a writable one")
                 return None
@@ -373,7 +367,7 @@ class Queue:
         """Return a chain to the driver.
 
         written: bytes the device wrote from the start of the writable part; 0 for a read request.
-        The driver learns of it by `take_interrupt` after the last one of a batch.
+        The driver learns of it by `take_interrupt` after the last one of a batch, which must follow.
         Source: 2.7.8 "The Virtqueue Used Ring".
         """
         if self._in_flight.get(chain.head) is not chain:
@@ -393,7 +387,6 @@ class Queue:
         self._full_fence()
         rings.device[1] = self._next_used
         self._memory.written(self.device_area + 2, 2)
-        self._memory.written(self.device_area + 4 + USED_ELEMENT_SIZE * position, USED_ELEMENT_SIZE)
         if virtqueue_used.on:
             virtqueue_used(self.index, chain.head, written)
 
@@ -406,6 +399,8 @@ class Queue:
         rings = self._rings
         if rings is None or added == 0 or not self.is_active:
             return False
+        # The elements, once a batch: for what was translated from a page that the ring shares with code.
+        self._memory.written(self.device_area, 4 + USED_ELEMENT_SIZE * self.size)
         # used.idx must be visible before the driver's wish is read; pairs with its barrier after enabling
         # notifications.
         self._full_fence()

@@ -6,13 +6,15 @@ Source: Linux Documentation/filesystems/ext4 (kernel 6.1).
 
 from __future__ import annotations
 
+import io
 import stat
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from manor.base.errors import ProtocolError
+from manor.fs.entry import Entry, FileData
 from manor.fs.ext4.layout import (
     CLASSIC_INODE,
     EXTENT_MAGIC,
@@ -41,6 +43,7 @@ _MAX_DEPTH: Final = 5
 _MAX_NODES: Final = 1 << 16
 """Nodes of one extent tree that are read."""
 _MAX_DIRECTORY: Final = 64 << 20
+_MAX_TREE_DEPTH: Final = 200
 _DIRECT: Final = 12
 _XATTR_ENTRY: Final = struct.Struct("<BBHIII")
 _KINDS: Final[dict[int, Kind]] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
@@ -186,6 +189,45 @@ class Ext4Reader:
             if rest == 1:
                 return 1
         return 0
+
+    def walk(self, is_wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        """Everything, sorted, as entries; a directory that is not wanted is left out with all that is in it.
+
+        Raises ProtocolError.
+        """
+        links: dict[int, str] = {}
+
+        def entry(path: str, number: int) -> Entry:
+            inode = self.inode(number)
+            if not stat.S_ISDIR(inode.mode) and inode.links > 1:
+                if number in links:
+                    return Entry(path, inode.mode, link=links[number])
+                links[number] = path
+            data: bytes | FileData = b""
+            if inode.size > self._source.size and not stat.S_ISDIR(inode.mode):
+                raise ProtocolError(f"{path} is larger than the file system")
+            if stat.S_ISLNK(inode.mode):
+                data = self.contents(Node(path, "link", inode.size, number), 4096)
+            elif stat.S_ISREG(inode.mode):
+                data = FileData(inode.size, lambda: io.BytesIO(self.data(inode)))
+            is_device = stat.S_ISCHR(inode.mode) or stat.S_ISBLK(inode.mode)
+            device = inode.device if is_device else (0, 0)
+            xattrs = self.xattrs(inode)
+            return Entry(path, inode.mode, inode.uid, inode.gid, inode.mtime, data, device, xattrs=xattrs)
+
+        def below(path: str, number: int, depth: int) -> Iterator[Entry]:
+            if depth > _MAX_TREE_DEPTH:
+                raise ProtocolError(f"{path} lies deeper than any directory")
+            for name, child in sorted(self._names(Node(path, "directory", 0, number))):
+                inner = f"{path}/{name}" if path else name
+                if is_wanted(inner):
+                    found = entry(inner, child)
+                    yield found
+                    if stat.S_ISDIR(found.mode):
+                        yield from below(inner, child, depth + 1)
+
+        yield entry("", ROOT_INODE)
+        yield from below("", ROOT_INODE, 0)
 
     # --- directories ----------------------------------------------------------------------------------------------
 

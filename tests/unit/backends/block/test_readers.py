@@ -153,7 +153,7 @@ def test_cut_off_file_is_an_error_not_zeros(name: str, folder: Path, contents: b
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_image_ends_in_an_error_or_reads(name: str, folder: Path, tmp_path: Path, data: st.DataObject) -> None:
     """Any bytes of headers and tables changed: no crash, no endless loop, bounded memory."""
@@ -239,4 +239,50 @@ def test_vmdk_over_its_parent(tmp_path: Path, contents: bytes) -> None:
     image = open_image(str(tmp_path / "top.vmdk"), OpenOptions(read_only=True))
     assert read(image, 0, SIZE) == expected
     assert {extent.depth for extent in image.extents(0, SIZE) if extent.kind == "data"} == {0, 1}
+    image.close()
+
+
+def test_vmdk_in_several_extents(tmp_path: Path) -> None:
+    for command in (
+        "qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentSparse disk.vmdk 5G",
+        "qemu-io -f vmdk disk.vmdk",
+    ):
+        writes = b"write -P 1 2047M 2M\nwrite -P 2 4095M 64k\nwrite -P 3 4096M 64k\nwrite -P 4 5119M 1M\n"
+        subprocess.run(command.split(), cwd=tmp_path, check=True, input=writes, capture_output=True)
+    assert len(list(tmp_path.glob("disk-s*.vmdk"))) == 3
+    image = open_image(str(tmp_path / "disk.vmdk"), OpenOptions(read_only=True))
+    assert image.size == 5 << 30
+    assert read(image, 2047 * MiB - 1, 2 * MiB + 2) == b"\0" + b"\1" * (2 * MiB) + b"\0"
+    assert read(image, 4095 * MiB, 64 * KiB + 1) == b"\2" * (64 * KiB) + b"\0"
+    assert read(image, 4096 * MiB - 1, 2) == b"\0\3"
+    assert read(image, 5119 * MiB, MiB) == b"\4" * MiB
+    data = sum(extent.size for extent in image.extents(0, image.size) if extent.kind == "data")
+    assert data == 3 * MiB + 128 * KiB
+    image.close()
+
+
+def test_vmdk_zeros_hide_the_parent(tmp_path: Path) -> None:
+    for command in (
+        ["qemu-img", "create", "-q", "-f", "vmdk", "base.vmdk", "4M"],
+        [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "vmdk",
+            "-b",
+            "base.vmdk",
+            "-F",
+            "vmdk",
+            "-o",
+            "zeroed_grain=on",
+            "top.vmdk",
+        ],
+        ["qemu-io", "-f", "vmdk", "-c", "write -P 1 0 4M", "base.vmdk"],
+        ["qemu-io", "-f", "vmdk", "-c", "write -z 1M 1M", "top.vmdk"],
+    ):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    image = open_image(str(tmp_path / "top.vmdk"), OpenOptions(read_only=True))
+    assert read(image, 0, 4 * MiB) == b"\1" * MiB + bytes(MiB) + b"\1" * (2 * MiB)
+    assert [(one.kind, one.depth) for one in image.extents(1 * MiB, 64 * KiB)] == [("zero", 0)]
     image.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,7 +112,7 @@ def test_jitter_keeps_the_order() -> None:
         arrivals.append(len(bench.far.sent))
     bench.timers.advance(SECOND)
     assert [frame.data[0] for frame in bench.far.sent] == list(range(50))
-    steps = {later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False)}
+    steps = {later - earlier for earlier, later in pairwise(arrivals)}
     assert len(steps) > 1
 
 

@@ -206,12 +206,17 @@ def test_data_that_was_read_drops_translated_code() -> None:
             blk.VIRTIO_BLK_S_IOERR,
         ),
         (
-            [struct.pack("<IIQ", blk.VIRTIO_BLK_T_DISCARD, 0, 0), segments((0, blk.MAX_RANGE_SECTORS + 1, 0))],
+            [struct.pack("<IIQ", blk.VIRTIO_BLK_T_DISCARD, 0, 0), segments((0, blk.MAX_DISCARD_SECTORS + 1, 0))],
             [1],
             blk.VIRTIO_BLK_S_IOERR,
         ),
         (
-            [struct.pack("<IIQ", blk.VIRTIO_BLK_T_DISCARD, 0, 0), segments((0, 1, 0)) * (blk.MAX_RANGES + 1)],
+            [struct.pack("<IIQ", blk.VIRTIO_BLK_T_WRITE_ZEROES, 0, 0), segments((0, 1, 0)) * (blk.MAX_ZERO_RANGES + 1)],
+            [1],
+            blk.VIRTIO_BLK_S_IOERR,
+        ),
+        (
+            [struct.pack("<IIQ", blk.VIRTIO_BLK_T_DISCARD, 0, 0), segments((0, 1, 0)) * (blk.MAX_DISCARD_RANGES + 1)],
             [1],
             blk.VIRTIO_BLK_S_IOERR,
         ),
@@ -308,8 +313,8 @@ def test_configuration() -> None:
     assert read(0x14, 4) == 512
     assert (read(0x18, 1), read(0x19, 1), read(0x1A, 2), read(0x1C, 4)) == (3, 0, 8, 0)
     assert read(0x22, 2) == 4
-    assert (read(0x24, 4), read(0x28, 4), read(0x2C, 4)) == (blk.MAX_RANGE_SECTORS, blk.MAX_RANGES, 8)
-    assert (read(0x30, 4), read(0x34, 4), read(0x38, 1)) == (blk.MAX_RANGE_SECTORS, blk.MAX_RANGES, 1)
+    assert (read(0x24, 4), read(0x28, 4), read(0x2C, 4)) == (blk.MAX_DISCARD_SECTORS, blk.MAX_DISCARD_RANGES, 8)
+    assert (read(0x30, 4), read(0x34, 4), read(0x38, 1)) == (blk.MAX_ZERO_SECTORS, blk.MAX_ZERO_RANGES, 1)
 
 
 def test_resize_while_running() -> None:

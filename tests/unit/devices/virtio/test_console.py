@@ -280,3 +280,31 @@ def test_port_counts() -> None:
 
 def test_every_config_register_is_exercised() -> None:
     assert set(CONFIG_TABLE.by_name) == {"cols", "rows", "max_nr_ports", "emerg_wr"}
+
+
+def test_port_that_is_no_console_is_announced_by_its_name_alone() -> None:
+    memory = GuestMemory([Region(Gpa(0), RAM)])
+    defer = DeferQueue()
+    device = VirtioConsole(
+        "serial", memory, defer, [MemoryBackend()], multiport=True, names=["org.example.0"], has_console=False
+    )
+    device.notifier = FakeNotifier()
+    opened: list[bool] = []
+    device.ports[0].on_open = opened.append
+    queues = start_device(device, memory, Allocator(0x1000, RAM), device.offered_features, 64)
+    for _ in range(8):
+        queues[CONTROL_RECEIVE_QUEUE].add(writable=[64])
+    for port, event, value in ((NO_PORT, 0, 1), (0, 3, 1), (0, 6, 1), (0, 6, 1), (0, 6, 0), (0, 6, 1)):
+        queues[CONTROL_TRANSMIT_QUEUE].add([struct.pack("<IHH", port, event, value)])
+        device.kick(CONTROL_TRANSMIT_QUEUE)
+    defer.run()
+    device.kick(CONTROL_RECEIVE_QUEUE)
+    defer.run()
+    device.resize(10, 10)
+    defer.run()
+    receive = queues[CONTROL_RECEIVE_QUEUE]
+    events = [struct.unpack_from("<IHH", receive.written(used))[1] for used in receive.used()]
+    assert events == [1, 7, 6]  # added, name, open
+    assert opened == [True, False, True]
+    device.write_status(0)
+    assert opened[-1] is False

@@ -44,8 +44,9 @@ def small() -> MemoryImage:
 @pytest.mark.parametrize(
     "options",
     [
-        ("-t", "ext2"), ("-t", "ext3"), ("-t", "ext4"), ("-t", "ext4", "-b", "1024"), ("-t", "ext4", "-O", "^64bit"),
-        ("-t", "ext4", "-O", "meta_bg,^resize_inode"), ("-t", "ext4", "-O", "inline_data"), ("-t", "ext4", "-b", "2048"),
+        ("-t", "ext2"), ("-t", "ext3"), ("-t", "ext4"), ("-t", "ext4", "-b", "1024"),
+        ("-t", "ext4", "-O", "^64bit"), ("-t", "ext4", "-O", "meta_bg,^resize_inode"),
+        ("-t", "ext4", "-O", "inline_data"), ("-t", "ext4", "-b", "2048"),
         ("-t", "ext2", "-b", "1024", "-I", "128"), ("-t", "ext4", "-O", "metadata_csum_seed,large_dir"),
     ],
     ids=" ".join,
@@ -69,7 +70,8 @@ def test_file_systems_of_mke2fs(tmp_path: Path, options: tuple[str, ...]) -> Non
     (tree / "long").symlink_to("x" * 100)
     path = tmp_path / "image"
     assert MKE2FS is not None
-    done = subprocess.run([MKE2FS, "-q", *options, "-d", tree, path, "32M"], capture_output=True, text=True, check=False)
+    command = [MKE2FS, "-q", *options, "-d", str(tree), str(path), "32M"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with ImageFile(path) as image:
         reader = Ext4Reader(image)
@@ -114,7 +116,8 @@ def test_an_image_that_is_cut_off_is_refused() -> None:
 def test_damage_ends_in_an_error_or_in_wrong_data_but_in_nothing_else(seed: int) -> None:
     dice = random.Random(seed)
     image = small()
-    used = [number for number in range(len(image.data) // 4096) if any(image.data[number * 4096 : number * 4096 + 4096])]
+    starts = range(0, len(image.data), 4096)
+    used = [start // 4096 for start in starts if any(image.data[start : start + 4096])]
     for _ in range(dice.randrange(1, 12)):
         block = dice.choice([0, 0, *used])
         at = block * 4096 + dice.choice([1024, 0]) * (block == 0) + dice.randrange(1024)

@@ -6,6 +6,7 @@ at once share one reader.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from contextlib import suppress
 from typing import Final
@@ -172,6 +173,12 @@ def negotiate(address: NbdAddress, handshake: ClientHandshake) -> Transport:
             if count == 0:
                 raise ConnectionResetError("the server closed the connection; it may not have the export")
             handshake.receive(buffer[:count])
+    except ssl.SSLCertVerificationError as error:
+        transport.close()
+        raise HostError(
+            f"{address.text}: the server's certificate is not trusted ({error.verify_message}); check the host's name,"
+            " or name the folder that has the authority's ca-cert.pem: ?tls-certificates=FOLDER"
+        ) from error
     except OSError as error:
         transport.close()
         raise HostError(f"{address.text}: negotiating with the server: {error}", error.errno) from error

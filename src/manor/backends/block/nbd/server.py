@@ -191,12 +191,19 @@ class _Client:
         self._limit = threading.Condition()
         self._doing = 0
         self._held = 0
+        self._is_ending = False
+        """No further request is begun: there is nobody to answer. Set by any thread, looked at by the client's."""
         self.thread = threading.Thread(target=self._run, name=f"nbd-client-{number}", daemon=True)
 
     def end(self) -> None:
-        """End the connection; returns when its thread has ended."""
-        self._transport.shutdown()
+        """End the connection after the requests that are being done; returns when its thread has ended."""
+        self._break()
         self.thread.join()
+
+    def _break(self) -> None:
+        # In this order: what has arrived already is still received after the shutdown.
+        self._is_ending = True
+        self._transport.shutdown()
 
     def _run(self) -> None:
         if nbd_client.on:
@@ -246,6 +253,9 @@ class _Client:
         requests, self._session.requests = self._session.requests, []
         for index, request in enumerate(requests):
             self._enter(request)
+            if self._is_ending:
+                self._leave(request)
+                raise ConnectionAbortedError("the connection ends")
             is_quick = request.command in (Command.READ, Command.WRITE) or request.error
             if is_quick and index == len(requests) - 1 and not self._transport.has_more():
                 self._serve(request)
@@ -271,8 +281,8 @@ class _Client:
         try:
             self._transport.send(self._do(request))
         except OSError:
-            # The client is gone. Its thread notices as well and cleans up.
-            self._transport.shutdown()
+            # The client is gone. Its thread cleans up.
+            self._break()
         finally:
             self._leave(request)
 

@@ -38,9 +38,9 @@ def compact(
     file beside it, without gaps, and put it in the old one's place when it is complete (refused with internal
     snapshots).
     """
-    before = _space(path)
     image = open_image(path, OpenOptions(format=format, backing=False))
     try:
+        before = _space(path)
         if not isinstance(image, Qcow2Image):
             _punch_zeros(image, _MIN_RAW_HOLE, progress)
         elif rewrite:

@@ -59,7 +59,7 @@ class UserBackend:
         self._lost = 0
         self._host = HostSide(loop, clock, self._turn, lambda: bool(self._backlog), resolvers)
         self._core = self._host.core = UserNetwork(plan, self._host, other_names=other_names)
-        self._core.now = clock.now_ns()
+        self._core.enter(_NOTHING, clock.now_ns())
         try:
             for forward in forwards:
                 self._host.forwards.add(forward)
@@ -86,6 +86,7 @@ class UserBackend:
         again, after a reset by its driver, keeps its connections."""
         self._receiver = receiver
         self._backlog.clear()
+        self._core.tcp.is_stalled = receiver is None
         if receiver is not None and receiver is not self._last_receiver:
             if self._last_receiver is not None:
                 self._core.new_guest()
@@ -100,8 +101,10 @@ class UserBackend:
         counters["frames_from_guest"] += len(frames)
         counters["bytes_from_guest"] += sum([len(frame.data) for frame in frames])
         self._in_turn = True
-        self._core.receive(frames, self._offloads(), self._clock.now_ns())
-        self._in_turn = False
+        try:
+            self._core.receive(frames, self._offloads(), self._clock.now_ns())
+        finally:
+            self._in_turn = False
         self._deliver()
 
     def on_room(self) -> None:
@@ -109,7 +112,8 @@ class UserBackend:
             self._deliver()
         if not self._backlog:
             self._core.tcp.is_stalled = self._receiver is None
-            self._turn(self._host.resume)
+            if self._host.has_paused:
+                self._turn(self._host.resume)
 
     def set_link(self, is_up: bool) -> None:
         self._is_up = is_up
@@ -143,7 +147,7 @@ class UserBackend:
             return
         self._is_closed = True
         self._receiver = None
-        self._core.close()
+        self._core.new_guest()
         self._host.close()
         self._core.out.clear()
         self._backlog.clear()
@@ -190,8 +194,10 @@ class UserBackend:
         if self._is_closed:
             return
         self._in_turn = True
-        self._core.expire(self._offloads(), self._clock.now_ns())
-        self._in_turn = False
+        try:
+            self._core.expire(self._offloads(), self._clock.now_ns())
+        finally:
+            self._in_turn = False
         self._deliver()
 
     def _deliver(self) -> None:

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 from manor.backends.net.user import dns_message
 from manor.backends.net.user.outside import Outside
 from manor.backends.net.user.plan import DOMAIN, Plan
-from manor.backends.net.user.tcp import End, TcpEndpoint
+from manor.backends.net.user.tcp import TcpEndpoint
+from manor.backends.net.user.tcp_state import End
 from manor.base.clock import SECOND
 
 PORT: Final = 53

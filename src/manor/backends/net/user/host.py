@@ -65,8 +65,6 @@ class HostSide:
         except OSError as error:
             self.core.tcp_failed(endpoint, reason_of(error.errno or 0) or Reason.PORT)
             return
-        # A guest's small segments go on as they come: Nagle's algorithm ran in the guest, if it wanted it.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         TcpFlow(self, sock).connect(endpoint, to_host(address, port))
 
     def send_udp(self, mapping: UdpMapping, address: bytes, port: int, payload: bytes, ttl: int) -> Reason | None:
@@ -135,10 +133,13 @@ class HostSide:
         self._paused.add(flow)
         return True
 
+    @property
+    def has_paused(self) -> bool:
+        """Whether a flow waits for `resume`."""
+        return bool(self._paused)
+
     def resume(self) -> None:
         """The guest takes frames again."""
-        if not self._paused:
-            return
         paused, self._paused = self._paused, set()
         for flow in paused:
             flow.pump()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from manor.backends.net.user.host_socket import reset_on_close
 from manor.backends.net.user.icmp import Reason, reason_of
-from manor.backends.net.user.tcp import End, TcpEndpoint
+from manor.backends.net.user.tcp import TcpEndpoint
 from manor.backends.net.user.tcp_segment import MAX_PAYLOAD
+from manor.backends.net.user.tcp_state import End
 
 if TYPE_CHECKING:
     from manor.backends.net.user.host import HostSide
@@ -31,6 +32,10 @@ class TcpFlow:
         """sock: non-blocking; owned by the flow from now on."""
         self._host = host
         self._socket = sock
+        # A guest's small segments go on as they come: Nagle's algorithm ran in the guest, if it wanted it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Urgent bytes are bytes: without this the host would keep them apart (RFC 6093, 6).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self._watch = host.loop.watch(sock.fileno(), host.in_turn(self._readable), host.in_turn(self._writable))
         self.endpoint: TcpEndpoint | None = None
         self._reads = False

@@ -18,6 +18,8 @@ ERRORS4: Final = frozenset((3, 4, 5, 11, 12))
 ECHO_HEADER: Final = 8
 _MAX_ERROR6: Final = 1280
 """RFC 4443, 2.4 (c): an error with the packet it is about fits the smallest MTU."""
+_MIN_MTU4: Final = 576
+"""What an old router that does not say it is taken to mean (RFC 1191, 5)."""
 _MAX_ERROR4: Final = 576
 """RFC 1812, 4.3.2.3."""
 
@@ -118,3 +120,42 @@ def may_complain(packet: ip.Packet) -> bool:
     if packet.source[0] == 0xFF or packet.source == bytes(16) or packet.destination[0] == 0xFF:
         return False
     return not (packet.protocol == ip.ICMPV6 and packet.payload[:1] and packet.payload[0] < 128)
+
+
+class GuestError(NamedTuple):
+    """An error of the guest about a packet of ours. source, destination, protocol: of that packet; head: the first 8
+    bytes behind its IP header. mtu: what would fit, 0 for other errors."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    head: bytes
+    mtu: int
+
+
+def parse_error(packet: ip.Packet) -> GuestError | None:
+    """An error message in a whole packet: "unreachable" or "too big"; None for everything else."""
+    payload = packet.payload
+    is_v4 = len(packet.source) == 4
+    size = ip.HEADER4 if is_v4 else ip.HEADER6
+    if len(payload) < 8 + size + 8 or payload[0] not in ((3,) if is_v4 else (1, 2)):
+        return None
+    start = 0 if is_v4 else pseudo_sum(packet.source, packet.destination, ip.ICMPV6, len(payload))
+    if not is_valid(payload, start):
+        return None
+    quoted = payload[8:]
+    if is_v4:
+        at = (quoted[0] & 0xF) * 4
+        if quoted[0] >> 4 != 4 or len(quoted) < at + 8 or at < size:
+            return None
+        is_too_big = payload[1] == Reason.TOO_BIG.value[0][1]
+        mtu = (int.from_bytes(payload[6:8], "big") or _MIN_MTU4) if is_too_big else 0
+        return GuestError(quoted[12:16], quoted[16:20], quoted[9], quoted[at : at + 8], mtu)
+    mtu = int.from_bytes(payload[4:8], "big") if payload[0] == 2 else 0
+    return GuestError(quoted[8:24], quoted[24:40], quoted[6], quoted[size : size + 8], mtu)
+
+
+def echo_head(destination: bytes, identifier: int, sequence: int) -> bytes:
+    """The first 8 bytes of an echo request, without its checksum."""
+    kind = ECHO_REQUEST4 if len(destination) == 4 else ECHO_REQUEST6
+    return struct.pack(">BBHHH", kind, 0, 0, identifier, sequence)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ConfigError
-from manor.spec.net import NicSpec, Reach
+from manor.spec.net import Reach
 
 GATEWAY_MAC: Final = bytes.fromhex("525500000202")
 """Locally administered (bit 1 of the first byte: IEEE 802-2014, 8.4)."""
@@ -95,13 +95,6 @@ def make_plan(
         reach=reach,
         host_at_gateway=host_at_gateway,
         hostname=hostname,
-    )
-
-
-def plan_of(spec: NicSpec) -> Plan:
-    """The plan of an interface of kind "user". Raises ConfigError."""
-    return make_plan(
-        mtu=spec.mtu, reach=spec.reach, host_at_gateway=spec.host_at_gateway, hostname=spec.hostname
     )
 
 

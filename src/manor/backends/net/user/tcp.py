@@ -1,27 +1,26 @@
 """One end of a TCP connection with the guest: the state machine of RFC 9293, 3.10, between frames and an application.
 
 The application is what stands for the other end: a socket of the host, or a service of our own. An endpoint never
-holds more than `tcp_send.MAX_IN_FLIGHT` and `tcp_receive.CAPACITY` bytes: it reads from the application only what
+holds more than its share (`TcpTable.share`) in each direction: it reads from the application only what
 the guest may get, and lets the guest send only what the application takes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import deque
-from collections.abc import Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from manor.backends.net.user import tcp_receive, tcp_segment
-from manor.backends.net.user.tcp_receive import ReceiveQueue
-from manor.backends.net.user.tcp_segment import ACK, FIN, M32, PSH, RST, SYN, Options, Path
-from manor.backends.net.user.tcp_send import MAX_IN_FLIGHT, SendQueue
+from manor.backends.net.user.tcp_output import TcpOutput
+from manor.backends.net.user.tcp_segment import ACK, FIN, M32, RST, SYN, Options, Path
+from manor.backends.net.user.tcp_state import ENDED, RECEIVING, SENDING, End, State
 from manor.base.clock import SECOND
 
 if TYPE_CHECKING:
     from manor.backends.net.user.tcp_table import TcpTable
 
+MIN_MSS: Final = 88
+"""Below, a guest would have us write more headers than data."""
 MAX_SYNS: Final = 5
 """SYNs sent to the guest for a forwarded connection, one and two and four … seconds apart: 15 s until it is given
 up."""
@@ -34,112 +33,17 @@ _FIELDS: Final = struct.Struct(">IIHH")
 _HALF: Final = 0x8000_0000
 
 
-class State(Enum):
-    """RFC 9293, 3.3.2; CONNECTING is a SYN of the guest that waits for the answer of the world."""
+class TcpEndpoint(TcpOutput):
+    """Made by TcpTable."""
 
-    CONNECTING = "CONNECTING"
-    SYN_SENT = "SYN-SENT"
-    SYN_RECEIVED = "SYN-RECEIVED"
-    ESTABLISHED = "ESTABLISHED"
-    FIN_WAIT_1 = "FIN-WAIT-1"
-    FIN_WAIT_2 = "FIN-WAIT-2"
-    CLOSE_WAIT = "CLOSE-WAIT"
-    CLOSING = "CLOSING"
-    LAST_ACK = "LAST-ACK"
-    TIME_WAIT = "TIME-WAIT"
-    CLOSED = "CLOSED"
-
-
-_SENDING: Final = frozenset((State.ESTABLISHED, State.CLOSE_WAIT))
-_RECEIVING: Final = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
-
-
-class End(Enum):
-    """Why a connection is over."""
-
-    FINISHED = "finished"
-    """Both sides said all they had to say."""
-    RESET = "reset"
-    REFUSED = "refused"
-    TIMED_OUT = "timed out"
-    EVICTED = "evicted"
-
-
-class TcpApplication(Protocol):
-    """What an endpoint tells the other end."""
-
-    def tcp_opened(self) -> None:
-        """The guest completed the handshake."""
-
-    def tcp_receive(self, chunks: Sequence[memoryview]) -> int:
-        """Bytes of the guest in order; returns how many were taken. The rest is offered again at `resume`."""
-
-    def tcp_end(self) -> None:
-        """The guest sends no more, and everything it sent was taken."""
-
-    def tcp_room(self) -> None:
-        """`room` may have grown. Called at most once for a batch of frames."""
-
-    def tcp_closed(self, end: End) -> None:
-        """The connection is over; nothing is called any more."""
-
-
-class TcpEndpoint:
-    """Made by TcpTable. key: how the table finds it. path: None until the guest's MAC is known."""
-
-    __slots__ = (
-        "_ack_is_owed",
-        "_end_is_told",
-        "_fin_at",
-        "_fin_wanted",
-        "_offers_sack",
-        "_peer_scale",
-        "_probes",
-        "_receive_scale",
-        "_room_is_owed",
-        "_syns",
-        "_table",
-        "_unsent",
-        "_window_ack",
-        "_window_seq",
-        "active",
-        "application",
-        "deadline",
-        "key",
-        "max_mss",
-        "path",
-        "queued",
-        "receive",
-        "send",
-        "state",
-    )
+    __slots__ = ("_end_is_told", "_peer_scale", "_window_ack", "_window_seq")
 
     def __init__(self, table: TcpTable, key: bytes, path: Path | None, max_mss: int, initial: int) -> None:
-        self._table = table
-        self.key = key
-        self.path = path
-        self.max_mss = max_mss
-        self.application: TcpApplication | None = None
-        self.state = State.SYN_SENT
-        self.send = SendQueue(initial, tcp_segment.DEFAULT_MSS4)
-        self.receive = ReceiveQueue(0)
-        self.active = table.now
-        self.deadline = 0
-        """When `expire` is to be called, 0 for never; `queued` is when the table will look."""
-        self.queued = 0
+        super().__init__(table, key, path, max_mss, initial)
         self._peer_scale = 0
-        self._receive_scale = 0
-        self._offers_sack = True
-        self._fin_at = -1
-        self._fin_wanted = False
         self._end_is_told = False
-        self._unsent: deque[bytes] = deque()
-        self._ack_is_owed = False
-        self._room_is_owed = False
         self._window_seq = 0
         self._window_ack = 0
-        self._probes = 0
-        self._syns = 0
 
     # --- the application's side -----------------------------------------------------------------------------
 
@@ -153,46 +57,25 @@ class TcpEndpoint:
         """The other end is there: answer the SYN."""
         if self.state is State.CONNECTING:
             self.state = State.SYN_RECEIVED
+            self._syns = 1
             self.send.limit += 1  # the SYN itself takes a number but no room
             self._send_syn()
 
     def connect(self) -> None:
-        """Send a SYN to the guest."""
+        """Send a SYN to the guest, now if the path is known."""
         self.send.limit = self.send.una
+        self._syns = 1
         self._send_syn()
+
+    def connect_again(self) -> None:
+        """The path is known now."""
+        self._send_syn(again=True)
 
     def refuse(self) -> None:
         """There is no other end: answer the SYN with a reset."""
         if self.state is State.CONNECTING:
             self._reset()
             self._over(End.REFUSED, tell=False)
-
-    @property
-    def room(self) -> int:
-        """How many bytes `write` takes now without keeping any back."""
-        if self._unsent or self.state not in _SENDING or self._fin_wanted:
-            return 0
-        return self.send.room()
-
-    def write(self, data: bytes) -> None:
-        """Send to the guest. What exceeds `room` waits; callers keep that small."""
-        if self.state in _SENDING or self.state in (State.SYN_RECEIVED, State.CONNECTING, State.SYN_SENT):
-            if self._unsent or self.state not in _SENDING or len(data) > self.send.room():
-                self._unsent.append(data)
-                self._push()
-            else:
-                self._transmit(data)
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether something written waits for the guest's window."""
-        return bool(self._unsent)
-
-    def finish(self) -> None:
-        """Send a FIN behind everything written."""
-        if not self._fin_wanted:
-            self._fin_wanted = True
-            self._push()
 
     def abort(self) -> None:
         """Reset the connection: the other end was reset, or is gone. The application is told nothing more."""
@@ -216,10 +99,20 @@ class TcpEndpoint:
         if self.state is State.CLOSED:
             return
         # Tell the guest of the room: at a half of the buffer, so that it does not send in small portions.
-        largest = min(tcp_receive.CAPACITY, 0xFFFF << self._receive_scale)
+        largest = min(receive.capacity, 0xFFFF << self._receive_scale)
         if min(receive.window, largest) - (receive.edge - receive.nxt) >= largest // 2:
             self.owe_ack()
         self._tell_end()
+
+    def turned_away(self) -> None:
+        """The guest's side says that nobody takes this connection."""
+        self._over(End.REFUSED)
+
+    def fit(self, mss: int) -> None:
+        """Segments of more than `mss` bytes do not arrive: cut smaller, and send again."""
+        if self.send.shrink(max(mss, MIN_MSS)):
+            self._repeat()
+            self._arm()
 
     # --- the guest's side -----------------------------------------------------------------------------------
 
@@ -244,7 +137,7 @@ class TcpEndpoint:
         distance = (sequence - expected) & M32
         if distance == 0 and flags & (FIN | SYN | RST | ACK) == ACK and end - start <= receive.window:
             is_sound = self._window(ack, expected, window, end == start, data, at, start)
-            if is_sound and end > start and self.state in _RECEIVING:
+            if is_sound and end > start and self.state in RECEIVING:
                 self._in_order(memoryview(data)[start:end])
             return
         self._any_segment(distance, ack, flags, window, data, at, start, end)
@@ -295,17 +188,18 @@ class TcpEndpoint:
             flags &= ~FIN
         if not self._window(ack, original, window, size == 0 and not flags & FIN, data, at, start):
             return
-        if self.state not in _RECEIVING:
+        if self.state not in RECEIVING:
             return
         if sequence > receive.nxt:
+            # A bare acknowledgement beyond a hole is not answered: two ends with holes would never stop.
             if end > start:
                 receive.early(sequence, memoryview(data)[start:end])
-            self.owe_ack()  # at once: the guest counts them (RFC 5681, 4.2); a FIN out of order comes again
-            self._table.flush_ack(self)
+                self.owe_ack()
+                self.pay()  # at once: the guest counts them (RFC 5681, 4.2); a FIN out of order comes again
             return
         if end > start:
             self._in_order(memoryview(data)[start:end])
-        if flags & FIN and not receive.has_early and self.state in _RECEIVING:
+        if flags & FIN and not receive.has_early and self.state in RECEIVING:
             self._fin_came()
 
     def _answer_to_syn(
@@ -333,9 +227,7 @@ class TcpEndpoint:
     def _learn(self, sequence: int, options: Options) -> None:
         """What a SYN says about the guest."""
         default = tcp_segment.DEFAULT_MSS4 if len(self.key) == 12 else tcp_segment.DEFAULT_MSS6
-        # Below 88 a guest would have us write more headers than data: RFC 879's 536 minus the options, and Linux's
-        # floor.
-        self.send.mss = min(max(options.mss or default, 88), self.max_mss)
+        self.send.mss = min(max(options.mss or default, MIN_MSS), self.max_mss)
         if options.scale >= 0:
             self._peer_scale = options.scale
             self._receive_scale = tcp_receive.SCALE
@@ -426,7 +318,7 @@ class TcpEndpoint:
             taken = application.tcp_receive((data,))
             if taken < len(data):
                 receive.append(data[taken:])
-        if receive.has_early and self.state in _RECEIVING:
+        if receive.has_early and self.state in RECEIVING:
             while (piece := receive.next_early()) is not None:
                 receive.nxt += len(piece)
                 receive.append(piece)
@@ -457,7 +349,7 @@ class TcpEndpoint:
         """Tell the application of the guest's FIN once it has all the bytes before it."""
         if self._end_is_told or self.receive.pending or self.application is None:
             return
-        if self.state in (State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK, State.TIME_WAIT):
+        if self.state in ENDED:
             self._end_is_told = True
             self.application.tcp_end()
             if self.state is State.TIME_WAIT:
@@ -478,6 +370,7 @@ class TcpEndpoint:
     def _wait_a_while(self) -> None:
         self.state = State.TIME_WAIT
         self._table.arm(self, self._table.now + TIME_WAIT)
+        self._table.remember(self)
         if self._end_is_told:
             self._release(End.FINISHED)
 
@@ -497,122 +390,7 @@ class TcpEndpoint:
         if application is not None:
             application.tcp_closed(end)
 
-    # --- sending --------------------------------------------------------------------------------------------
-
-    def owe_ack(self) -> None:
-        """Acknowledge at the end of the batch of frames, unless something is sent before."""
-        if not self._ack_is_owed:
-            self._ack_is_owed = True
-            self._table.owe(self)
-
-    def pay(self) -> None:
-        """The batch is over: send the acknowledgement that is still owed."""
-        if self._ack_is_owed and self.state is not State.CLOSED:
-            options = b""
-            if self._offers_sack and self.receive.has_early:
-                options = tcp_segment.sack_option(self.receive.blocks())
-            self._emit(self.send.nxt, ACK, options=options)
-
-    def pay_room(self) -> None:
-        """The batch is over: tell the application of new room."""
-        if self._room_is_owed:
-            self._room_is_owed = False
-            if self.application is not None and self.state in _SENDING:
-                self.application.tcp_room()
-
-    def _emit(self, sequence: int, flags: int, payload: bytes = b"", options: bytes = b"") -> None:
-        if self.path is None:
-            return
-        receive = self.receive
-        scale = 0 if flags & SYN else self._receive_scale
-        window = min(receive.window >> scale, 0xFFFF)
-        receive.edge = max(receive.edge, receive.nxt + (window << scale))
-        self._ack_is_owed = False
-        table = self._table
-        self.path.frames(
-            table.out,
-            table.offloads,
-            sequence,
-            receive.nxt if flags & ACK else 0,
-            flags,
-            window,
-            payload,
-            self.send.mss,
-            options,
-        )
-
-    def _transmit(self, data: bytes) -> None:
-        send = self.send
-        sequence = send.nxt
-        send.sent(data, self._table.now)
-        self._emit(sequence, ACK | PSH, data)
-        if not self.deadline:
-            self._arm()
-
-    def _push(self) -> None:
-        """Send what waits, as far as the windows go, and the FIN behind the last of it."""
-        if self.state not in _SENDING:
-            return
-        while self._unsent:
-            room = self.send.room()
-            if room <= 0:
-                break
-            data = self._unsent.popleft()
-            if len(data) > room:
-                self._unsent.appendleft(data[room:])
-                data = data[:room]
-            if len(data) > tcp_segment.MAX_PAYLOAD:
-                self._unsent.appendleft(data[tcp_segment.MAX_PAYLOAD :])
-                data = data[: tcp_segment.MAX_PAYLOAD]
-            self._transmit(data)
-        if self._fin_wanted and not self._unsent and self._fin_at < 0:
-            self._fin_at = self.send.nxt
-            self.send.sent_flag()
-            self._emit(self._fin_at, ACK | FIN)
-            self.state = State.FIN_WAIT_1 if self.state is State.ESTABLISHED else State.LAST_ACK
-            self._arm()
-        elif not self.deadline:
-            self._arm()
-
-    def _send_syn(self, *, again: bool = False) -> None:
-        flags = SYN | ACK if self.state is State.SYN_RECEIVED else SYN
-        is_first = flags == SYN
-        scale = tcp_receive.SCALE if is_first or self._receive_scale else -1
-        options = tcp_segment.syn_options(self.max_mss, scale, self._offers_sack)
-        if not again:
-            self.send.sent_flag()
-        self._syns += 1
-        self._emit(self.send.una, flags, options=options)
-        self._arm()
-
-    def _repeat(self) -> None:
-        """Send again what is taken for lost."""
-        send = self.send
-        for sequence, data in send.lost():
-            is_last = sequence + len(data) == self._fin_at
-            self._emit(sequence, ACK | PSH | (FIN if is_last else 0), data)
-
-    def _reset(self) -> None:
-        if self.state is State.CONNECTING:
-            self._emit(0, RST | ACK)
-        elif self.state is State.SYN_SENT:
-            self._emit(self.send.nxt, RST)
-        elif self.state not in (State.TIME_WAIT, State.CLOSED):
-            self._emit(self.send.nxt, RST | ACK)
-
     # --- time -----------------------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        """Set the timer that the state of the sending half wants: again, probe, or none."""
-        if self.state in (State.TIME_WAIT, State.CLOSED):
-            return
-        send = self.send
-        if send.nxt > send.una:
-            self._table.arm(self, self._table.now + send.timeout)
-        elif send.limit <= send.una and self.state in _SENDING:
-            self._table.arm(self, self._table.now + min(send.rto << self._probes, 60 * SECOND))
-        else:
-            self.deadline = 0
 
     def expire(self) -> None:
         """`deadline` has come."""
@@ -631,6 +409,7 @@ class TcpEndpoint:
                 self._over(End.TIMED_OUT)
                 return
             send.back_off()
+            self._syns += 1
             self._send_syn(again=True)
         elif send.nxt > send.una:
             if send.timed_out() > MAX_RETRIES:
@@ -642,20 +421,7 @@ class TcpEndpoint:
             else:
                 self._repeat()
             self._arm()
-        elif send.limit <= send.una and self.state in _SENDING:
+        elif send.limit <= send.una and self.state in SENDING:
             self.probe()
             self._probes = min(self._probes + 1, 10)
             self._arm()
-
-    def probe(self) -> None:
-        """Ask the guest whether it is there and what its window is: an old byte makes it answer (RFC 9293, 3.8.4)."""
-        self._emit(self.send.una - 1, ACK)
-
-    @property
-    def memory(self) -> int:
-        """Bytes held for this connection, about."""
-        return self.send.in_flight + self.receive.pending + sum(map(len, self._unsent))
-
-
-MAX_BYTES: Final = MAX_IN_FLIGHT + tcp_receive.CAPACITY
-"""Of one connection, at most, in both directions."""

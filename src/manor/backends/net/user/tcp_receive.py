@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final
 
 CAPACITY: Final = 512 << 10
-"""The window, and so the most bytes of one connection that the host's side has not taken yet."""
+"""The window at first, and so the most bytes of one connection that the host's side has not taken yet."""
 SCALE: Final = 4
 """Window scale that makes CAPACITY fit into 16 bits."""
 MAX_EARLY: Final = 128
@@ -21,11 +21,12 @@ _SMALL: Final = 4096
 class ReceiveQueue:
     """nxt: the next byte expected. pending: bytes in order that the application has not taken."""
 
-    __slots__ = ("_early", "_pending", "edge", "newest", "nxt", "pending")
+    __slots__ = ("_early", "_pending", "capacity", "edge", "newest", "nxt", "pending")
 
     def __init__(self, initial: int) -> None:
         self.nxt = initial
         self.pending = 0
+        self.capacity = CAPACITY
         self.edge = initial
         """End of the window as last told to the guest; it never moves back."""
         self.newest = -1
@@ -36,7 +37,7 @@ class ReceiveQueue:
     @property
     def window(self) -> int:
         """Bytes that may come now."""
-        return max(CAPACITY - self.pending, self.edge - self.nxt)
+        return max(self.capacity - self.pending, self.edge - self.nxt)
 
     @property
     def has_early(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from manor.base.clock import MILLISECOND, SECOND
 
 MAX_IN_FLIGHT: Final = 512 << 10
-"""Bytes kept for retransmission, per connection: what the VMM's memory pays for a guest that does not answer."""
+"""The largest congestion window."""
 FIRST_WINDOW: Final = 64 << 10
 """The first congestion window. RFC 6928 has ten segments for the Internet; here the cable ends in this host."""
 FIRST_RTO: Final = SECOND
@@ -79,11 +79,12 @@ class SendQueue:
     def is_recovering(self) -> bool:
         return self._recover >= 0
 
-    def room(self) -> int:
-        """How many new bytes may go now; 0 rather than a silly few (RFC 9293, 3.8.6.2.1)."""
+    def room(self, share: int) -> int:
+        """How many new bytes may go now, of `share` that may be under way; 0 rather than a silly few (RFC 9293,
+        3.8.6.2.1)."""
         flight = self.nxt - self.una
         limit = self.limit - self.una
-        window = min(limit, self.cwnd, MAX_IN_FLIGHT)
+        window = min(limit, self.cwnd, share)
         room = window - flight
         if room >= self.mss:
             return room
@@ -172,6 +173,17 @@ class SendQueue:
     def timeout(self) -> int:
         """Time from now to the next time-out, ns, backed off."""
         return min(self.rto << min(self._backoff, 10), MAX_RTO)
+
+    def shrink(self, mss: int) -> bool:
+        """Segments larger than `mss` do not arrive. True: what is under way has to go again, in smaller ones."""
+        if mss >= self.mss:
+            return False
+        self.mss = mss
+        if self.nxt == self.una:
+            return False
+        self._enter_recovery(self.cwnd)
+        self._goes_back = True
+        return True
 
     def lost(self) -> list[tuple[int, bytes]]:
         """In recovery: pieces of at most one segment that are to go again now, oldest first.

@@ -10,12 +10,20 @@ from typing import Final
 
 from manor.backends.net.api import Frame, Offloads
 from manor.backends.net.user import ip, tcp_segment
-from manor.backends.net.user.tcp import State, TcpApplication, TcpEndpoint
+from manor.backends.net.user.icmp import GuestError
+from manor.backends.net.user.tcp import TcpEndpoint
+from manor.backends.net.user.tcp_output import TcpOutput
 from manor.backends.net.user.tcp_segment import ACK, FIN, M32, RST, SYN, Path
+from manor.backends.net.user.tcp_state import State, TcpApplication
 from manor.base.clock import SECOND
 
 MAX_CONNECTIONS: Final = 1024
 """Open at a time, for a guest that opens as many as it can; bounds memory and the host's descriptors."""
+BUDGET: Final = 64 << 20
+"""Bytes, in each direction, that all connections of a guest may hold together; each gets its share."""
+MAX_SHARE: Final = 512 << 10
+"""What one connection needs for a gigabit a second and a guest that answers within four milliseconds."""
+MIN_SHARE: Final = 64 << 10
 EVICTABLE: Final = 60 * SECOND
 """At the limit a connection that was silent this long makes room for a new one."""
 MAX_WAITING: Final = 4096
@@ -44,6 +52,8 @@ class TcpTable:
         self.now = 0
         self.offloads = Offloads()
         self.is_stalled = False
+        self.share = MAX_SHARE
+        """Bytes that one connection may hold, in each direction."""
         self.opened = 0
         self.refused = 0
         self.evicted = 0
@@ -54,10 +64,10 @@ class TcpTable:
         self._endpoints: dict[bytes, TcpEndpoint] = {}
         self._waiting: dict[bytes, TcpEndpoint] = {}
         """The endpoints in TIME-WAIT, in order."""
-        self._heap: list[tuple[int, int, TcpEndpoint]] = []
+        self._heap: list[tuple[int, int, TcpOutput]] = []
         self._order = itertools.count()
-        self._owing: list[TcpEndpoint] = []
-        self._roomy: list[TcpEndpoint] = []
+        self._owing: list[TcpOutput] = []
+        self._roomy: list[TcpOutput] = []
         self._next_sweep = _SWEEP
 
     def __len__(self) -> int:
@@ -108,30 +118,27 @@ class TcpTable:
             return
         endpoint = TcpEndpoint(self, key, path, self._max_mss(size), self._random32())
         endpoint.hold(sequence, tcp_segment.parse_options(data, at + tcp_segment.HEADER, at + header), window)
-        self._endpoints[key] = endpoint
-        self.opened += 1
+        self._add(endpoint)
         self._open(endpoint, world, int.from_bytes(key[-2:], "big"))
 
-    def unreachable(self, key: bytes) -> None:
-        """Something on the guest's side says that this peer cannot be reached (an ICMP error from the guest)."""
+    def guest_said(self, key: bytes, error: GuestError) -> None:
+        """An ICMP error came about a segment of ours: it was too big, or nobody takes connections there."""
         endpoint = self._endpoints.get(key)
-        if endpoint is not None and endpoint.state is State.SYN_SENT:
-            endpoint.evict()
+        if endpoint is None:
+            return
+        if error.mtu:
+            endpoint.fit(error.mtu - self._headers(len(error.source)))
+        elif endpoint.state is State.SYN_SENT:
+            endpoint.turned_away()
 
     # --- to the guest ---------------------------------------------------------------------------------------
 
     def open(
-        self,
-        application: TcpApplication,
-        own: bytes,
-        guest: bytes,
-        own_port: int,
-        guest_port: int,
-        path_mac: bytes | None,
+        self, application: TcpApplication, own: bytes, guest: bytes, own_port: int, guest_port: int
     ) -> TcpEndpoint | None:
         """Begin a connection to the guest; None if there are too many or the ports are taken.
 
-        path_mac: the guest's, or None; then `learned` gives it later and the SYN is repeated until it comes.
+        The SYN goes out when `learned` says where to.
         """
         key = guest + own + guest_port.to_bytes(2, "big") + own_port.to_bytes(2, "big")
         old = self._endpoints.get(key)
@@ -140,26 +147,33 @@ class TcpTable:
         if key in self._endpoints or not self._has_place():
             self.refused += 1
             return None
-        path = None if path_mac is None else self._path(key, path_mac)
-        endpoint = TcpEndpoint(self, key, path, self._max_mss(len(guest)), self._random32())
+        endpoint = TcpEndpoint(self, key, None, self._max_mss(len(guest)), self._random32())
         endpoint.application = application
-        self._endpoints[key] = endpoint
-        self.opened += 1
+        self._add(endpoint)
         endpoint.connect()
         return endpoint
 
     def learned(self, endpoint: TcpEndpoint, mac: bytes) -> None:
-        """The guest's MAC is known now: let the SYN go."""
+        """The guest's MAC is known: let the SYN go."""
         if endpoint.path is None and endpoint.state is State.SYN_SENT:
-            endpoint.path = self._path(endpoint.key, mac)
-            endpoint.expire()
+            key = endpoint.key
+            size = len(key) // 2 - 2
+            endpoint.path = Path(mac, self._own_mac, key[size : 2 * size], key[:size], key[-2:] + key[-4:-2])
+            endpoint.connect_again()
 
-    def _path(self, key: bytes, mac: bytes) -> Path:
-        size = len(key) // 2 - 2
-        return Path(mac, self._own_mac, key[size : 2 * size], key[:size], key[-2:] + key[-4:-2])
+    def _add(self, endpoint: TcpEndpoint) -> None:
+        self._endpoints[endpoint.key] = endpoint
+        self.opened += 1
+        self._divide()
+
+    def _divide(self) -> None:
+        self.share = max(MIN_SHARE, min(MAX_SHARE, BUDGET // max(1, len(self))))
+
+    def _headers(self, address_size: int) -> int:
+        return (ip.HEADER4 if address_size == 4 else ip.HEADER6) + tcp_segment.HEADER
 
     def _max_mss(self, address_size: int) -> int:
-        return self._mtu - (ip.HEADER4 if address_size == 4 else ip.HEADER6) - tcp_segment.HEADER
+        return min(self._mtu - self._headers(address_size), tcp_segment.MAX_PAYLOAD)
 
     def _has_place(self) -> bool:
         return len(self._endpoints) - len(self._waiting) < MAX_CONNECTIONS or self.give_up_one()
@@ -176,15 +190,11 @@ class TcpTable:
 
     # --- for the endpoints ----------------------------------------------------------------------------------
 
-    def owe(self, endpoint: TcpEndpoint) -> None:
+    def owe(self, endpoint: TcpOutput) -> None:
         self._owing.append(endpoint)
 
-    def owe_room(self, endpoint: TcpEndpoint) -> None:
+    def owe_room(self, endpoint: TcpOutput) -> None:
         self._roomy.append(endpoint)
-
-    def flush_ack(self, endpoint: TcpEndpoint) -> None:
-        """Acknowledge now, in the middle of a batch."""
-        endpoint.pay()
 
     def settle(self) -> None:
         """A batch is over: first let applications write, for their segments acknowledge too, then acknowledge."""
@@ -197,7 +207,7 @@ class TcpTable:
             for endpoint in owing:
                 endpoint.pay()
 
-    def arm(self, endpoint: TcpEndpoint, deadline: int) -> None:
+    def arm(self, endpoint: TcpOutput, deadline: int) -> None:
         """Call `endpoint.expire` at `deadline`, instead of what was armed before.
 
         A deadline that moves back, as it does with every acknowledgement, costs nothing: its entry is looked at when
@@ -207,15 +217,20 @@ class TcpTable:
         if not endpoint.queued or deadline < endpoint.queued:
             endpoint.queued = deadline
             heapq.heappush(self._heap, (deadline, next(self._order), endpoint))
-        if endpoint.state is State.TIME_WAIT and endpoint.key not in self._waiting:
+
+    def remember(self, endpoint: TcpEndpoint) -> None:
+        """The endpoint is in TIME-WAIT and does not count any more."""
+        if endpoint.key not in self._waiting:
             self._waiting[endpoint.key] = endpoint
             if len(self._waiting) > MAX_WAITING:
                 next(iter(self._waiting.values())).expire()
+            self._divide()
 
     def forget(self, endpoint: TcpEndpoint) -> None:
         if self._endpoints.get(endpoint.key) is endpoint:
             del self._endpoints[endpoint.key]
             self._waiting.pop(endpoint.key, None)
+            self._divide()
 
     # --- time -----------------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def frames(draw: st.DrawFn) -> Frame:
 
 def check_bounds(conversation: Conversation) -> None:
     core = conversation.core
-    assert len(core.neighbours.addresses()) <= neighbours.MAX_NEIGHBOURS
+    assert len(core.cable.neighbours.addresses()) <= neighbours.MAX_NEIGHBOURS
     assert len(core._fragments) <= reassembly.MAX_DATAGRAMS
     assert len(core.leases.all()) <= 64
 

@@ -21,7 +21,7 @@ from manor.backends.net.user.backend import UserBackend
 from manor.backends.net.user.host_socket import Address
 from manor.backends.net.user.plan import Plan, make_plan
 from manor.backends.net.user.resolver import MAX_SERVERS, read_servers
-from manor.backends.net.user.tcp import End
+from manor.backends.net.user.tcp_state import End
 from manor.base.clock import MILLISECOND, SECOND
 from manor.base.errors import ConfigError, HostError
 from manor.spec.net import PortForward

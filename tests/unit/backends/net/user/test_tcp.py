@@ -11,14 +11,15 @@ import pytest
 from manor.backends.net.api import Frame, Segmentation
 from manor.backends.net.user import tcp, tcp_receive, tcp_send, tcp_table
 from manor.backends.net.user.icmp import Reason
-from manor.backends.net.user.plan import GATEWAY_MAC
-from manor.backends.net.user.tcp import End, State
+from manor.backends.net.user.plan import GATEWAY_MAC, make_plan
+from manor.backends.net.user.tcp_state import End, State
 from manor.base.clock import MILLISECOND, SECOND
 from manor.testing import user_guest
 from manor.testing.user_guest import (
     ACK,
     EVERYTHING,
     FIN,
+    GATEWAY,
     IP,
     MAC,
     PSH,
@@ -118,7 +119,7 @@ class TestOpening:
         (second,) = talk.send(SYN, is_counted=False)
         assert (first.flags, first.sequence) == (second.flags, second.sequence)
         repeated = conversation.after(60 * SECOND)
-        assert [seen.flags for seen in repeated] == [SYN | ACK] * 3 + [RST | ACK]
+        assert [seen.flags for seen in repeated] == [SYN | ACK] * (tcp.MAX_SYNS - 1) + [RST | ACK]
         assert talk.application.end is End.TIMED_OUT
 
     def test_the_first_window_of_the_guest_is_kept(self) -> None:
@@ -443,6 +444,42 @@ class TestToTheGuest:
         assert challenge.ack == talk.sequence & 0xFFFFFFFF
         assert talk.application.total == b""
 
+    def test_segments_that_do_not_fit_behind_the_guest_are_cut_smaller(self, destination: bytes) -> None:
+        talk = dialogue(destination)
+        (sent, *_) = write(talk, bytes(3000))
+        is_v4 = len(destination) == 4
+        if is_v4:
+            message = struct.pack(">BBHHH", 3, 4, 0, 0, 1000) + sent.raw[14:42]
+            error = user_guest.ipv4(1, user_guest.summed(1, message, 2, GATEWAY), GATEWAY)
+        else:
+            message = struct.pack(">BBHI", 2, 0, 0, 1280) + sent.raw[14 : 14 + 1232]
+            error = user_guest.icmpv6(message, user_guest.GATEWAY6, user_guest.IP6, hops=64)
+        again = talk.conversation.send(error)
+        largest = 1000 - 40 if is_v4 else 1280 - 60
+        assert [len(one.payload) for one in again] == [largest] * (3000 // largest) + [3000 % largest]
+        assert again[0].sequence == sent.sequence
+        assert talk.conversation.send(error) == []  # it is known already
+
+    def test_all_connections_share_what_memory_they_may_have(self) -> None:
+        conversation = Conversation()
+        conversation.outside.answer = FakeApplication
+        assert conversation.core.tcp.share == tcp_table.MAX_SHARE
+        for number in range(256):
+            TcpDialogue(conversation, source_port=1024 + number).send(SYN)
+        assert conversation.core.tcp.share == tcp_table.BUDGET // 256
+        conversation.core.new_guest()
+        assert conversation.core.tcp.share == tcp_table.MAX_SHARE
+
+    @pytest.mark.parametrize("mtu", [1280, 65521])
+    def test_the_smallest_and_the_largest_cable(self, mtu: int, destination: bytes) -> None:
+        talk = TcpDialogue(Conversation(make_plan(mtu=mtu)), destination)
+        talk.open(bytes((2, 4)) + (65535).to_bytes(2, "big") + SCALE)
+        talk.window = 60000
+        talk.send(ACK)
+        sizes = [len(seen.payload) for seen in write(talk, bytes(65000))]
+        assert sum(sizes) == min(65000, talk.endpoint.send.cwnd)
+        assert max(sizes) == min(65000, mtu - 40 if len(destination) == 4 else mtu - 60)
+
     def test_never_more_in_memory_than_the_limit(self) -> None:
         talk = dialogue(options=MSS + SCALE)
         talk.conversation.offloads = EVERYTHING
@@ -645,6 +682,13 @@ class TestIntoTheGuest:
         conversation, application = self.known(), FakeApplication()
         (syn,) = self.connect(conversation, application)
         assert conversation.send(self.answer(syn, RST | ACK)) == []
+        assert application.end is End.REFUSED
+
+    def test_turned_away_by_the_guests_firewall(self) -> None:
+        conversation, application = self.known(), FakeApplication()
+        (syn,) = self.connect(conversation, application)
+        message = struct.pack(">BBHHH", 3, 10, 0, 0, 0) + syn.raw[14:42]
+        assert conversation.send(user_guest.ipv4(1, user_guest.summed(1, message, 2, GATEWAY), GATEWAY)) == []
         assert application.end is End.REFUSED
 
     def test_an_answer_to_something_else_is_no_answer(self) -> None:

@@ -7,13 +7,12 @@ import struct
 
 import pytest
 
-from manor.backends.net.user import core as core_module
-from manor.backends.net.user import mappings
+from manor.backends.net.user import emitter, mappings
 from manor.backends.net.user.icmp import Reason
 from manor.backends.net.user.mappings import EchoMapping, UdpMapping
-from manor.backends.net.user.plan import LOOPBACK4, LOOPBACK6, host_address, make_plan, plan_of
+from manor.backends.net.user.plan import LOOPBACK4, LOOPBACK6, host_address, make_plan
 from manor.base.clock import SECOND
-from manor.spec.net import NicSpec, Reach
+from manor.spec.net import Reach
 from manor.testing.user_guest import (
     DNS,
     GATEWAY,
@@ -34,6 +33,8 @@ from manor.testing.user_guest import (
     tcp,
     udp,
 )
+from manor.trace import sink
+from manor.trace.event import Event
 
 BOTH = pytest.mark.parametrize("destination", [WORLD, WORLD6], ids=["v4", "v6"])
 
@@ -101,10 +102,6 @@ class TestReach:
     def test_the_host_shut_out(self, address: str) -> None:
         assert host_address(make_plan(host_at_gateway=False), ip(address)) is None
         assert host_address(make_plan(reach="none"), ip(address)) is None
-
-    def test_an_interface_says_it(self) -> None:
-        plan = plan_of(NicSpec(reach="host", mtu=9000, hostname="dev", host_at_gateway=False))
-        assert (plan.reach, plan.mtu, plan.hostname, plan.host_at_gateway) == ("host", 9000, "dev", False)
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"])
     def test_a_closed_network_asks_nothing_of_the_host(self, address: str) -> None:
@@ -279,9 +276,42 @@ class TestUdp:
     def test_errors_are_few(self) -> None:
         conversation = Conversation(make_plan(reach="none"))
         frames = [udp(WORLD, 5000, 9, b"x")] * 1000
-        assert len(conversation.send(*frames)) == core_module.MAX_ERRORS
+        assert len(conversation.send(*frames)) == emitter.MAX_ERRORS
         conversation.after(2 * SECOND)
-        assert len(conversation.send(*frames)) == core_module.MAX_ERRORS
+        assert len(conversation.send(*frames)) == emitter.MAX_ERRORS
+
+
+class Events:
+    """A trace sink that remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[object, ...]] = []
+
+    def emit(self, event: Event, values: tuple[object, ...]) -> None:
+        self.seen.append((event.name, *values))
+
+
+def test_what_is_dropped_and_refused_can_be_traced() -> None:
+    conversation = Conversation(make_plan(reach="none"))
+    events = Events()
+    patterns = ("usernet_*", "dhcp_reply", "guest_error")
+    for pattern in patterns:
+        sink.enable(pattern, events)
+    try:
+        conversation.send(bytes(20), udp(WORLD, 5000, 9, b"x"))
+        conversation.send(udp(ip("255.255.255.255"), 68, 67, DISCOVER, bytes(4)))
+    finally:
+        for pattern in patterns:
+            sink.disable(pattern, events)
+    assert events.seen == [
+        ("usernet_drop", "short", 20),
+        ("guest_error", "user-mode network", "short, 20 bytes"),
+        ("usernet_unreachable", 17, WORLD, "PROHIBITED"),
+        ("dhcp_reply", "OFFER", MAC, IP),
+    ]
+
+
+DISCOVER = struct.pack(">BBBBIHH16s16s192x4s", 1, 1, 6, 0, 9, 0, 0, b"", MAC, b"\x63\x82\x53\x63") + b"\x35\x01\x01\xff"
 
 
 class TestEcho:

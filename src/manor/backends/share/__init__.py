@@ -1,0 +1,1 @@
+"""A folder of the host for a guest: a server of the FUSE protocol, which virtio-fs carries."""
