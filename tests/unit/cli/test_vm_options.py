@@ -6,8 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-
-from tests.unit.cli.test_named import Manor, directories, kernel, listed, manor, options, put_image
+from tests.unit.cli.test_named import Manor, directories, kernel, listed, manor, put_image
 
 __all__ = ["directories", "kernel", "manor"]
 
@@ -39,7 +38,10 @@ def test_services_of_a_vm_in_the_background(manor: Manor, kernel: Path, tmp_path
         (("run", "new", "--password-hash", "secret"), "--password-hash: "),
         (("stop", "--timeout", "1", "web"), "there is no VM 'web'; manor ls shows"),
         (("ssh", "--user", "root", "--timeout", "1", "web"), "there is no VM 'web'"),
-        (("exec", "--user", "root", "--terminal", "--timeout", "1", "--via", "agent", "web", "--", "ls"), "no VM 'web'"),
+        (
+            ("exec", "--user", "root", "--terminal", "--timeout", "1", "--via", "agent", "web", "--", "ls"),
+            "there is no VM 'web'",
+        ),
         (("exec", "--via", "pigeon", "web", "--", "ls"), "'pigeon' is not one of 'auto', 'ssh', 'agent', 'serial'"),
         (("cp", "--recursive", "--user", "a", "--timeout", "1", "--via", "ssh", ".", "web:/x"), "there is no VM 'web'"),
         (("cp", "--via", "serial", ".", "web:/x"), "'serial' is not one of 'auto', 'ssh', 'agent'"),
