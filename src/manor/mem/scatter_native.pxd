@@ -44,6 +44,7 @@ cdef class Segments:
     cdef Py_ssize_t count
     cdef readonly uint64_t size
     cdef list shown
+    cdef list show(self)
 
 cdef class GuestBuffers:
     cdef RamTable table
@@ -53,3 +54,4 @@ cdef class GuestBuffers:
     cdef Py_ssize_t count
     cdef readonly uint64_t nbytes
     cdef list shown
+    cdef list show(self)

@@ -67,7 +67,9 @@ class Segments:
     def __dealloc__(self) -> None:
         PyMem_Free(self.pieces)
 
+    @cython.cfunc
     def show(self) -> list:
+        """The pieces as Python's objects, made when somebody asks."""
         index: cython.Py_ssize_t
         if self.shown is None:
             self.shown = [Buffer(self.pieces[index].gpa, self.pieces[index].size) for index in range(self.count)]
@@ -76,8 +78,8 @@ class Segments:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: object) -> object:
-        return self.show()[key]
+    def __getitem__(self, index: object) -> object:
+        return self.show()[index]
 
     def __iter__(self) -> object:
         return iter(self.show())
@@ -256,7 +258,9 @@ class GuestBuffers:
         PyMem_Free(self.pieces)
         PyMem_Free(self.regions)
 
+    @cython.cfunc
     def show(self) -> list:
+        """The pieces as Python's objects, made when somebody asks."""
         index: cython.Py_ssize_t
         start: uint64_t
         if self.shown is None:
@@ -270,8 +274,8 @@ class GuestBuffers:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: object) -> object:
-        return self.show()[key]
+    def __getitem__(self, index: object) -> object:
+        return self.show()[index]
 
     def __iter__(self) -> object:
         return iter(self.show())

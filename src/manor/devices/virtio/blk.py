@@ -54,7 +54,8 @@ VIRTIO_BLK_S_UNSUPP = 2
 WRITE_ZEROES_UNMAP = 1
 """The one flag of a segment of a discard or write zeroes request (5.2.6)."""
 
-QUEUE_SIZE: Final = 256
+QUEUE_SIZE: Final = 512
+"""Room for a mebibyte in pages that lie anywhere, Linux's largest request, as one chain (2.7.5.3.1)."""
 SEG_MAX: Final = QUEUE_SIZE - 2
 """Data buffers of a request: its header and its status have descriptors of their own."""
 SIZE_MAX: Final = 1 << 20
