@@ -119,7 +119,9 @@ class GuestMemory:
         self._mappings = [_Mapping(region) for region in ordered]
         self._starts = [mapping.start for mapping in self._mappings]
         self._last = self._mappings[0]
-        self.ram_table = RamTable([(each.start, each.region.size, each.data) for each in self._mappings if not each.is_rom])
+        self.ram_table = RamTable(
+            [(each.start, each.region.size, each.data) for each in self._mappings if not each.is_rom]
+        )
         """Where RAM is, for lists of pieces of it."""
 
     # --- lookup ---------------------------------------------------------------------------------------------

@@ -55,14 +55,14 @@ class Segments:
     """Pieces of guest-physical memory laid end to end: a sequence of `Buffer`. size: bytes of all."""
 
     def __cinit__(self, pieces: object = ()) -> None:
-        index: cython.Py_ssize_t = 0
+        index: cython.Py_ssize_t
         given: list = list(pieces)
         allocate_pieces(self, len(given))
-        for gpa, size in given:
+        for index in range(len(given)):
+            gpa, size = given[index]
             self.pieces[index].gpa = gpa
             self.pieces[index].size = size
             self.size += self.pieces[index].size
-            index += 1
 
     def __dealloc__(self) -> None:
         PyMem_Free(self.pieces)
@@ -72,7 +72,10 @@ class Segments:
         """The pieces as Python's objects, made when somebody asks."""
         index: cython.Py_ssize_t
         if self.shown is None:
-            self.shown = [Buffer(self.pieces[index].gpa, self.pieces[index].size) for index in range(self.count)]
+            shown = []
+            for index in range(self.count):
+                shown.append(Buffer(self.pieces[index].gpa, self.pieces[index].size))
+            self.shown = shown
         return self.shown
 
     def __len__(self) -> int:

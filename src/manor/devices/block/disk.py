@@ -33,8 +33,7 @@ SECTOR: Final = 512
 """Bytes of the unit in which both device types count."""
 
 SHORT_REQUEST: Final = 1 << 20
-"""Bytes of a request that a vCPU does itself: to copy so many takes about as long as to wake a worker and to wait for it.
-"""
+"""Bytes of a request that a vCPU does itself: to copy so many takes about as long as a worker needs to wake up."""
 SHORT_BATCH: Final = 1 << 20
 """Bytes that one kick may cost the vCPU that made it; a worker copies the rest of a larger batch beside it."""
 SLOW_NS: Final = 1_000_000

@@ -320,7 +320,7 @@ def test_both_parsers_find_the_same(
 
 @pytest.mark.parametrize("is_direct", [True, False])
 def test_longest_chain_of_both_parsers(is_direct: bool) -> None:
-    """Descriptors before an indirect table count for its chain neither here nor there, but room for pieces is bounded."""
+    """Descriptors before an indirect table do not count for its chain; room for pieces is bounded all the same."""
     bench = Bench()
     for position in range(CHAIN_LIMIT):
         flags = VIRTQ_DESC_F_NEXT if position < CHAIN_LIMIT - 1 else VIRTQ_DESC_F_WRITE
