@@ -106,6 +106,8 @@ R_TF = 0x100
 PAGE_MASK = cython.declare(uint64_t, 0xFFF)
 MASK32 = cython.declare(uint64_t, 0xFFFFFFFF)
 NO_PAGE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+# Bytes that `code_written` is told of at once.
+LARGEST_WRITE = cython.declare(uint64_t, 1 << 30)
 
 HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
 """What `Cpu.run` returns: the halt reason."""
@@ -456,6 +458,26 @@ class EngineVm:
         with cython.nogil:
             if count:
                 code_written(self.vm, cython.NULL, start, count)
+
+    def code_written_ranges(self, ranges: bytes) -> None:
+        """The same of many places: address and size of each, as 64-bit words. Any thread."""
+        words: cython.pointer(uint64_t) = cython.cast(
+            cython.pointer(uint64_t), cython.cast(cython.p_void, cython.cast(cython.p_char, ranges))
+        )
+        pairs: cython.Py_ssize_t = len(ranges) // 16
+        index: cython.Py_ssize_t
+        start: uint64_t
+        left: uint64_t
+        count: uint32_t
+        with cython.nogil:
+            for index in range(pairs):
+                start = words[2 * index]
+                left = words[2 * index + 1]
+                while left:
+                    count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
+                    code_written(self.vm, cython.NULL, start, count)
+                    start += count
+                    left -= count
 
     def code_used(self) -> int:
         """Bytes of host code, those of dropped blocks included. Any thread."""

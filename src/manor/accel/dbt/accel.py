@@ -182,6 +182,7 @@ class DbtVm:
         self.gate = Gate(self._kick_all)
         self.vcpus: Sequence[DbtVcpu] = tuple(DbtVcpu(self, index, c) for index, c in enumerate(callbacks))
         memory.on_write = self.engine.code_written
+        memory.on_write_ranges = self.engine.code_written_ranges
 
     def shrink_if_idle(self) -> None:
         """Drop the translations of a guest that became idle: those of its boot are most of them. Thread: a vCPU's,
@@ -223,6 +224,7 @@ class DbtVm:
 
     def close(self) -> None:
         self.memory.on_write = None
+        self.memory.on_write_ranges = None
 
 
 class DbtAccel:
