@@ -45,7 +45,7 @@ class Bench:
         self.posted = DeferQueue()
         self.notifier = FakeNotifier()
         self.backend = MemoryNet(accepts)
-        self.port = NetPort("net0", self.backend, threading.RLock(), self.posted)
+        self.port = NetPort("net0", self.backend, threading.RLock(), threading.RLock(), self.posted)
         self.device = VirtioNet("net0", self.memory, self.defer, self.port, mac=MAC_A, pairs=pairs)
         self.port.device = self.device
         self.backend.attach(self.port)
