@@ -5,8 +5,8 @@ The notation of the tables, one procedure an item, continued by lines that start
     number name permissions [words] | field:type ... -> field:type ...
     number name event | field:type ...
 
-permissions: libvirt's `object:verb`, several with commas, or `none`. One that depends on the arguments has its condition
-    before it: `flags&1?domain:read-secure`, `source=1?domain:write`.
+permissions: libvirt's `object:verb`, several with commas, or `none`. One that depends on the arguments has its
+    condition before it: `flags&1?domain:read-secure`, `source=1?domain:write`.
 words: `up`, `down`, `both`: the call opens a stream, data flowing to the server, to the client, or both ways;
     `fds-in`, `fds-out`: file descriptors come with the call or the reply; `quick`: never waits for a hypervisor, disk
     or guest.
@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from manor.rpc.protocol import codec
+from manor.rpc.xdr import EncodeError
 
 SUBJECTS = (
     "connect", "listing", "node", "node_device", "domain", "domain_tuning", "snapshot", "migration", "network",
@@ -52,7 +53,7 @@ class Permission(NamedTuple):
 
     @property
     def is_read(self) -> bool:
-        """Whether a read-only connection has it: nothing secret is told, nothing is changed, no guest agent is asked."""
+        """Whether a read-only connection has it: nothing secret is told, nothing changed, no guest agent asked."""
         return self.verb in _READ_VERBS or self.verb.startswith("search-")
 
     def __str__(self) -> str:
@@ -143,7 +144,7 @@ class Procedure:
         if made.count == 1:
             return made.encode((value,))
         if made.count == 0 and value is not None:
-            raise codec.EncodeError(f"{self.name} has no result, but {type(value).__name__} was given")
+            raise EncodeError(f"{self.name} has no result, but {type(value).__name__} was given")
         return made.encode(() if value is None else value)
 
     def decode_result(self, payload: bytes) -> Any:

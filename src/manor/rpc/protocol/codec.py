@@ -18,7 +18,14 @@ from manor.rpc import xdr
 from manor.rpc.protocol import params, records
 from manor.rpc.xdr import EncodeError
 
-FIXED = {"int": ("i", 4), "uint": ("I", 4), "long": ("q", 8), "ulong": ("Q", 8), "double": ("d", 8), "uuid": ("16s", 16)}
+FIXED = {
+    "int": ("i", 4),
+    "uint": ("I", 4),
+    "long": ("q", 8),
+    "ulong": ("Q", 8),
+    "double": ("d", 8),
+    "uuid": ("16s", 16),
+}
 """Wire type -> (letter of `struct`, size in bytes)."""
 
 _ARRAY = re.compile(r"(.+)\[(:?)(\d*)\]\Z")
@@ -41,7 +48,9 @@ class TupleCodec:
     def type(self) -> type[tuple[Any, ...]]:
         """The named tuple of the fields."""
         if self._type is None:
-            self._type = collections.namedtuple(self.name, [name for name, _ in self._fields])  # noqa: PYI024
+            made: Any = collections.namedtuple(self.name, [name for name, _ in self._fields])  # type: ignore[misc]
+            self._type = made
+            return made
         return self._type
 
     def encode(self, values: Iterable[Any]) -> bytearray:

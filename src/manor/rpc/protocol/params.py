@@ -14,8 +14,8 @@ from manor.base.errors import ProtocolError
 from manor.rpc import xdr
 from manor.rpc.protocol.records import ParamType, TypedParam
 
-FIELD_MAX = 80
-"""Bytes of a field's name without its NUL and one to spare. Source: libvirt API reference, VIR_TYPED_PARAM_FIELD_LENGTH."""
+FIELD_MAX = 79
+"""Bytes of a field's name. Source: libvirt API reference, VIR_TYPED_PARAM_FIELD_LENGTH, less its NUL."""
 
 _STRING = int(ParamType.STRING)
 _BOOLEAN = int(ParamType.BOOLEAN)
