@@ -101,5 +101,15 @@ class Pong:
 
 
 Message = (
-    Call | Reply | CallFailed | Event | StreamData | StreamHole | StreamEnd | StreamFinished | StreamAborted | Ping | Pong
+    Call
+    | Reply
+    | CallFailed
+    | Event
+    | StreamData
+    | StreamHole
+    | StreamEnd
+    | StreamFinished
+    | StreamAborted
+    | Ping
+    | Pong
 )
