@@ -1,7 +1,7 @@
 """A client as a server sees it: calls that a handler answers, events and streams that are sent.
 
-The handler is a function of the session and a `Call`. What it returns is the reply; an awaitable becomes a task, so that
-slow calls pass each other; an `ApiError` becomes an error reply. One asyncio loop owns a session.
+The handler is a function of the session and a `Call`. What it returns is the reply; an awaitable becomes a task, so
+that slow calls pass each other; an `ApiError` becomes an error reply. One asyncio loop owns a session.
 """
 
 from __future__ import annotations
