@@ -150,7 +150,8 @@ def _members(source: type) -> Iterator[str]:
             if len(line) > 120:
                 line = f"    def {name}(\n        {', '.join(words)}\n    ) -> {result}: ..."
             if max(map(len, line.splitlines())) > 120:
-                line = "\n".join([f"    def {name}(", *(f"        {word}," for word in words), f"    ) -> {result}: ..."])
+                lines = [f"    def {name}(", *(f"        {word}," for word in words), f"    ) -> {result}: ..."]
+                line = "\n".join(lines)
             yield line
 
 
