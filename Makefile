@@ -42,7 +42,7 @@ test: lint
 	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
 
 test-all: lint
-	@$(BIN)/python -m pytest -q $(TESTS)
+	@HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -q $(TESTS)
 
 bench: setup-test
 	@$(BIN)/python -m benchmarks $(BENCH)
