@@ -271,7 +271,7 @@ class GuestMemory:
                 if size:
                     on_write(gpa, size)
 
-    def written_buffers(self, buffers: GuestBuffers) -> None:
+    def written_segments(self, buffers: GuestBuffers | Segments) -> None:
         """`written` of all its pieces."""
         if self.on_write_ranges is not None:
             self.on_write_ranges(buffers.ranges())

@@ -87,6 +87,12 @@ class Segments:
     def __iter__(self) -> object:
         return iter(self.show())
 
+    def ranges(self) -> bytes:
+        """Address and size of each piece, as 64-bit words."""
+        return PyBytes_FromStringAndSize(
+            cython.cast(cython.p_char, self.pieces), cython.cast(cython.Py_ssize_t, cython.sizeof(Piece)) * self.count
+        )
+
 
 @cython.cfunc
 def allocate_pieces(segments: Segments, count: cython.Py_ssize_t) -> cython.int:
@@ -220,6 +226,20 @@ class RamTable:
             make_segments(cython.address(pieces[0]), readable, readable_size),
             make_segments(cython.address(pieces[0]) + readable, found - readable, writable_size),
         )
+
+    def set_last(self, segments: Segments, value: cython.uchar) -> object:
+        """Set the last byte of `segments`. Returns its address; None, and nothing happened, if its piece is empty or not
+        in one region."""
+        piece: cython.pointer(Piece)
+        region: cython.int
+        if segments.count == 0:
+            return None
+        piece = cython.address(segments.pieces[segments.count - 1])
+        region = self.find(piece.gpa, piece.size)
+        if region < 0 or piece.size == 0:
+            return None
+        self.regions[region].host[piece.gpa - self.regions[region].start + piece.size - 1] = value
+        return piece.gpa + piece.size - 1
 
     def buffers(self, segments: Segments, offset: uint64_t, limit: uint64_t) -> object:
         """At most `limit` bytes of `segments` from `offset` on as the host's memory; None if one is not in one region."""

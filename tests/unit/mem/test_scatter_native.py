@@ -128,11 +128,11 @@ def test_writes_are_told() -> None:
     told: list[tuple[int, int]] = []
     memory.on_write = lambda gpa, size: told.append((gpa, size))
     buffers = vector(memory, [(0x100, 8), (0x3000, 4), (0x108, 8)])
-    memory.written_buffers(buffers)
+    memory.written_segments(buffers)
     assert told == [(0x100, 8), (0x3000, 4), (0x108, 8)]
     at_once: list[bytes] = []
     memory.on_write_ranges = at_once.append
-    memory.written_buffers(buffers)
+    memory.written_segments(buffers)
     assert at_once == [buffers.ranges()]
     assert len(told) == 3
 
@@ -187,3 +187,19 @@ def test_segments_are_a_sequence_of_buffers() -> None:
 def test_a_table_needs_mappings_of_the_right_size() -> None:
     with pytest.raises(ValueError, match="in a mapping of 8"):
         RamTable([(0, 16, memoryview(bytearray(8)))])
+
+
+def test_the_last_byte_is_set() -> None:
+    memory = filled_memory()
+    segments = Segments([(0x10, 4), (HIGH + 0x20, 3)])
+    assert memory.ram_table.set_last(segments, 0xA5) == HIGH + 0x22
+    assert memory.read_u8(HIGH + 0x22) == 0xA5
+    assert memoryview(segments.ranges()).cast("Q").tolist() == [0x10, 4, HIGH + 0x20, 3]
+    told: list[tuple[int, int]] = []
+    memory.on_write = lambda gpa, size: told.append((gpa, size))
+    memory.written_segments(segments)
+    assert told == list(segments)
+    before = memory.read(0, LOW) + memory.read(HIGH, 0x2000)
+    for nowhere in ([], [(0x10, 0)], [(LOW, 4)], [(LOW - 1, 2)], [(1 << 50, 1)], [((1 << 64) - 1, 2)]):
+        assert memory.ram_table.set_last(Segments(nowhere), 1) is None
+    assert before == memory.read(0, LOW) + memory.read(HIGH, 0x2000)

@@ -18,6 +18,7 @@ from manor.backends.block.direct import DirectIo
 from manor.backends.block.fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 from manor.backends.block.lock import lock
 from manor.base.errors import HostError
+from manor.mem.scatter_native import GuestBuffers
 from manor.spec.block import CacheMode
 
 MAX_CALL: Final = 1 << 30
@@ -153,6 +154,8 @@ class HostFile:
         if not self._nowait:
             return False
         try:
+            if isinstance(buffers, GuestBuffers):
+                return buffers.read_from(self._fd, offset, os.RWF_NOWAIT) == buffers.nbytes
             return preadv(self._fd, buffers, offset, os.RWF_NOWAIT) == total(buffers)
         except BlockingIOError:
             return False
@@ -168,9 +171,14 @@ class HostFile:
             if self._direct is not None:
                 self._direct.write(offset, buffers)
                 return
-            count = pwritev(self._fd, buffers, offset)
-            if count == total(buffers):
-                return
+            if isinstance(buffers, GuestBuffers):
+                count = buffers.write_to(self._fd, offset)
+                if count == buffers.nbytes:
+                    return
+            else:
+                count = pwritev(self._fd, buffers, offset)
+                if count == total(buffers):
+                    return
             self._write_rest(offset + count, remaining(buffers, count))
         except OSError as error:
             raise block_error(f"writing {self.name} at {offset:#x}", error) from error

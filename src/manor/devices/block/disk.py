@@ -184,12 +184,8 @@ class Disk:
         """Short requests that will still be watched."""
         self._mean_ns = 2 * QUICK_NS
         """What workers waited for each of the requests that they did lately."""
-        self._size = backend.size
-
-    @property
-    def size(self) -> int:
-        """Bytes that the guest sees: whole sectors."""
-        return self._size - self._size % SECTOR
+        self.size = _whole_sectors(backend.size)
+        """Bytes that the guest sees."""
 
     def covers(self, offset: int, size: int) -> bool:
         """Whether the range lies on the disk."""
@@ -256,8 +252,8 @@ class Disk:
         finally:
             with self._lock:
                 self._is_paused = False
-                is_changed = self._size != self._backend.size
-                self._size = self._backend.size
+                size = _whole_sectors(self._backend.size)
+                is_changed, self.size = self.size != size, size
                 self._settled.notify_all()
                 self._call_workers()
                 if is_changed:
@@ -268,16 +264,19 @@ class Disk:
     def _run_short(self, requests: list[Request], batch: Batch) -> None:
         """Do what needs no waiting; leave the rest to workers. Thread: a vCPU's, no lock held."""
         finished: list[tuple[Request, Batch]] = []
-        left: list[tuple[Request, Batch]] = [(request, batch) for request in requests]
+        left: list[tuple[Request, Batch]] = []
+        taken = 0
         before = now = time.monotonic_ns()
         waits = _waits() if self._watched else 0
         slow_until = 0
         try:
-            for work in tuple(left):
-                if not self._perform(work[0], may_wait=False):
+            for request in requests:
+                if not self._perform(request, may_wait=False):
+                    left.append((request, batch))
+                    taken += 1
                     continue
-                finished.append(work)
-                left.remove(work)
+                finished.append((request, batch))
+                taken += 1
                 now = time.monotonic_ns()
                 if self._watched:
                     self._watched -= 1
@@ -293,6 +292,7 @@ class Disk:
             with self._lock:
                 if slow_until:
                     self._slow_until_ns = slow_until
+                left += [(request, batch) for request in requests[taken:]]
                 if left:
                     self._waiting.extend(left)
                     self._call_workers()
@@ -422,6 +422,10 @@ class Disk:
         else:
             counters.discard_requests += 1
             counters.discard_bytes += request.size
+
+
+def _whole_sectors(size: int) -> int:
+    return size - size % SECTOR
 
 
 def _waits() -> int:

@@ -84,14 +84,26 @@ class Chain:
     def filled(self, buffers: Buffers) -> None:
         """Tell that the host wrote `buffers`, made by `writable_buffers`."""
         if isinstance(buffers, GuestBuffers):
-            self.memory.written_buffers(buffers)
+            self.memory.written_segments(buffers)
         else:
             self.memory.written_all(slices(self.writable, 0, sum(piece.nbytes for piece in buffers)))
 
     def write_last(self, value: int) -> None:
         """Set the last byte of the writable part, which must have one."""
-        last = self.writable[-1]
-        self.memory.write_u8(last.gpa + last.size - 1, value)
+        gpa = self.memory.ram_table.set_last(self.writable, value)
+        if gpa is None:
+            last = self.writable[-1]
+            self.memory.write_u8(last.gpa + last.size - 1, value)
+        else:
+            self.memory.written(gpa, 1)
+
+    def fill_last(self, value: int) -> None:
+        """The same where the host has written all before it, through `writable_buffers`; no `filled` is needed."""
+        if self.memory.ram_table.set_last(self.writable, value) is None:
+            self.write_last(value)
+            self.memory.written_all(self.writable)
+        else:
+            self.memory.written_segments(self.writable)
 
     def read(self, limit: int, offset: int = 0) -> bytes:
         """Copy up to `limit` bytes of the readable part, from `offset` bytes into it."""
@@ -363,9 +375,8 @@ class Queue:
         assert 0 <= written <= chain.writable_size
         del self._in_flight[chain.head]
         rings = self._rings
-        if not self.is_active:
+        if rings is None or not self.enabled or self.broken or self.is_resetting:
             return
-        assert rings is not None
         position = self._next_used % self.size
         rings.used[1 + 2 * position] = chain.head
         rings.used[2 + 2 * position] = written

@@ -84,6 +84,32 @@ def test_indirect_chain() -> None:
     assert chain.writable_size == 16
 
 
+@pytest.mark.parametrize("start", [0x8000, SECOND - 8])
+def test_what_the_host_writes_is_told(start: int) -> None:
+    """In one region of RAM, and in two."""
+    bench = Bench()
+    bench.driver.write_descriptor(0, start, 17, VIRTQ_DESC_F_WRITE)
+    bench.driver.make_available(0)
+    chain = bench.queue.pop()
+    assert chain is not None
+    told: list[tuple[int, int]] = []
+    bench.memory.on_write = lambda gpa, size: told.append((gpa, size))
+    buffers = chain.writable_buffers(16)
+    assert b"".join(buffers) == bytes(16)
+    for piece in buffers:
+        piece[:] = b"\x55" * piece.nbytes
+    chain.filled(buffers)
+    assert told == [(start, 16)]
+    told.clear()
+    chain.fill_last(7)
+    assert told[-1] == (start, 17)
+    assert bench.memory.read(start, 17) == b"\x55" * 16 + b"\x07"
+    told.clear()
+    chain.write_last(8)
+    assert told == [(start + 16, 1)]
+    assert bench.memory.read_u8(start + 16) == 8
+
+
 def test_undone_chain_comes_again() -> None:
     bench = Bench()
     bench.driver.add([b"one"])
