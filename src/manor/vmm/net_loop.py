@@ -86,7 +86,9 @@ class NetLoop:
         self._loop = loop
         self._lock = lock
 
-    def watch(self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None) -> _Watch:
+    def watch(
+        self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None
+    ) -> _Watch:
         return _Watch(self._loop, self._lock, descriptor, on_readable, on_writable)
 
     def at(self, deadline_ns: int, callback: Callback) -> _Timer:

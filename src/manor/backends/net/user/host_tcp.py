@@ -24,9 +24,11 @@ _TURNS: Final = 4
 
 
 class TcpFlow:
-    """A TcpApplication on a socket. Thread: the loop's."""
+    """A TcpApplication on a socket. Thread: the owner's."""
 
-    __slots__ = ("_address", "_host", "_is_connecting", "_is_reading", "_reads", "_socket", "_watch", "_writes", "endpoint")
+    __slots__ = (
+        "_address", "_host", "_is_connecting", "_is_reading", "_reads", "_socket", "_watch", "_writes", "endpoint",
+    )  # fmt: skip
 
     def __init__(self, host: HostSide, sock: socket.socket) -> None:
         """sock: non-blocking; owned by the flow from now on."""
