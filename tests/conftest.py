@@ -13,8 +13,8 @@ import pytest
 
 from manor.trace.event import Event
 
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.register_profile("new")
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("new", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 """`make test` tries the same generated cases each time, `make test-all` new ones."""
 
