@@ -249,7 +249,7 @@ def test_the_host(uri: str) -> None:
         devices = {device.name: device for device in await node.devices()}
         assert "computer" in devices
         assert await devices["scsi_host2"].parent_name() == "computer"
-        assert await devices["scsi_host2"].capabilities() == ["scsi_host", "fc_host", "vports"]
+        assert "scsi_host" in await devices["scsi_host2"].capabilities()
         assert "<name>computer</name>" in await (await node.device("computer")).xml()
         (interface,) = await node.interfaces()
         assert interface == await node.interface(interface.name) == await node.interface(mac=interface.mac)
@@ -267,8 +267,10 @@ def test_a_screenshot_is_a_stream(uri: str) -> None:
         assert mime == "image/png"
         assert picture.startswith(b"\x89PNG")
         assert picture.endswith(b"IEND\xaeB`\x82")
-        _, stream = await (await connection.domain("test")).screenshot()
-        await stream.abort()
+        for _ in range(50):
+            _, stream = await (await connection.domain("test")).screenshot()
+            assert await asyncio.wait_for(stream.receive(), 10) == picture
+            await stream.abort()
         assert await connection.type() == "TEST"
 
     run(uri, work)
@@ -278,7 +280,7 @@ def test_errors_have_libvirts_numbers(uri: str) -> None:
     async def work(connection: Connection) -> None:
         domain = await connection.domain("test")
         for call, code in (
-            (connection.define_domain("<domain"), ErrorCode.XML_ERROR),
+            (connection.define_domain("<domain"), ErrorCode.XML_DETAIL),
             (connection.domain("x"), ErrorCode.NO_DOMAIN),
             (connection.network("x"), ErrorCode.NO_NETWORK),
             (connection.storage_pool("x"), ErrorCode.NO_STORAGE_POOL),
