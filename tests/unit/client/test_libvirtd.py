@@ -387,7 +387,7 @@ def test_layouts_and_permissions_are_those_of_libvirtd(uri: str) -> None:
                 wrong.append(f"{procedure.name}: {error}")
         except ProtocolError as error:
             wrong.append(f"{procedure.name}: {error}")
-        missing = procedure.missing_for_read_only(procedure.arguments_type(*arguments))  # type: ignore[call-arg]
+        missing = procedure.missing_for_read_only(procedure.arguments_type(*arguments))
         if (code == ErrorCode.OPERATION_DENIED) != (missing is not None):
             wrong.append(f"{procedure.name} needs {missing}, and the answer was {code}")
 

@@ -190,7 +190,7 @@ def test_read_only_connections_get_neither_secrets_nor_changes() -> None:
 
     def missing(name: str, *arguments: Any) -> str | None:
         procedure = REMOTE[name]
-        found = procedure.missing_for_read_only(procedure.arguments_type(*arguments))  # type: ignore[call-arg]
+        found = procedure.missing_for_read_only(procedure.arguments_type(*arguments))
         return None if found is None else str(found)
 
     assert missing("domain_get_xml_desc", domain, 0) is None
