@@ -62,7 +62,8 @@ NOTES: Final[dict[str, tuple[str, ...]]] = {
         "The packages come from this machine's own package sources of that suite, through its apt, with lists of their "
         "own: the machine's packages and lists are not touched. An apt is needed, so the host is Debian or its like.",
         "Without root rights the packages are configured in a user namespace: newuidmap (package uidmap) and a range "
-        "in /etc/subuid and /etc/subgid are needed.",
+        "in /etc/subuid and /etc/subgid are needed. Where the machine allows none, a guest configures them, with the "
+        "same result, in minutes.",
         "What is configured is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor), by the packages' names, "
         "versions and checksums. Another image of the same packages takes seconds.",
         "At its first boot the machine makes its own machine-id and SSH host keys, and the last partition and its file "
@@ -87,6 +88,10 @@ NOTES: Final[dict[str, tuple[str, ...]]] = {
     "import": (
         "gzip, xz, zstd and bzip2 are undone, and tar files opened, as often as they are inside each other.",
         "The account of a Vagrant box is vagrant.",
+        "Of an OCI image the manifest for amd64 is taken, and every layer is compared with its digest. A container's "
+        "files become one ext4 file system on the whole disk; as they have no kernel, give one: manor run NAME "
+        "--kernel FILE --initrd FILE --append 'root=/dev/vda rw'. With a kernel in /boot the disk gets partitions, "
+        "and boots.",
     ),
     "list": ("USERS counts the images and disks of VMs that back on an image; the JSON names them.",),
     "tag": ("A name is small letters, digits and single . _ - between them; without a tag it is :latest.",),

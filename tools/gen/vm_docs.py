@@ -64,8 +64,8 @@ NOTES: Final = {
         "The JSON has further fields, and gets more in time; scripts take those they know.",
     ),
     "stop": (
-        "A guest is asked by ssh: systemctl poweroff. One that cannot be reached is not stopped; the message says what "
-        "to do.",
+        "A guest is asked by its agent if that answers, else by ssh: systemctl poweroff. One that cannot be reached is "
+        "not stopped; the message says what to do.",
     ),
     "pause": ("A VM that is paused can be stopped with --force, and attached to; its guest does nothing.",),
     "resume": ("The guest's civil time is late by the pause until its agent, or NTP, sets it.",),
@@ -81,6 +81,9 @@ NOTES: Final = {
     ),
     "ssh": (*_SSH, "Words of a command go to the guest's shell as they are, as with ssh itself; see manor exec."),
     "exec": (
+        "ssh goes first because it passes everything on as it comes. The agent (qemu-guest-agent in the guest) runs "
+        "the program as root, takes up to 96 KiB of input, and gives the output at the end. The serial console is the "
+        "last way: it needs a shell there, or a login without a password, and at most 700 bytes of command.",
         "The program gets its arguments as they are: no shell in the guest takes them apart. For one, say so: "
         "manor exec NAME -- sh -c 'echo $HOME'.",
         *_SSH,

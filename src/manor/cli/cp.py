@@ -21,18 +21,28 @@ def complete_place(context: click.Context, parameter: click.Parameter, typed: st
 @click.option(
     "--timeout", metavar="SECONDS", type=float, default=60.0, show_default=True, help="How long to wait for the guest."
 )
+@click.option(
+    "--via", type=click.Choice(("auto", "ssh", "agent")), default="auto", show_default=True,
+    help="How: auto takes ssh, else the guest's agent, which copies single files.",
+)  # fmt: skip
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, shell_complete=complete_place)
 @click.argument("target", metavar="TARGET", shell_complete=complete_place)
-def cp(recursive: bool, user: str | None, timeout: float, sources: tuple[str, ...], target: str) -> int:
+def cp(recursive: bool, user: str | None, timeout: float, via: str, sources: tuple[str, ...], target: str) -> int:
     """Copy files between this machine and a VM. Files of the VM are written NAME:PATH."""
     from manor.instances.instance import Instances
-    from manor.instances.ssh import access, wait_for_ssh
+    from manor.instances.reach import find_way
 
     name, froms, to = places(sources, target)
-    way = access(Instances().get(name), user)
-    wait_for_ssh(way, timeout)
-    argv = way.scp(froms, to, recursive)
-    os.execv(argv[0], argv)
+    instance = Instances().get(name)
+    way = find_way(instance, "ssh" if recursive or user is not None else via, user, timeout, may_type=False)
+    if way.via == "agent":
+        from manor.instances.guest import copy_by_agent
+
+        copy_by_agent(instance, froms, to)
+        return 0
+    assert way.access is not None
+    argv = way.access.scp(froms, to, recursive)
+    return os.execv(argv[0], argv)
 
 
 _PLACE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*):(.*)", re.ASCII | re.DOTALL)

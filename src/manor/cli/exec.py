@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from manor.base.errors import ConfigError
 from manor.cli.names import complete_running
 
 if TYPE_CHECKING:
     from manor.instances.instance import Instance
-    from manor.instances.ssh import Access
 
-WAYS: Final = ("auto", "ssh", "serial")
-PATIENCE: Final = 5.0
-"""Seconds that an ssh server may start later than the login is there."""
-_POLL: Final = 0.25
+WAYS: Final = ("auto", "ssh", "agent", "serial")
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -30,62 +24,38 @@ _POLL: Final = 0.25
 )
 @click.option(
     "--via", type=click.Choice(WAYS), default="auto", show_default=True,
-    help="How: auto takes ssh, and the serial console if no ssh server answers.",
+    help="How: auto takes ssh, else the guest's agent, else the shell on its serial console.",
 )  # fmt: skip
 @click.argument("name", metavar="NAME", shell_complete=complete_running)
 @click.argument("command", metavar="-- PROGRAM [ARGUMENT...]", nargs=-1, type=click.UNPROCESSED, required=True)
 def exec_(user: str | None, terminal: bool, timeout: float, via: str, name: str, command: tuple[str, ...]) -> int:
     """Run a program in a VM with exactly these arguments; no shell takes them apart.
 
-    Standard input, output and errors are its own, and so is the exit status. Over the serial console there is no
-    standard input, and errors come with the output.
+    Standard input, output and errors are its own, and so is the exit status. The agent gives the output at the
+    program's end; over the serial console there is no standard input, and errors come with the output.
     """
     from manor.instances.instance import Instances
+    from manor.instances.reach import find_way
 
     argv = command[1:] if command[:1] == ("--",) else command
     if not argv:
         raise click.UsageError("say which program: manor exec NAME -- PROGRAM")
     instance = Instances().get(name)
-    way = _choose(instance, via, user, timeout)
-    if way is None:
+    if user is not None or terminal:
+        via = "ssh" if via == "auto" else via
+    way = find_way(instance, via, user, timeout, may_type=True)
+    if way.via == "serial":
         return _over_serial(instance, argv, user)
-    words = way.ssh(argv, terminal=terminal, quote=True)
+    if way.via == "agent":
+        from manor.instances.guest import MAX_INPUT, run_by_agent
+
+        # One byte more than it takes tells that there is too much.
+        data = None if sys.stdin.isatty() else sys.stdin.buffer.read(MAX_INPUT + 1)
+        return run_by_agent(instance, argv, data)
+    assert way.access is not None
+    words = way.access.ssh(argv, terminal=terminal, quote=True)
     # In place of this process: its streams, its signals and its exit status are ssh's.
     return os.execv(words[0], words)
-
-
-def _choose(instance: Instance, via: str, user: str | None, timeout: float) -> Access | None:
-    """ssh, or None for the serial console: if the guest has been at its login for a while, and no ssh server
-    answers."""
-    from manor.instances.ssh import access, greets, wait_for_ssh
-
-    if via == "serial":
-        return None
-    if via == "ssh":
-        way = access(instance, user)
-        wait_for_ssh(way, timeout)
-        return way
-    try:
-        way = access(instance, user)
-    except ConfigError:  # no interface that a port could be forwarded through
-        return None
-    limit = time.monotonic() + timeout
-    logged_in = 0.0
-    while not greets(way):
-        now = time.monotonic()
-        if _stage(instance) == "login":
-            logged_in = logged_in or now
-        if now > limit or (logged_in and now - logged_in > PATIENCE):
-            return None
-        time.sleep(_POLL)
-    return way
-
-
-def _stage(instance: Instance) -> str:
-    from manor.instances.client import ControlClient
-
-    with ControlClient(instance.control) as client:
-        return str(client.call("status")["stage"]["name"])
 
 
 def _over_serial(instance: Instance, argv: tuple[str, ...], user: str | None) -> int:

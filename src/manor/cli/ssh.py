@@ -25,4 +25,4 @@ def ssh(user: str | None, timeout: float, name: str, command: tuple[str, ...]) -
     wait_for_ssh(way, timeout)
     argv = way.ssh(command[1:] if command[:1] == ("--",) else command)
     # In place of this process: its terminal, its signals and its exit status are ssh's.
-    os.execv(argv[0], argv)
+    return os.execv(argv[0], argv)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from manor.cli.status import EXIT_ERROR, EXIT_OK
 
 if TYPE_CHECKING:
-    from manor.instances.client import ControlClient
     from manor.instances.instance import Instance
     from manor.spec.control import Json
 
@@ -34,6 +33,7 @@ def has_reached(stage: Json, wanted: str) -> bool:
 
 def wait_for(instance: Instance, wanted: str) -> int:
     """Show the guest's stages until it has reached `wanted`; returns the exit status. The VM runs on in any case."""
+    from manor.instances.agent import has_agent
     from manor.instances.client import ControlClient, VmGone
 
     shown = _Shown(instance.name)
@@ -42,7 +42,7 @@ def wait_for(instance: Instance, wanted: str) -> int:
             stage = client.call("subscribe", topic="stage")
             moved = time.monotonic()
             has_told = False
-            while not (has_reached(stage, wanted) or (wanted == "agent" and _agent_answers(client))):
+            while not (has_reached(stage, wanted) or (wanted == "agent" and has_agent(client))):
                 shown.show(str(stage.get("text", "")))
                 event = client.next_event(AGENT_PAUSE)
                 if event is not None and event.get("event") == "stage":
@@ -60,11 +60,6 @@ def wait_for(instance: Instance, wanted: str) -> int:
         return 130
     shown.finish(f"is ready: {wanted}")
     return EXIT_OK
-
-
-def _agent_answers(client: ControlClient) -> bool:
-    """Whether the guest's agent is there."""
-    return bool(client.call("status").get("agent"))
 
 
 class _Shown:

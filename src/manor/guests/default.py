@@ -50,7 +50,7 @@ _BUSYBOX_PACKAGE: Final = "busybox-static"
 _KERNEL_FILE: Final = re.compile(r"boot/vmlinuz-[^/]+")
 _BUSYBOX_FILES: Final = ("bin/busybox", "usr/bin/busybox")
 """Before and after the distribution merged /bin into /usr/bin."""
-_MANIFEST_VERSION: Final = 5
+MANIFEST_VERSION: Final = 5
 """Raise it when the set of cached files changes; older caches are then filled anew."""
 _MANIFEST_KEYS: Final = frozenset(("version", "kernel", "parts"))
 _MAX_MODULE: Final = 64 << 20
@@ -148,7 +148,7 @@ def _read_manifest(cache: Cache, variant: KernelVariant) -> dict[str, str] | Non
     if data is None:
         return None
     manifest = json.loads(data)
-    if manifest.get("format") != _MANIFEST_VERSION or not manifest.keys() >= _MANIFEST_KEYS:
+    if manifest.get("format") != MANIFEST_VERSION or not manifest.keys() >= _MANIFEST_KEYS:
         return None
     return {key: str(manifest[key]) for key in _MANIFEST_KEYS}
 
@@ -264,7 +264,7 @@ def _store(cache: Cache, variant: KernelVariant, files: _Files) -> None:
     cache.store(kernel_entry, files.kernel)
     cache.store(parts_entry, parts)
     manifest = {
-        "format": _MANIFEST_VERSION,
+        "format": MANIFEST_VERSION,
         "version": files.version,
         "kernel": kernel_entry,
         "parts": parts_entry,

@@ -1,4 +1,4 @@
-"""OCI images that carry a disk ("container disks"), as KubeVirt and others publish them.
+"""OCI images: those that carry a disk ("container disks"), as KubeVirt publishes them, and files of containers.
 
 Source: OCI Image Format Specification 1.1: "Image Layout", "Image Manifest", "Layer" (media types; whiteouts); KubeVirt
 user guide, "containerDisk": the disk is the one file below /disk.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from manor.base.errors import ConfigError, ProtocolError
 from manor.guests.progress import Progress
 from manor.images.archive import Files, copy_stream
+from manor.images.oci_tree import Tree, write_tree
 from manor.images.sparse import PIECE
 from manor.images.unpacked import pieces
 
@@ -35,7 +36,7 @@ _NESTING: Final = 4
 
 
 def disk_of_layout(files: Files, target: Path, limit: int, progress: Progress) -> tuple[Path, str]:
-    """Write the disk inside an OCI layout to `target`. Raises ConfigError if there is none, ProtocolError."""
+    """Write the disk inside an OCI layout to `target`. Raises ConfigError, ProtocolError, HostError."""
     manifest = _manifest(files, _checked_json(files, None), _NESTING)
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS:
@@ -49,10 +50,25 @@ def disk_of_layout(files: Files, target: Path, limit: int, progress: Progress) -
         with _opened(files, name) as tar:
             if _copy_disk(tar, removed, target, limit, progress):
                 return target, ""
-    raise ConfigError(
-        "",
-        "the OCI image has no disk below /disk: it holds a container's files; build a disk for them, and import that",
-    )
+    _write_files(files, names, target, limit, progress)
+    return target, "root"
+
+
+def _write_files(files: Files, names: list[str], target: Path, limit: int, progress: Progress) -> None:
+    """Make a disk of a container's files. Layers are unpacked beside it, as their files are read in any order."""
+    progress.step("making a disk of the container's files")
+    tree = Tree()
+    with ExitStack() as stack:
+        for number, name in enumerate(names):
+            place = target.with_name(f"{target.name}.layer{number}")
+            stack.callback(place.unlink, missing_ok=True)
+            with files.open(name) as file:
+                copy_stream(_plain(file), place, limit, files.size(name), progress.advance)
+            try:
+                tree.add_layer(stack.enter_context(tarfile.open(place, "r:", encoding="utf-8")))
+            except tarfile.TarError as error:
+                raise ProtocolError(f"the layer {name} is damaged: {error}") from error
+        write_tree(tree, target, limit, names[-1])
 
 
 def _copy_disk(tar: tarfile.TarFile, removed: set[str], target: Path, limit: int, progress: Progress) -> bool:
@@ -147,15 +163,20 @@ def _compare(name: str, digits: str) -> None:
 def _opened(files: Files, name: str) -> Iterator[tarfile.TarFile]:
     """A layer as a tar file that is read once, from its beginning; compressed or not, by what it begins with."""
     with files.open(name) as file:
-        head = file.read(8)
-        file.seek(0)
-        kind = "gzip" if head.startswith(b"\x1f\x8b") else "zstd" if head.startswith(b"\x28\xb5\x2f\xfd") else ""
-        stream = cast(IO[bytes], _Stream(pieces(cast(Any, file), kind, lambda: None))) if kind else file
+        stream = _plain(file)
         try:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 yield tar
         except (tarfile.TarError, EOFError, ValueError) as error:
             raise ProtocolError(f"the layer {name} is damaged: {error}") from error
+
+
+def _plain(file: IO[bytes]) -> IO[bytes]:
+    """The unpacked contents of a layer; whether it is compressed, and how, tells its beginning."""
+    head = file.read(8)
+    file.seek(0)
+    kind = "gzip" if head.startswith(b"\x1f\x8b") else "zstd" if head.startswith(b"\x28\xb5\x2f\xfd") else ""
+    return cast(IO[bytes], _Stream(pieces(cast(Any, file), kind, lambda: None))) if kind else file
 
 
 class _Stream:

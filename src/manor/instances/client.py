@@ -52,7 +52,7 @@ class ControlClient:
         """For a poll; look at `pending_events` before."""
         return self._socket.fileno()
 
-    def call(self, command: str, timeout: float = CALL_TIMEOUT, **arguments: object) -> Json:
+    def call(self, command: str, timeout: float = CALL_TIMEOUT, /, **arguments: object) -> Json:
         """Run a command and wait for its result; events that come meanwhile are kept."""
         number = self.begin(command, **arguments)
         limit = time.monotonic() + timeout
@@ -62,7 +62,7 @@ class ControlClient:
                 return _result(message)
             self._events.append(message)
 
-    def begin(self, command: str, **arguments: object) -> int:
+    def begin(self, command: str, /, **arguments: object) -> int:
         """Send a command; its answer comes among the events, with this id."""
         number = next(self._ids)
         data = encode({"id": number, "command": command, "arguments": arguments})
@@ -140,10 +140,10 @@ def _connect(path: Path, timeout: float) -> socket.socket:
     return client
 
 
-def ask(path: Path, command: str, **arguments: object) -> Json | ManorError:
+def ask(path: Path, command: str, /, **arguments: object) -> Json | ManorError:
     """One command; the error instead of an exception, for lists of VMs."""
     try:
         with ControlClient(path, timeout=2.0) as client:
-            return client.call(command, timeout=2.0, **arguments)
+            return client.call(command, 2.0, **arguments)
     except ManorError as error:
         return error

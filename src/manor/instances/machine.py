@@ -21,13 +21,13 @@ def with_root(instance: Instance, config: InstanceConfig, others: tuple[DiskSpec
 
 
 def complete(spec: MachineSpec, instance: Instance, config: InstanceConfig) -> MachineSpec:
-    """`spec` with the VM's seed behind its other disks, its name and its identity."""
+    """`spec` with the VM's seed behind its other disks, its name and identity, and a port for its agent."""
     disks = spec.disks
     if config.disk and instance.seed.exists():
         disks = (*disks, DiskSpec(str(instance.seed), format="raw", read_only=True, serial=_SEED_SERIAL))
     nics = tuple(replace(nic, hostname=nic.hostname or config.name.lower()) for nic in spec.nics)
     smbios = SmbiosSpec(config.uuid, config.uuid, (*spec.smbios.strings, *credentials(config)))
-    return replace(spec, name=config.name, disks=disks, nics=nics, smbios=smbios)
+    return replace(spec, name=config.name, disks=disks, nics=nics, smbios=smbios, agent=True)
 
 
 def credentials(config: InstanceConfig) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from manor.base.errors import ConfigError, HostError, InternalError, ManorError,
 
 VERSION: Final = 1
 """Raised when an old client would misunderstand a new server; new commands and new fields do not raise it."""
-MAX_REQUEST: Final = 1 << 16
-"""Bytes of one line to the server. Bounds what a client can make it keep."""
+MAX_REQUEST: Final = 1 << 18
+"""Bytes of one line to the server. Bounds what a client can make it keep; the longest carry pieces of files."""
 MAX_ANSWER: Final = 4 << 20
 """Bytes of one line to the client; the longest are statistics and the console's history."""
 _MAX_ID: Final = (1 << 53) - 1

@@ -76,7 +76,13 @@ class MemoryDisk:
         self.data = self.data[:size].ljust(size, b"\0")
 
     def extents(self, offset: int, size: int) -> Iterator[Extent]:
-        yield Extent(offset, size, "data")
+        """Blocks of 4 KiB: data; where all is zero holes, but in the second MiB zeros."""
+        end = offset + size
+        while offset < end:
+            stop = min(end, offset // 4096 * 4096 + 4096)
+            is_data = any(self.data[offset:stop])
+            yield Extent(offset, stop - offset, "data" if is_data else "zero" if offset >> 20 == 1 else "hole")
+            offset = stop
 
     def close(self) -> None:
         self.is_closed = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import random
 import threading
 from collections.abc import Iterator
@@ -93,23 +95,35 @@ class RecordingFile(MemoryFile):
     there or is not, whatever the order; a longer file may have kept its old length.
     """
 
-    def __init__(self, data: bytes | bytearray = b"") -> None:
+    def __init__(self, data: bytes | bytearray = b"", clock: Iterator[int] | None = None) -> None:
+        """clock: shared by files whose records are to be put in one order."""
         super().__init__(data)
         self.log: list[tuple[int, bytes] | int | None] = []
         """In order: a write, a new size, None for a flush that returned."""
+        self.times: list[int] = []
+        """When each record was made, by the clock."""
+        self._clock = clock or itertools.count()
         self._start = bytes(data)
+
+    def _note(self, record: tuple[int, bytes] | int | None) -> None:
+        self.log.append(record)
+        self.times.append(next(self._clock))
 
     def _change(self, offset: int, data: bytes) -> None:
         super()._change(offset, data)
-        self.log.append((offset, data))
+        self._note((offset, data))
 
     def truncate(self, size: int) -> None:
         super().truncate(size)
-        self.log.append(size)
+        self._note(size)
 
     def flush(self) -> None:
         super().flush()
-        self.log.append(None)
+        self._note(None)
+
+    def crashed_at(self, time: int, rng: random.Random | None) -> MemoryFile:
+        """The same at a time of the clock."""
+        return self.crashed(bisect.bisect_left(self.times, time), rng)
 
     def crashed(self, length: int, rng: random.Random | None) -> MemoryFile:
         """The medium if power failed after the first `length` records. rng: picks what of the unflushed is there;

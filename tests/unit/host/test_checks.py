@@ -17,6 +17,7 @@ from manor.accel.kvm.probe import KvmState, Verdict
 from manor.base.errors import HostError
 from manor.engine.build import NATIVE_MODULES
 from manor.guests.cache import Cache
+from manor.guests.default import MANIFEST_VERSION
 from manor.host import engine, guests, kvm, processor, resources
 from manor.host.examine import TOPICS, examine
 from manor.host.finding import Finding, can_run
@@ -75,7 +76,10 @@ def fill_cache(root: Path) -> Path:
     cache = Cache(root)
     cache.store("guest/cloud/vmlinuz", b"KERNEL")
     cache.store("guest/cloud/parts.cpio", b"PARTS")
-    manifest = {"format": 1, "version": "6.1-9", "kernel": "guest/cloud/vmlinuz", "parts": "guest/cloud/parts.cpio"}
+    manifest = {
+        "format": MANIFEST_VERSION, "version": "6.1-9", "kernel": "guest/cloud/vmlinuz",
+        "parts": "guest/cloud/parts.cpio",
+    }  # fmt: skip
     cache.store("guest/cloud/manifest.json", json.dumps(manifest).encode())
     return root
 

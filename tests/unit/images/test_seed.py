@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manor.base.errors import ConfigError
@@ -66,6 +66,7 @@ def test_blkid_finds_the_label(tmp_path: Path) -> None:
     assert {"LABEL=cidata", "TYPE=iso9660"} <= set(found.stdout.split())
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,29}", fullmatch=True), st.binary(max_size=5000), max_size=8)
 )

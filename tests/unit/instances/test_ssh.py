@@ -23,8 +23,7 @@ from manor.instances.create import create
 from manor.instances.instance import Instance, Instances
 from manor.instances.ssh import Access, access, wait_for_ssh
 from manor.instances.ssh_key import private_key, public_key
-from manor.spec.control import Json, Lines, encode, greeting
-from manor.vmm.control import listen
+from manor.testing.fake_vmm import FakeVmm
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin")
 
@@ -151,29 +150,6 @@ def test_users_own_configuration_is_left_alone(
 
 
 # --- where the guest listens ------------------------------------------------------------------------------------------
-
-
-class FakeVmm:
-    """Answers commands of one conversation from a table, and notes them."""
-
-    def __init__(self, path: Path, answers: dict[str, Json]) -> None:
-        self.asked: list[tuple[str, Json]] = []
-        self._answers = answers
-        self._listener = listen(path)
-        self._listener.setblocking(True)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        connection, _ = self._listener.accept()
-        with connection:
-            connection.sendall(encode(greeting("web", 1)))
-            lines = Lines(1 << 16)
-            while data := connection.recv(4096):
-                for request in lines.feed(data):
-                    self.asked.append((request["command"], request["arguments"]))
-                    connection.sendall(encode({"id": request["id"], "result": self._answers[request["command"]]}))
-        self._listener.close()
 
 
 def forward(host_port: int, guest_port: int, address: str = "", protocol: str = "tcp") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manor.base.errors import ConfigError, HostError, InternalError, ManorError, ProtocolError, StateError
@@ -30,6 +30,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), PLAIN, max_size=4), max_size=5), st.data())
 def test_messages_come_out_whole_however_they_are_cut(messages: list[Json], data: st.DataObject) -> None:
     stream = b"".join(map(encode, messages))
@@ -42,6 +43,7 @@ def test_messages_come_out_whole_however_they_are_cut(messages: list[Json], data
     assert found == messages
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=6))
 def test_any_bytes_are_objects_or_a_protocol_error(pieces: list[bytes]) -> None:
     lines = Lines(100)
@@ -105,6 +107,7 @@ def test_error_arrives_as_it_was(error: ManorError) -> None:
     assert str(back) == str(error)
 
 
+@settings(deadline=None)
 @given(PLAIN)
 def test_any_error_value_is_some_error(value: object) -> None:
     assert isinstance(error_from_json(value), ManorError)
@@ -118,6 +121,7 @@ def test_arguments_are_checked() -> None:
         assert caught.value.path == path
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_bytes_round_trip(data: bytes) -> None:
     assert decode_bytes(encode_bytes(data)) == data

@@ -155,10 +155,11 @@ def test_many_requests_at_once_are_all_answered(running: Running) -> None:
         assert [json.loads(answers.readline())["id"] for _ in range(2000)] == list(range(2000))
 
 
-@pytest.mark.parametrize("line", [b"garbage\n", b"[1]\n", b'{"command":"status"}\n', b"x" * (1 << 17)])
+@pytest.mark.parametrize("line", [b"garbage\n", b"[1]\n", b'{"command":"status"}\n', b"x" * (1 << 19)])
 def test_broken_line_is_answered_and_ends_only_its_conversation(running: Running, line: bytes) -> None:
     with running.raw() as connection:
-        connection.sendall(line)
+        with suppress(BrokenPipeError):  # the server does not wait for the end of what is too long
+            connection.sendall(line)
         stream = connection.makefile("rb")
         assert json.loads(stream.readline())["error"]["kind"] == "protocol"
         # What the server did not read makes the kernel say "reset" instead of "end".

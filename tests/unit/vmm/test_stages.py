@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manor.vmm.stages import STAGES, TAIL_LINES, StageTracker
@@ -84,6 +84,7 @@ def test_tail_has_the_last_lines_without_colours() -> None:
     assert tracker.tail() == [*(f"line {number}" for number in range(100 - TAIL_LINES, 100)), "red"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=20))
 def test_any_bytes_give_a_stage_and_bounded_memory(pieces: list[bytes]) -> None:
     tracker = StageTracker()

@@ -19,7 +19,8 @@ def import_(file: Path, name: str | None, digest: str | None, user: str | None) 
     """Take FILE into the store, under NAME (by default the file's, without its endings). The file stays as it is.
 
     FILE may be an image of any format that `manor image info` knows, compressed or not, an archive around one, a
-    Vagrant box, or an OCI archive or layout with a disk below /disk.
+    Vagrant box, or an OCI archive or layout: with a disk below /disk, or with a container's files, for which a disk is
+    made.
     """
     from manor.cli.progress import shown_progress
     from manor.images.acquire import Wanted, import_file

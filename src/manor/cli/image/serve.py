@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from manor.cli.image.command import IMAGE, ImageCommand, format_option, quiet_option, share_option
+from manor.cli.image.text import size_text
 from manor.cli.status import EXIT_OK
 
 if TYPE_CHECKING:
-    from manor.backends.block.api import BlockBackend
     from manor.backends.block.nbd.server import NbdServer
+    from manor.backends.block.statistics import CountedImage
 
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,6 +47,7 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     "--tls-certificates", metavar="FOLDER",
     help="Serve with TLS only: server-cert.pem and server-key.pem; with ca-cert.pem clients must prove themselves.",
 )  # fmt: skip
+@click.option("--stats", is_flag=True, help="Print at the end, on standard error, what clients did to each image.")
 @share_option
 @quiet_option
 def serve(
@@ -60,6 +63,7 @@ def serve(
     once: bool,
     clients: int,
     tls_certificates: str | None,
+    stats: bool,
     force_share: bool,
     quiet: bool,
 ) -> int:
@@ -71,6 +75,7 @@ def serve(
     from manor.backends.block.nbd.server import Export, NbdServer
     from manor.backends.block.nbd.transport import server_context
     from manor.backends.block.open import OpenOptions, open_image
+    from manor.backends.block.statistics import CountedImage
 
     if (socket is None) == (port is None):
         raise click.UsageError("say where to serve: -k for a Unix socket, or -p for a TCP port")
@@ -83,10 +88,10 @@ def serve(
         raise click.UsageError("two exports have the same name; name them with -x")
     context = server_context(tls_certificates) if tls_certificates is not None else None
     options = OpenOptions(format=format_, read_only=read_only, snapshot=snapshot, force_share=force_share)
-    images: list[BlockBackend] = []
+    images: list[CountedImage] = []
     try:
         for file in files:
-            images.append(open_image(file, options))
+            images.append(CountedImage(open_image(file, options)))
         offered = {name: Export(image, read_only, description) for name, image in zip(names, images, strict=True)}
         server = NbdServer(offered, tls=context, max_clients=clients)
         try:
@@ -99,15 +104,38 @@ def serve(
                 port = server.listen_tcp(bind, port)
                 host = f"[{bind}]" if ":" in bind else bind
                 address = f"{'nbds' if context else 'nbd'}://{host}:{port}/{names[0]}"
+                if context is None and bind not in _LOOPBACK:
+                    use = "read" if read_only else "read and write"
+                    click.echo(
+                        f"manor: whoever can reach {bind} port {port} can {use} the disk; --tls-certificates keeps"
+                        " others out.",
+                        err=True,
+                    )
             if not quiet:
                 click.echo(f"Serving {address}")
             _wait(server, once=once)
         finally:
             server.stop()
+        if stats:
+            click.echo("\n".join(statistics_text(*one) for one in zip(names, images, strict=True)), err=True)
     finally:
         for image in images:
             image.close()
     return EXIT_OK
+
+
+def statistics_text(name: str, image: CountedImage) -> str:
+    """What was done to one image: a line for each kind of request."""
+    from manor.backends.block.statistics import KINDS
+
+    found = image.statistics()
+    lines = [f"{name}:"]
+    for kind in KINDS:
+        one = getattr(found, kind)
+        failed = f", {one.errors} failed" if one.errors else ""
+        mean = one.time_ns // one.operations // 1000 if one.operations else 0
+        lines.append(f"  {kind:<12} {one.operations:>9} requests {size_text(one.bytes):>10} {mean:>8} us each{failed}")
+    return "\n".join(lines)
 
 
 def _wait(server: NbdServer, *, once: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from manor.base.errors import ProtocolError
 from manor.fs.entry import Entry, FileData
+from manor.fs.ext4 import acl
 from manor.fs.ext4.layout import (
     CLASSIC_INODE,
     EXTENT_MAGIC,
@@ -369,6 +370,7 @@ def _xattrs(entries: bytes, values: bytes) -> dict[str, bytes]:
         length, index, offset, inode, size, _ = _XATTR_ENTRY.unpack_from(entries, at)
         name = entries[at + _XATTR_ENTRY.size : at + _XATTR_ENTRY.size + length].decode("utf-8", "surrogateescape")
         if index in prefixes and not inode and offset + size <= len(values):
-            found[prefixes[index] + name] = values[offset : offset + size]
+            value = values[offset : offset + size]
+            found[prefixes[index] + name] = acl.from_disk(value) if index in acl.INDICES else value
         at += _XATTR_ENTRY.size + -(-length // 4) * 4
     return found

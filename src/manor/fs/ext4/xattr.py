@@ -11,6 +11,7 @@ from typing import Final
 
 from manor.base.errors import ConfigError
 from manor.fs.crc32c import crc32c
+from manor.fs.ext4 import acl
 from manor.fs.ext4.layout import XATTR_MAGIC, XATTR_PREFIXES
 
 _ENTRY: Final = struct.Struct("<BBHIII")
@@ -74,7 +75,7 @@ def _split(item: tuple[str, bytes]) -> tuple[int, bytes, bytes]:
             rest = name[len(prefix) :].encode("utf-8", "surrogateescape")
             if len(rest) > 255:
                 break
-            return index, rest, value
+            return index, rest, acl.to_disk(value) if index in acl.INDICES else value
     raise ConfigError("", f"{name!r} is not a name of an extended attribute that ext4 knows")
 
 

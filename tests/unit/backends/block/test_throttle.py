@@ -15,7 +15,7 @@ from manor.backends.block.throttle import ThrottledImage, TokenBucket
 from manor.base.clock import MILLISECOND, SECOND, FakeClock
 from manor.base.units import KiB, MiB
 from manor.spec.block import Throttle
-from manor.testing.memory_image import MemoryImage
+from manor.testing.memory_disk import MemoryDisk
 
 
 def pieces(size: int) -> list[memoryview]:
@@ -24,7 +24,7 @@ def pieces(size: int) -> list[memoryview]:
 
 def throttled(**limits: int) -> tuple[ThrottledImage, FakeClock]:
     clock = FakeClock()
-    return ThrottledImage(MemoryImage(4 * MiB), Throttle(**limits), clock, clock.advance), clock
+    return ThrottledImage(MemoryDisk(4 * MiB), Throttle(**limits), clock, clock.advance), clock
 
 
 def test_burst_passes_at_once_and_then_the_rate_holds() -> None:
@@ -91,7 +91,7 @@ def test_limits_can_be_changed_and_taken_away() -> None:
 
 
 def test_close_ends_the_waiting() -> None:
-    image = ThrottledImage(MemoryImage(4096), Throttle(operations_per_second=1, burst_operations=1))
+    image = ThrottledImage(MemoryDisk(4096), Throttle(operations_per_second=1, burst_operations=1))
     start = time.monotonic()
     image.read(0, pieces(1))
     threads = [threading.Thread(target=image.read, args=(0, pieces(1))) for _ in range(30)]
@@ -105,7 +105,7 @@ def test_close_ends_the_waiting() -> None:
 
 def test_statistics_by_kind() -> None:
     clock = FakeClock()
-    inner = MemoryImage(1 * MiB)
+    inner = MemoryDisk(1 * MiB)
     image = CountedImage(
         ThrottledImage(inner, Throttle(operations_per_second=10, burst_operations=1), clock, clock.advance), clock
     )
@@ -124,9 +124,10 @@ def test_statistics_by_kind() -> None:
 
 
 def test_statistics_of_failures_and_of_reads_that_did_not_wait() -> None:
-    image = CountedImage(inner := MemoryImage(4096), FakeClock())
+    image = CountedImage(inner := MemoryDisk(4096), FakeClock())
     assert image.read_nowait(0, pieces(10))
-    inner.failure = BlockError("broken", "io")
+    inner.fail = {"read": BlockError("broken", "io"), "flush": BlockError("broken", "io")}
+    inner.is_cached = False
     assert not image.read_nowait(0, pieces(10))
     with pytest.raises(BlockError):
         image.read(0, pieces(10))
@@ -137,7 +138,7 @@ def test_statistics_of_failures_and_of_reads_that_did_not_wait() -> None:
 
 
 def test_wrappers_pass_everything_else_on() -> None:
-    inner = MemoryImage(8192)
+    inner = MemoryDisk(8192)
     inner.data[0] = 1
     image = CountedImage(ThrottledImage(inner, Throttle()))
     assert (image.size, image.is_read_only, image.name) == (8192, False, "memory")

@@ -14,7 +14,7 @@ from manor.backends.block.crc32c import crc32c
 from manor.backends.block.file import open_file
 from manor.backends.block.open import OpenOptions, open_image
 from manor.backends.block.vhdx import HEADERS, REGION_TABLES, read_header
-from manor.backends.block.vhdx_log import PatchedFile
+from manor.backends.block.vhdx_log import PatchedFile, replay
 from manor.base.errors import ConfigError, ProtocolError
 from manor.base.units import KiB, MiB
 
@@ -193,3 +193,100 @@ def test_parent_that_was_changed_is_refused(child: Path) -> None:
     run("qemu-io", "-f", "vhdx", "-c", "write -P 6 0 512", child.parent / "base.vhdx")
     with pytest.raises(ConfigError, match="was changed after this image was made"):
         contents(child)
+
+
+GUID = bytes(range(16))
+LOG_SECTORS = 16
+
+
+def entry(sequence: int, tail: int, *changes: tuple[int, bytes | int], guid: bytes = GUID) -> bytes:
+    """An entry of a log: each change is (place, 4096 bytes of data or a number of zeros). Tail in sectors."""
+    descriptors, sectors = b"", b""
+    for place, what in changes:
+        if isinstance(what, int):
+            descriptors += struct.pack("<4sIQQQ", b"zero", 0, what, place, sequence)
+        else:
+            descriptors += struct.pack("<4s4s8sQQ", b"desc", what[-4:], what[:8], place, sequence)
+            sectors += (
+                struct.pack("<4sI", b"data", sequence >> 32) + what[8:-4] + struct.pack("<I", sequence & 0xFFFF_FFFF)
+            )
+    size = 4096 + len(sectors)
+    head = struct.pack("<4sIIIQII16sQQ", b"loge", 0, size, tail * 4096, sequence, len(changes), 0, guid, 0, 1 * MiB)
+    made = bytearray((head + descriptors).ljust(4096, b"\0") + sectors)
+    seal(made, 0, len(made))
+    return bytes(made)
+
+
+def replayed(tmp_path: Path, entries: dict[int, bytes]) -> bytes:
+    """What a file of 1s reads as after the log, whose entries stand at the given sectors; round the end of the log."""
+    log = bytearray(LOG_SECTORS * 4096)
+    for sector, data in entries.items():
+        at = sector * 4096
+        rest = max(0, at + len(data) - len(log))
+        log[at : at + len(data) - rest] = data[: len(data) - rest]
+        log[:rest] = data[len(data) - rest :]
+    path = tmp_path / "file"
+    path.write_bytes(bytes(log) + b"\x01" * (8 * 4096))
+    file = replay(open_file(str(path), read_only=True), GUID, 0, len(log))
+    found = bytearray(file.size() - len(log))
+    file.read(len(log), [memoryview(found)])
+    file.close()
+    return bytes(found)
+
+
+BASE = LOG_SECTORS * 4096
+TWOS = b"\x02" * 4096
+THREES = b"\x03" * 4096
+
+
+def test_log_of_several_entries_round_its_end(tmp_path: Path) -> None:
+    """The active sequence is 7, 8, 9 from sector 13; older entries, and those of another writer, do not count."""
+    entries = {
+        1: entry(9, 13, (BASE + 8192, 4096)),
+        13: entry(7, 13, (BASE, TWOS)),
+        15: entry(8, 13, (BASE, THREES)),
+        4: entry(3, 4, (BASE + 12288, TWOS)),
+        6: entry(99, 6, (BASE + 12288, TWOS), guid=bytes(16)),
+    }
+    data = replayed(tmp_path, entries)
+    assert data[:4096] == THREES
+    assert data[4096:8192] == b"\x01" * 4096
+    assert data[8192:12288] == bytes(4096)
+    assert data[12288 : 8 * 4096] == b"\x01" * (5 * 4096)
+    assert len(data) == MiB - BASE, "the file is shown as long as its writer made it"
+
+
+def test_sequence_without_its_tail_does_not_count(tmp_path: Path) -> None:
+    """Of the newest sequence the first entry is damaged: then it never was complete, and the one before it holds."""
+    broken = bytearray(entry(7, 6, (BASE, TWOS)))
+    broken[200] ^= 1
+    entries = {6: bytes(broken), 8: entry(8, 6, (BASE, THREES)), 2: entry(3, 2, (BASE + 4096, TWOS))}
+    data = replayed(tmp_path, entries)
+    assert data[:4096] == b"\x01" * 4096
+    assert data[4096:8192] == TWOS
+
+
+@pytest.mark.parametrize("at", [0, 8, 12, 16, 24, 30, 64, 72, 80, 88, 4096, 4100, 8191])
+def test_entry_with_a_wrong_byte_is_none(tmp_path: Path, at: int) -> None:
+    damaged = bytearray(entry(5, 0, (BASE, TWOS)))
+    damaged[at] ^= 0x10
+    with pytest.raises(ProtocolError, match="no valid entry"):
+        replayed(tmp_path, {0: bytes(damaged)})
+
+
+def test_entry_whose_parts_contradict_each_other_is_none(tmp_path: Path) -> None:
+    """With a right checksum, as whoever makes an image to attack its reader would give it."""
+    lies = {
+        24: b"\xff\xff\xff\x7f",  # descriptors
+        64: b"what",  # the descriptor's mark
+        80: b"\x01",  # its place
+        88: b"\x06",  # its sequence number
+        4096: b"none",  # the data's mark
+        4100: b"\x01",  # its half of the number
+    }
+    for at, value in lies.items():
+        damaged = bytearray(entry(5, 0, (BASE, TWOS)))
+        damaged[at : at + len(value)] = value
+        seal(damaged, 0, len(damaged))
+        with pytest.raises(ProtocolError, match="no valid entry"):
+            replayed(tmp_path, {0: bytes(damaged)})

@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import uuid
 from pathlib import Path
@@ -128,6 +129,14 @@ def test_names_are_hashed_as_others_hash_them(tmp_path: Path) -> None:
         assert int(found[1], 16) == name_hash(name.encode(), seed.bytes)
 
 
+NOBODY = 2**32 - 1
+ACCESS = bytes.fromhex("02000000") + b"".join(
+    struct.pack("<HHI", tag, permissions, number)
+    for tag, permissions, number in ((1, 7, NOBODY), (4, 5, NOBODY), (8, 5, 4), (16, 5, NOBODY), (32, 5, NOBODY))
+)
+"""An access control list: the owner, the group, the group 4, the mask, others."""
+
+
 @needs_debugfs
 def test_attributes_and_devices_as_debugfs_sees_them(tmp_path: Path) -> None:
     path = tmp_path / "image"
@@ -138,6 +147,7 @@ def test_attributes_and_devices_as_debugfs_sees_them(tmp_path: Path) -> None:
         [
             Entry("ping", stat.S_IFREG | 0o755, data=b"#!", xattrs={"security.capability": capability}),
             Entry("long", stat.S_IFREG | 0o644, xattrs={"user.long": long_value, "user.short": b"s"}),
+            Entry("journal", stat.S_IFDIR | 0o755, xattrs={"system.posix_acl_access": ACCESS, "user.x": b"1"}),
             Entry("tty", stat.S_IFCHR | 0o620, 0, 5, device=(5, 0)),
             Entry("disk", stat.S_IFBLK | 0o660, device=(259, 70_000)),
             symlink("short", "target"),
@@ -148,6 +158,9 @@ def test_attributes_and_devices_as_debugfs_sees_them(tmp_path: Path) -> None:
     debugfs(path, f"ea_get -f {raw} ping security.capability")
     assert raw.read_bytes() == capability
     assert "v" * 300 in debugfs(path, "ea_get long user.long")
+    debugfs(path, f"ea_get -f {raw} journal system.posix_acl_access")
+    # In the form of the kernel's interface, as we took it; but debugfs has no number for what needs none.
+    assert raw.read_bytes() == ACCESS.replace(struct.pack("<I", NOBODY), bytes(4))
     assert "Device major/minor number: 05:00" in debugfs(path, "stat tty")
     assert "Device major/minor number: 259:70000" in debugfs(path, "stat disk")
     assert 'Fast link dest: "target"' in debugfs(path, "stat short")

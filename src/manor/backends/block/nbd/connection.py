@@ -11,13 +11,16 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-from manor.backends.block.nbd.handshake import ClientHandshake, Export, Offer
+from manor.backends.block.nbd.handshake import ClientHandshake, Export, Offer, Refused
 from manor.backends.block.nbd.incoming import CHUNK
 from manor.backends.block.nbd.transmission import Call, Transmission
 from manor.backends.block.nbd.transport import HANDSHAKE_SECONDS, Transport, client_context, connect
 from manor.backends.block.nbd.uri import NbdAddress
-from manor.backends.block.nbd.wire import Command
+from manor.backends.block.nbd.wire import Command, Reply
 from manor.base.errors import HostError, ManorError, ProtocolError
+
+MAX_NAMES: Final = 20
+"""Exports that an error lists."""
 
 _CHANGES: Final = frozenset({Command.WRITE, Command.WRITE_ZEROES, Command.TRIM})
 
@@ -36,7 +39,6 @@ class NbdConnection:
         self._transmission = Transmission(export)
         self._receive_buffer = memoryview(bytearray(CHUNK))
         self._condition = threading.Condition()
-        self._sending = threading.Lock()
         self._is_receiving = False
         self._failure: str | None = None
         self._changes = 0
@@ -81,6 +83,10 @@ class NbdConnection:
             self._fail(f"the connection broke: {error}")
         except ProtocolError as error:
             self._fail(f"the server does not follow the protocol: {error}")
+        except BaseException:
+            # An interrupt between receiving and understanding: what follows would be taken for something else.
+            self._fail("it was interrupted")
+            raise
         finally:
             with self._condition:
                 self._is_receiving = False
@@ -134,7 +140,10 @@ class NbdConnection:
 def open_connection(address: NbdAddress) -> NbdConnection:
     """Connect and agree on the export. Raises HostError, ProtocolError, ConfigError."""
     handshake = ClientHandshake(address.export, tls=address.tls)
-    transport = negotiate(address, handshake)
+    try:
+        transport = negotiate(address, handshake)
+    except Refused as error:
+        raise HostError(f"{address.text}: {error}{_what_there_is(address, error)}") from error
     try:
         export = handshake.outcome.export
         if export is None or not handshake.incoming.is_between:
@@ -148,12 +157,29 @@ def open_connection(address: NbdAddress) -> NbdConnection:
 def list_exports(address: NbdAddress) -> list[Offer]:
     """The exports that the server offers. Raises HostError, ProtocolError, ConfigError."""
     handshake = ClientHandshake("", tls=address.tls, list_only=True)
-    negotiate(address, handshake).close()
+    try:
+        negotiate(address, handshake).close()
+    except Refused as error:
+        raise HostError(f"{address.text}: {error}") from error
     return handshake.outcome.offers or []
 
 
+def _what_there_is(address: NbdAddress, error: Refused) -> str:
+    """The names that would have been right, if it is the name that was wrong and the server tells them."""
+    if error.reply != Reply.ERR_UNKNOWN:
+        return ""
+    try:
+        names = [repr(offer.name) for offer in list_exports(address)[:MAX_NAMES]]
+    except ManorError:
+        return ""
+    return f"; it has {', '.join(names)}" if names else ""
+
+
 def negotiate(address: NbdAddress, handshake: ClientHandshake) -> Transport:
-    """Connect and carry the negotiation's bytes until it is over. The transport is the caller's."""
+    """Connect and carry the negotiation's bytes until it is over. The transport is the caller's.
+
+    Raises HostError, of which Refused; ProtocolError, ConfigError.
+    """
     transport: Transport = connect(address)
     try:
         transport.set_timeout(HANDSHAKE_SECONDS)
@@ -186,8 +212,6 @@ def negotiate(address: NbdAddress, handshake: ClientHandshake) -> Transport:
         transport.close()
         if isinstance(error, ProtocolError):
             raise ProtocolError(f"{address.text}: {error}") from error
-        if type(error) is not HostError and isinstance(error, HostError):
-            raise HostError(f"{address.text}: {error}") from error
         raise
     except BaseException:
         transport.close()

@@ -13,6 +13,9 @@ ParserOf = Generator["int | Buffers", bytes, T]
 Parser = ParserOf[None]
 """Yields how many bytes it wants next and is sent them; or yields buffers, goes on when they are full and gets b""."""
 
+MIN_ROOM: Final = 32 << 10
+"""Bytes of a piece that is worth a call of its own."""
+
 CHUNK: Final = 256 << 10
 """Bytes to receive at once where the parser has not said where they belong."""
 
@@ -35,42 +38,50 @@ class Incoming:
         return not self._buffer and not self._fill
 
     def room(self) -> memoryview | None:
-        """Where the next bytes may be received without a copy, or None. After it, `filled`."""
-        return self._fill[0] if self._fill and not self._buffer else None
+        """Where the next bytes may be received without a copy, or None. After it, `filled`.
+
+        None for small pieces: one call that receives many of them and copies costs less than a call for each.
+        """
+        return self._fill[0] if self._fill and not self._buffer and self._fill[0].nbytes >= MIN_ROOM else None
 
     def filled(self, count: int) -> None:
         """`count` bytes have been put into `room`."""
         self._take_room(count)
         if not self._fill:
             self._send(b"")
-        self._go_on()
 
     def receive(self, data: bytes | memoryview) -> None:
         """The next bytes of the stream. Raises ProtocolError, and the connection is then of no more use."""
-        self._buffer += data
-        self._go_on()
-
-    def _go_on(self) -> None:
-        position = 0
-        try:
-            while not self.is_done:
-                if self._fill:
-                    count = min(len(self._buffer) - position, self._fill[0].nbytes)
-                    if count == 0:
-                        break
-                    self._fill[0][:count] = self._buffer[position : position + count]
-                    position += count
-                    self._take_room(count)
-                    if not self._fill:
-                        self._send(b"")
-                elif len(self._buffer) - position >= self._want:
-                    data = bytes(self._buffer[position : position + self._want])
-                    position += self._want
-                    self._send(data)
-                else:
-                    break
-        finally:
+        if self._buffer:
+            self._buffer += data
+            with memoryview(self._buffer) as view:
+                position = self._parse(view)
             del self._buffer[:position]
+        else:
+            with memoryview(data) as view:
+                position = self._parse(view)
+                self._buffer += view[position:]
+
+    def _parse(self, data: memoryview) -> int:
+        """Give the parser what it wants of `data`; returns how much that was."""
+        position = 0
+        while not self.is_done:
+            if self._fill:
+                count = min(len(data) - position, self._fill[0].nbytes)
+                if count == 0:
+                    break
+                self._fill[0][:count] = data[position : position + count]
+                position += count
+                self._take_room(count)
+                if not self._fill:
+                    self._send(b"")
+            elif len(data) - position >= self._want:
+                piece = bytes(data[position : position + self._want])
+                position += self._want
+                self._send(piece)
+            else:
+                break
+        return position
 
     def _take_room(self, count: int) -> None:
         rest = self._fill[0][count:]

@@ -152,7 +152,8 @@ class TlsTransport:
                     self._incoming.write_eof()
 
     def has_more(self) -> bool:
-        return self._session.pending() > 0 or self._plain.has_more()
+        with self._lock:
+            return self._session.pending() > 0 or self._plain.has_more()
 
     def set_timeout(self, seconds: float | None) -> None:
         self._plain.set_timeout(seconds)

@@ -125,6 +125,8 @@ class Checker:
             return
         self._claim("snapshot table", header.snapshots_offset, size)
         for snapshot in snapshots:
+            if header.version >= 3 and snapshot.disk_size is None:
+                self._corrupt(f"snapshot {snapshot.id} does not say how large the disk was, as version 3 wants")
             what = f"L1 table of snapshot {snapshot.id}"
             if self._claim(what, snapshot.l1_offset, 8 * snapshot.l1_size):
                 self._count_tree(what, snapshot.l1_offset, snapshot.l1_size, is_active=False)
@@ -182,11 +184,14 @@ class Checker:
             return
         has_data_file = bool(self._header.incompatible & layout.DATA_FILE)
         used_bits = OFFSET_MASK | COMPRESSED | (COPIED if has_data_file else 0)
+        reserved = layout.RESERVED | (ZERO if geometry.is_extended else 0)
         end = self._end
         self._next_offset = 0
         bad_bits = OFFSET_MASK & geometry.cluster_mask
         for position, entry in enumerate(entries):
             host = entry & OFFSET_MASK
+            if entry & reserved and not entry & COMPRESSED:
+                self._corrupt(f"{self._where(index, position)}, {entry:#x}, has reserved bits")
             if not entry & used_bits:
                 continue
             if entry & COMPRESSED:

@@ -90,7 +90,6 @@ class Core:
         self._tickets = 0
         self._committed = 0
         self._releasable: deque[tuple[int, list[int]]] = deque()
-        self._waiting = 0
 
     def attach(self, backing: BlockBackend) -> None:
         """Let `backing`, which then belongs to the image, show where the image itself has nothing."""
@@ -152,8 +151,7 @@ class Core:
             marks_dirty = is_postponed and bool(tables.links) and not self.header.incompatible & layout.DIRTY
         try:
             if marks_dirty:
-                self.header.incompatible |= layout.DIRTY
-                self._write_features()
+                self._change_dirty()
             self._write_in_order(tables, counts)
         except BaseException:
             with self.lock:
@@ -183,6 +181,7 @@ class Core:
             write_all(self.file, counts.entries)
             self.file.flush()
         if tables.links:
+            tables.is_linking = True
             write_all(self.file, tables.links)
             self.file.flush()
 
@@ -228,6 +227,14 @@ class Core:
 
     # Header
 
+    def _change_dirty(self) -> None:
+        self.header.incompatible ^= layout.DIRTY
+        try:
+            self._write_features()
+        except BaseException:
+            self.header.incompatible ^= layout.DIRTY
+            raise
+
     def _write_features(self) -> None:
         self.file.write(layout.AT_FEATURES, [memoryview(self.header.encode_features())])
 
@@ -241,8 +248,7 @@ class Core:
         if self.header.version < 3 or bool(self.header.incompatible & layout.DIRTY) == dirty:
             return
         self.file.flush()
-        self.header.incompatible ^= layout.DIRTY
-        self._write_features()
+        self._change_dirty()
         self.file.flush()
 
     def rewrite_header(self) -> None:

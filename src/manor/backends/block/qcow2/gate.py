@@ -29,11 +29,11 @@ class Gate:
         """Be inside. Hot paths do the same by hand: mark, look at `owner`, work, `leave`."""
         ident = get_ident()
         is_nested = ident in self.inside or self.owner == ident
-        if not is_nested:
-            self.inside[ident] = self.epoch
-            if self.owner is not None:
-                self.wait(ident)
         try:
+            if not is_nested:
+                self.inside[ident] = self.epoch
+                if self.owner is not None:
+                    self.wait(ident)
             yield
         finally:
             if not is_nested:
@@ -67,7 +67,7 @@ class Gate:
 
     def oldest(self) -> int:
         """The epoch of the oldest operation inside; the present one if nobody is."""
-        return min(list(self.inside.values()), default=self.epoch)
+        return min(self.inside.copy().values(), default=self.epoch)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -80,9 +80,10 @@ class Gate:
             while self.owner is not None:
                 self._changed.wait()
             self.owner = ident
-            while self.inside:
-                self._changed.wait()
         try:
+            with self._changed:
+                while self.inside:
+                    self._changed.wait()
             yield
         finally:
             with self._changed:

@@ -74,13 +74,13 @@ class Qcow2Image:
         return host + inside
 
     def read(self, offset: int, buffers: Buffers) -> None:
-        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        size = total(buffers)
         gate = self._gate
         ident = get_ident()
-        self._inside[ident] = gate.epoch
-        if gate.owner is not None:
-            gate.wait(ident)
         try:
+            self._inside[ident] = gate.epoch
+            if gate.owner is not None:
+                gate.wait(ident)
             table = self._cached.get(offset >> self._l2_shift)
             inside = offset & self._cluster_mask
             if table is not None and inside + size <= self._cluster_size and size:
@@ -98,16 +98,16 @@ class Qcow2Image:
                         return
             self.reader.read(offset, buffers, size)
         finally:
-            del self._inside[ident]
+            self._inside.pop(ident, None)
             if gate.owner is not None:
                 gate.leave(ident)
 
     def read_nowait(self, offset: int, buffers: Buffers) -> bool:
-        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        size = total(buffers)
         gate = self._gate
         ident = get_ident()
-        self._inside[ident] = gate.epoch
         try:
+            self._inside[ident] = gate.epoch
             if gate.owner is not None:
                 return False
             table = self._cached.get(offset >> self._l2_shift)
@@ -125,20 +125,20 @@ class Qcow2Image:
                         return self._data.read_nowait(host + inside, buffers)
             return self.reader.read_nowait(offset, buffers, size)
         finally:
-            del self._inside[ident]
+            self._inside.pop(ident, None)
             if gate.owner is not None:
                 gate.leave(ident)
 
     def write(self, offset: int, buffers: Buffers) -> None:
-        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        size = total(buffers)
         if self.core.is_read_only:
             self._refuse_read_only()
         gate = self._gate
         ident = get_ident()
-        self._inside[ident] = gate.epoch
-        if gate.owner is not None:
-            gate.wait(ident)
         try:
+            self._inside[ident] = gate.epoch
+            if gate.owner is not None:
+                gate.wait(ident)
             table = self._cached.get(offset >> self._l2_shift)
             inside = offset & self._cluster_mask
             if table is not None and inside + size <= self._cluster_size and size:
@@ -155,7 +155,7 @@ class Qcow2Image:
                     return
             self.writer.write(offset, buffers, size)
         finally:
-            del self._inside[ident]
+            self._inside.pop(ident, None)
             if gate.owner is not None:
                 gate.leave(ident)
 

@@ -40,6 +40,8 @@ COMPRESSED: Final = 1 << 62
 ZERO: Final = 1 << 0
 OFFSET_MASK: Final = 0x00FF_FFFF_FFFF_FE00
 REFCOUNT_OFFSET_MASK: Final = 0xFFFF_FFFF_FFFF_FE00
+RESERVED: Final = 0x3F00_0000_0000_01FE
+"""Of a standard cluster's L2 entry; with version 2 and extended entries `ZERO` as well."""
 SUBCLUSTERS: Final = 32
 ALL_ALLOCATED: Final = 0xFFFF_FFFF
 ALL_ZERO: Final = 0xFFFF_FFFF << 32

@@ -7,7 +7,7 @@ from array import array
 from manor.backends.block.file import File
 from manor.backends.block.qcow2 import layout
 from manor.backends.block.qcow2.header import Header
-from manor.backends.block.qcow2.refcounts import encode_counts, encode_words
+from manor.backends.block.qcow2.refcounts import encode_counts, encode_words, read_table
 from manor.backends.block.qcow2.usage import Usage
 from manor.base.errors import ProtocolError
 
@@ -58,8 +58,6 @@ def rebuild_counts(file: File, header: Header, usage: Usage) -> None:
 
 def _old_clusters(file: File, header: Header) -> dict[int, int]:
     """How often the old table and its blocks were counted as users of each cluster."""
-    from manor.backends.block.qcow2.refcounts import read_table
-
     geometry = header.geometry
     end = (file.size() + geometry.cluster_mask) & ~geometry.cluster_mask
     first = header.refcount_table_offset >> geometry.cluster_bits

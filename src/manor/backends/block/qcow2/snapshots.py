@@ -2,12 +2,12 @@
 
 Order of each: what the new state needs is counted and written; the header's pointer changes with one write; what only
 the old state needed is freed. A crash in between leaves one of the two states and counts that are too high, and the
-image is marked dirty meanwhile.
+image is marked dirty meanwhile. Version 2 cannot be marked: a crash may leave entries there that say wrongly
+whether they are the only user, which costs copies, and counts that are too high; a check repairs both.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from array import array
 
@@ -124,7 +124,7 @@ def apply(image: Qcow2Image, wanted: str) -> None:
         bits = core.geometry.cluster_bits
         core.metadata.difference_update((entry & OFFSET_MASK) >> bits for entry in old if entry & OFFSET_MASK)
         core.metadata.update((entry & OFFSET_MASK) >> bits for entry in new if entry & OFFSET_MASK)
-        use_less(core, itertools.chain(tree_clusters(core, old)))
+        use_less(core, tree_clusters(core, old))
         drop_table(core, old_offset, 8 * len(old))
         core.write_counts()
         restore_copied(core)

@@ -38,12 +38,17 @@ class Table:
 
 @dataclass(slots=True)
 class CapturedTables:
-    """Changes of the mapping. first: (offset, bytes) of new tables. links: of what makes changes visible."""
+    """Changes of the mapping.
+
+    first: (offset, bytes) of new tables. links: of what makes changes visible. is_linking: writing those has begun,
+    so that new tables are on the medium and may be pointed to.
+    """
 
     first: list[tuple[int, bytes]] = field(default_factory=list)
     links: list[tuple[int, bytes]] = field(default_factory=list)
     tables: list[tuple[Table, set[int], bool]] = field(default_factory=list)
     l1_chunks: set[int] = field(default_factory=set)
+    is_linking: bool = False
 
 
 class Tables:
@@ -189,5 +194,5 @@ class Tables:
             table.writing = False
             table.dirty |= chunks
             self._changed[table.offset] = table
-            table.is_new = is_new
+            table.is_new = is_new and not captured.is_linking
         self._dirty_l1 |= captured.l1_chunks

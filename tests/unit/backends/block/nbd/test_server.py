@@ -25,7 +25,7 @@ from manor.backends.block.nbd.uri import parse_address
 from manor.backends.block.open import OpenOptions, open_image
 from manor.base.errors import ConfigError, HostError
 from manor.base.units import KiB, MiB
-from manor.testing.memory_image import MemoryImage
+from manor.testing.memory_disk import MemoryDisk
 from manor.trace.sink import RingSink, disable, enable
 
 SIZE = 3 * MiB
@@ -44,8 +44,8 @@ def run(*command: object, check: bool = True) -> str:
 
 
 @pytest.fixture
-def disk() -> MemoryImage:
-    image = MemoryImage(SIZE)
+def disk() -> MemoryDisk:
+    image = MemoryDisk(SIZE)
     source = random.Random(30)
     for offset in (0, 70_000, 1 * MiB, 2 * MiB + 5):
         image.data[offset : offset + 50_000] = source.randbytes(50_000)
@@ -53,7 +53,7 @@ def disk() -> MemoryImage:
 
 
 @pytest.fixture
-def server(disk: MemoryImage, tmp_path: Path) -> Iterator[NbdServer]:
+def server(disk: MemoryDisk, tmp_path: Path) -> Iterator[NbdServer]:
     server = NbdServer({"disk": Export(disk, description="for tests"), "rom": Export(disk, read_only=True)})
     server.listen_unix(str(tmp_path / "nbd.sock"))
     yield server
@@ -72,7 +72,7 @@ def read(image: BlockBackend, offset: int, size: int) -> bytes:
 
 
 # ---------------------------------------------------------------------- ours with ours
-def test_everything_a_disk_does(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_everything_a_disk_does(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     image = open_image(uri(tmp_path))
     assert image.size == SIZE
     assert read(image, 0, SIZE) == disk.data
@@ -82,9 +82,9 @@ def test_everything_a_disk_does(server: NbdServer, disk: MemoryImage, tmp_path: 
     image.write_zeroes(90_000, 10_000, True)
     image.discard(1 * MiB, 4096)
     image.flush()
-    assert disk.log[-4:] == [
-        ("zero", 70_000, 10_000),
-        ("unmap", 90_000, 10_000),
+    assert disk.calls[-4:] == [
+        ("write_zeroes", 70_000, 10_000),
+        ("unmap_zeroes", 90_000, 10_000),
         ("discard", MiB, 4096),
         ("flush", 0, 0),
     ]
@@ -95,7 +95,7 @@ def test_everything_a_disk_does(server: NbdServer, disk: MemoryImage, tmp_path: 
     image.close()
 
 
-def test_map(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_map(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     image = open_image(uri(tmp_path), OpenOptions(read_only=True))
     position = 12_345
     kinds = set()
@@ -109,14 +109,14 @@ def test_map(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
     image.close()
 
 
-def test_closing_flushes_what_was_written(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_closing_flushes_what_was_written(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     image = open_image(uri(tmp_path))
     image.write(0, [memoryview(b"x")])
     image.close()
-    assert disk.log[-1] == ("flush", 0, 0)
+    assert disk.calls[-1] == ("flush", 0, 0)
 
 
-def test_many_threads_share_a_connection(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_many_threads_share_a_connection(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     image = open_image(uri(tmp_path))
     failures: list[str] = []
 
@@ -139,16 +139,15 @@ def test_many_threads_share_a_connection(server: NbdServer, disk: MemoryImage, t
     image.close()
 
 
-def test_errors_arrive_with_their_reason(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_errors_arrive_with_their_reason(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     image = open_image(uri(tmp_path))
-    disk.failure = BlockError("the host's disk is full", "no-space")
+    disk.fail["write"] = BlockError("the host's disk is full", "no-space")
     with pytest.raises(BlockError, match="the host's disk is full") as caught:
         image.write(0, [memoryview(b"x")])
     assert caught.value.reason == "no-space"
-    disk.failure = BlockError("broken")
+    disk.fail["flush"] = BlockError("broken")
     with pytest.raises(BlockError, match="EIO: broken"):
         image.flush()
-    disk.failure = None
     image.flush()
     image.close()
 
@@ -164,7 +163,7 @@ def test_read_only_export(server: NbdServer, tmp_path: Path) -> None:
 
 
 def test_wrong_names_are_explained(server: NbdServer, tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="no export of that name"):
+    with pytest.raises(HostError, match="no export of that name.*it has 'disk', 'rom'"):
         open_image(uri(tmp_path, "other"))
     with pytest.raises(HostError, match="see that it runs"):
         open_image(f"nbd:unix:{tmp_path}/none")
@@ -173,7 +172,7 @@ def test_wrong_names_are_explained(server: NbdServer, tmp_path: Path) -> None:
     assert [offer.name for offer in list_exports(parse_address(uri(tmp_path)))] == ["disk", "rom"]
 
 
-def test_tcp_on_loopback(disk: MemoryImage) -> None:
+def test_tcp_on_loopback(disk: MemoryDisk) -> None:
     server = NbdServer({"": Export(disk)})
     port = server.listen_tcp("127.0.0.1", 0)
     image = open_image(f"nbd://127.0.0.1:{port}")
@@ -183,7 +182,7 @@ def test_tcp_on_loopback(disk: MemoryImage) -> None:
     server.stop()
 
 
-def test_reads_of_zeros_are_told_not_sent(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_reads_of_zeros_are_told_not_sent(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     disk.data[:] = bytes(SIZE)
     image = open_image(uri(tmp_path))
     data = bytearray(b"x" * SIZE)
@@ -193,7 +192,7 @@ def test_reads_of_zeros_are_told_not_sent(server: NbdServer, disk: MemoryImage, 
 
 
 def test_socket_that_a_server_left_is_replaced_and_one_in_use_is_not(server: NbdServer, tmp_path: Path) -> None:
-    other = NbdServer({"": Export(MemoryImage(512))})
+    other = NbdServer({"": Export(MemoryDisk(512))})
     with pytest.raises(HostError, match="another server is listening"):
         other.listen_unix(str(tmp_path / "nbd.sock"))
     (tmp_path / "file").write_text("precious")
@@ -207,7 +206,7 @@ def test_socket_that_a_server_left_is_replaced_and_one_in_use_is_not(server: Nbd
     assert not (tmp_path / "dead.sock").exists()
 
 
-def test_clients_are_bounded_and_bad_ones_leave(disk: MemoryImage, tmp_path: Path) -> None:
+def test_clients_are_bounded_and_bad_ones_leave(disk: MemoryDisk, tmp_path: Path) -> None:
     server = NbdServer({"": Export(disk)}, max_clients=2)
     path = str(tmp_path / "s")
     server.listen_unix(path)
@@ -236,7 +235,7 @@ def test_clients_are_bounded_and_bad_ones_leave(disk: MemoryImage, tmp_path: Pat
 
 
 def test_client_that_takes_no_answers_keeps_no_other_one_waiting(
-    server: NbdServer, disk: MemoryImage, tmp_path: Path
+    server: NbdServer, disk: MemoryDisk, tmp_path: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX) as lazy:
         lazy.connect(str(tmp_path / "nbd.sock"))
@@ -248,13 +247,13 @@ def test_client_that_takes_no_answers_keeps_no_other_one_waiting(
         image = open_image(uri(tmp_path))
         assert read(image, 0, SIZE) == disk.data
         image.close()
-        done = len(disk.log)
+        done = len(disk.calls)
     # What it had asked for and nobody waits for any more is not done.
     deadline = time.monotonic() + 20
     while server.clients and time.monotonic() < deadline:
         time.sleep(0.01)
     assert server.clients == 0
-    assert len(disk.log) - done <= 2 * MAX_REQUESTS
+    assert len(disk.calls) - done <= 2 * MAX_REQUESTS
 
 
 # ---------------------------------------------------------------------- connections that break
@@ -323,7 +322,7 @@ def through(tmp_path: Path, *, read_only: bool = False) -> Iterator[NbdImage]:
         image.close()
 
 
-def test_connection_is_made_anew(breaker: Breaker, disk: MemoryImage, tmp_path: Path) -> None:
+def test_connection_is_made_anew(breaker: Breaker, disk: MemoryDisk, tmp_path: Path) -> None:
     with through(tmp_path) as image:
         assert read(image, 0, 1000) == disk.data[:1000]
         breaker.break_all()
@@ -364,7 +363,7 @@ def test_server_that_stays_away(breaker: Breaker, tmp_path: Path, monkeypatch: p
         assert len(read(image, 0, 10)) == 10
 
 
-def test_all_threads_survive_a_break(breaker: Breaker, disk: MemoryImage, tmp_path: Path) -> None:
+def test_all_threads_survive_a_break(breaker: Breaker, disk: MemoryDisk, tmp_path: Path) -> None:
     with through(tmp_path, read_only=True) as image:
         failures: list[str] = []
 
@@ -408,7 +407,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_tls_between_ours(disk: MemoryImage, certificates: Path, tmp_path: Path) -> None:
+def test_tls_between_ours(disk: MemoryDisk, certificates: Path, tmp_path: Path) -> None:
     server = NbdServer({"disk": Export(disk)}, tls=server_context(str(certificates)))
     server.listen_unix(str(tmp_path / "nbd.sock"))
     plain = uri(tmp_path)
@@ -457,7 +456,7 @@ def started(*command: object, socket_path: Path) -> Iterator[None]:
 
 
 @needs("nbdinfo", "nbdcopy")
-def test_libnbd_reads_from_our_server(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_libnbd_reads_from_our_server(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     text = run("nbdinfo", uri(tmp_path))
     for line in ("export-size: 3145728", "base:allocation", "can_fua: true", "can_trim: true", "can_multi_conn: true"):
         assert line in text
@@ -474,7 +473,7 @@ def test_libnbd_reads_from_our_server(server: NbdServer, disk: MemoryImage, tmp_
 
 
 @needs("nbdinfo")
-def test_libnbd_sees_our_map(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_libnbd_sees_our_map(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     names = {"0": "data", "2": "zero", "3": "hole"}
     rows = [line.split() for line in run("nbdinfo", "--map", uri(tmp_path)).splitlines()]
     theirs = [(int(row[0]), int(row[1]), names[row[2]]) for row in rows]
@@ -488,7 +487,7 @@ def test_libnbd_sees_our_map(server: NbdServer, disk: MemoryImage, tmp_path: Pat
 
 
 @needs("qemu-img", "qemu-io")
-def test_qemu_on_our_server(server: NbdServer, disk: MemoryImage, tmp_path: Path) -> None:
+def test_qemu_on_our_server(server: NbdServer, disk: MemoryDisk, tmp_path: Path) -> None:
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", uri(tmp_path), tmp_path / "a.qcow2")
     run("qemu-img", "convert", "-O", "raw", tmp_path / "a.qcow2", tmp_path / "raw")
     assert (tmp_path / "raw").read_bytes() == disk.data
@@ -503,7 +502,7 @@ def test_qemu_on_our_server(server: NbdServer, disk: MemoryImage, tmp_path: Path
     assert disk.data[100 * KiB : 164 * KiB] == b"\x08" * (64 * KiB)
     assert not any(disk.data[200 * KiB : 300 * KiB] + disk.data[400 * KiB : 500 * KiB])
     assert disk.data[1536 * KiB : 2048 * KiB] == b"\x03" * (512 * KiB)
-    assert {"zero", "unmap", "discard", "flush"} <= {what for what, _, _ in disk.log}
+    assert {"write_zeroes", "unmap_zeroes", "discard", "flush"} <= {what for what, _, _ in disk.calls}
 
 
 NBDKIT = {

@@ -14,6 +14,8 @@ from _pytest.mark.structures import ParameterSet
 
 from manor.backends.block import operations
 from manor.backends.block.open import OpenOptions, open_image
+from manor.backends.block.qcow2.image import Qcow2Image
+from manor.base.errors import ManorError
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("qemu-img") and shutil.which("qemu-io")), reason="needs qemu-img and qemu-io (qemu-utils)"
@@ -366,3 +368,63 @@ def test_an_image_that_qemu_left_dirty_is_repaired(tmp_path: Path) -> None:
     image.close()
     both_find_clean(path)
     both_read(path, b"\x05" * MiB + b"\x06" * 512 + bytes(SIZE - MiB - 512), tmp_path)
+
+
+def rich_image(path: Path) -> bytes:
+    """Data, a snapshot, compressed and zero clusters; 4K clusters."""
+    operations.create(str(path), 64 * 4096, options={"cluster_size": "4K"})
+    image = open_image(str(path))
+    image.write(0, [memoryview(b"d" * 20_000)])
+    image.close()
+    operations.create_snapshot(str(path), "one")
+    image = open_image(str(path))
+    assert isinstance(image, Qcow2Image)
+    image.write_compressed(8 * 4096, b"compress" * 512)
+    image.write_zeroes(16 * 4096, 8192, True)
+    image.write(5000, [memoryview(b"e" * 9000)])
+    image.close()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("seed", [1, *[pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12)]])
+def test_what_we_call_repaired_is_clean_for_qemu(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "a.qcow2"
+    whole = rich_image(path)
+    rng = random.Random(seed)
+    repaired = 0
+    for _ in range(40):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(1, len(data) // 4096) * 4096 + rng.randrange(100)
+            likely = (rng.randrange(2) << 63 | rng.randrange(40) * 4096).to_bytes(8, "big")
+            value = rng.choice((rng.randbytes(rng.randint(1, 8)), bytes(8), likely))
+            data[at : at + len(value)] = value
+        path.write_bytes(data)
+        try:
+            found = operations.check(str(path), repair="all")
+        except ManorError:
+            continue
+        theirs = subprocess.run(["qemu-img", "check", path], capture_output=True, text=True, check=False)
+        if found.is_clean:
+            assert theirs.returncode == 0, (data.hex(), theirs.stdout, theirs.stderr)
+            repaired += 1
+        else:
+            assert theirs.returncode != 0, found.messages
+    assert repaired > 10
+
+
+def test_lost_reference_counts_are_made_anew(tmp_path: Path) -> None:
+    """Table, blocks, all of it: what is used says what the counts are."""
+    path = tmp_path / "a.qcow2"
+    whole = rich_image(path)
+    expected = read(path)
+    for start, stop in ((4096, 8192), (8192, 12288), (4096, 12288)):
+        for fill in (bytes(stop - start), b"\xff" * (stop - start)):
+            path.write_bytes(whole[:start] + fill + whole[stop:])
+            assert not operations.check(str(path)).is_clean
+            assert operations.check(str(path), repair="all").is_clean
+            both_find_clean(path)
+            both_read(path, expected, tmp_path)
+            operations.apply_snapshot(str(path), "one")
+            assert read(path)[:20_000] == b"d" * 20_000
+            both_find_clean(path)
