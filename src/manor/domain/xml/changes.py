@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from manor.domain.xml.domain import Domain
 from manor.domain.xml.common import Device
+from manor.domain.xml.domain import Domain
 
 
 class When(Enum):
@@ -18,7 +18,7 @@ class When(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference. path: `domain/devices/disk[vda]/source/@file`. before, after: as in the document; None: absent."""
+    """One difference. path: `domain/devices/disk[vda]/source/@file`. before, after: as written; None: absent."""
 
     path: str
     before: str | None

@@ -1,5 +1,7 @@
 """<serial>, <console>, <channel>, <parallel>: devices that carry characters."""
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ class Character(Device):
         **dict.fromkeys(("stdio", "file", "pipe", "dev", "tcp", "udp", "vc", "qemu-vdagent", "dbus", "nmdm"),
                         ignored("the console is served by the machine's process, like type pty")),
         "spicevmc": ignored("there is no Spice server"), "spiceport": ignored("there is no Spice server")}),
-        "the host's end", required=True)  # fmt: skip
+        "the host's end", required=True)
     tty: str | None = prop("@tty", PATH, "pseudo terminal; written for running domains")
     sources: tuple[CharacterSource, ...] = parts("source", CharacterSource, "the host's end")
     protocol: str | None = prop("protocol/@type", Choice("raw", "telnet"), "what a TCP peer talks")
@@ -44,14 +46,14 @@ class Character(Device):
             "guestfwd": refused("ports of the network are not devices", "use <portForward> or vsock"),
             **dict.fromkeys(("usb-serial", "pci-serial", "isa-debug", "xen", "sclp", "sclplm", "uml", "lxc", "openvz"),
                             refused("serial ports are 16550A on the ISA bus, or virtio", "write isa-serial"))}),
-        "the guest's end")  # fmt: skip
+        "the guest's end")
     target_port: int | None = prop("target/@port", Integer(0, 255), "number of the port")
     target_name: str | None = prop("target/@name", NAME, "name of a virtio port")
     state: str | None = prop("target/@state", Choice("connected", "disconnected"),
-                             "whether the guest has the port open; written for running domains")  # fmt: skip
+                             "whether the guest has the port open; written for running domains")
     target_model: str | None = prop("target/model/@name", Text(64), "chip; written as isa-serial")
     log_file: str | None = prop("log/@file", PATH, "file of all output",
-                                verdict=ignored("the machine's own log of the console is kept"))  # fmt: skip
+                                verdict=ignored("the machine's own log of the console is kept"))
     log_append: bool | None = prop("log/@append", ONOFF, "keep what the file has", verdict=ignored("see the file"))
     address: Address | None = part("address", Address, "place on the bus", verdict=PLACED)
 

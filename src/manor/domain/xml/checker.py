@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from manor.domain.xml.property import Element, Finding, Property, notes, properties
+from manor.domain.xml.property import Element, Finding, Property, schema
 from manor.domain.xml.values import Support, Verdict
 
 UNKNOWN = "this is not known here; it is kept and has no effect"
@@ -13,7 +13,7 @@ UNKNOWN = "this is not known here; it is kept and has no effect"
 
 def findings(element: Element, path: str) -> Iterator[Finding]:
     """All of `element`, which stands at `path`, and of what is inside."""
-    for declared in properties(type(element)):
+    for declared in schema(type(element)).properties:
         value = getattr(element, declared.name)
         if value is None or value == ():
             continue
@@ -24,7 +24,7 @@ def findings(element: Element, path: str) -> Iterator[Finding]:
             yield from _finding(full, declared.doc, declared.verdict)
         if declared.kind:
             yield from _finding(full, f"{declared.kind.show(value)!r}", declared.kind.verdict(value))
-    known = notes(type(element))
+    known = schema(type(element)).notes
     for attribute in element.extra_attributes:
         if attribute.name.startswith("xmlns"):
             continue

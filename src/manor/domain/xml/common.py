@@ -1,5 +1,7 @@
 """Elements that many devices share."""
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ VIRTIO_OPTIONS = tuple(
         "iommu": "IOMMU platform feature", "ats": "address translation services", "packed": "packed virtqueues",
         "page_per_vq": "layout of notification addresses",
     }.items()
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class Device(Element):
     """What each device may have."""
 
     alias: str | None = prop("alias/@name", Text(255, r"[\w.-]+", "a name of letters, digits, `_`, `-` and `.`"),
-                             "name of the device; in definitions only names that start with `ua-` are kept")  # fmt: skip
+                             "name of the device; in definitions only names that start with `ua-` are kept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

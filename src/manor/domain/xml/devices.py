@@ -1,5 +1,7 @@
 """Devices of a domain with little to say, and the section that holds all devices."""
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from manor.domain.xml.property import Element, note, part, parts, prop
 from manor.domain.xml.values import Choice, Flag, Integer, Present, Text, ignored, refused
 
 _VIRTIO_MODELS = Choice("virtio", "virtio-non-transitional", judged={
-    "virtio-transitional": refused("virtio devices are modern ones", "write model='virtio'")})  # fmt: skip
+    "virtio-transitional": refused("virtio devices are modern ones", "write model='virtio'")})
 _USB = ignored("there is no USB; the console is the way in")
 
 
@@ -23,7 +25,7 @@ class Controller(Device):
     type: str = prop("@type", Choice("pci", "virtio-serial", "nvme", judged={
         **dict.fromkeys(("usb", "ccid"), _USB),
         **dict.fromkeys(("ide", "sata", "scsi", "fdc", "xenbus", "isa"), ignored("nothing is attached to it"))}),
-        "kind of bus", required=True)  # fmt: skip
+        "kind of bus", required=True)
     index: int | None = prop("@index", Integer(0, 65535), "number of the controller")
     model: str | None = prop("@model", NAME, "model; `pci-root` for bus 0 of PCI")
     serial: str | None = prop("serial", NAME, "serial number of an NVMe controller")
@@ -48,12 +50,12 @@ class Filesystem(Device):
 
     type: str = prop("@type", Choice("mount", judged=dict.fromkeys(
         ("template", "file", "block", "ram", "bind", "volume"), refused("a folder is shared", "write type='mount'"))),
-        "what is shared", default="mount")  # fmt: skip
+        "what is shared", default="mount")
     accessmode: str | None = prop("@accessmode", Choice("passthrough", "mapped", "squash"), "how owners are shown",
-                                  verdict=ignored("the guest sees owners of its own, kept with the files"))  # fmt: skip
+                                  verdict=ignored("the guest sees owners of its own, kept with the files"))
     driver: str | None = prop("driver/@type", Choice("virtiofs", judged=dict.fromkeys(
         ("path", "handle", "loop", "nbd", "ploop", "mtp"),
-        refused("folders are shared by virtio-fs", "write <driver type='virtiofs'/>"))), "how it is shared")  # fmt: skip
+        refused("folders are shared by virtio-fs", "write <driver type='virtiofs'/>"))), "how it is shared")
     dir: str | None = prop("source/@dir", PATH, "folder of the host")
     target: str | None = prop("target/@dir", Text(36), "tag by which the guest mounts it", required=True)
     readonly: bool = prop("readonly", Present(), "the guest cannot change anything", default=False)
@@ -73,7 +75,7 @@ class Filesystem(Device):
         note("space_hard_limit", "limit of space", refused("space is not limited", "use a quota on the host")),
         note("space_soft_limit", "limit of space", ignored("space is not limited")),
         *VIRTIO_OPTIONS,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class Balloon(Device):
     model: str = prop("@model", Choice("virtio", "none", "virtio-non-transitional", judged={
         "xen": refused("it is not Xen", "write model='virtio'"),
         "virtio-transitional": refused("virtio devices are modern ones", "write model='virtio'")}),
-        "device", default="virtio")  # fmt: skip
+        "device", default="virtio")
     autodeflate: bool | None = prop("@autodeflate", ONOFF, "give memory back when the guest runs out; always done")
     free_page_reporting: bool | None = prop("@freePageReporting", ONOFF, "return unused memory; always done")
     period: int | None = prop("stats/@period", Integer(0, 1 << 31), "seconds between statistics")
@@ -99,12 +101,12 @@ class Rng(Device):
     model: str = prop("@model", _VIRTIO_MODELS, "device", default="virtio")
     backend: str = prop("backend/@model", Choice("random", "builtin", judged={
         "egd": refused("randomness is the host kernel's", "write <backend model='random'>/dev/urandom</backend>")}),
-        "where randomness comes from", default="random")  # fmt: skip
+        "where randomness comes from", default="random")
     file: str | None = prop("backend", PATH, "device of the host; always the kernel's generator")
     rate_bytes: int | None = prop("rate/@bytes", Integer(1, 1 << 31), "bytes a period",
-                                  verdict=ignored("requests are bounded, not their rate"))  # fmt: skip
+                                  verdict=ignored("requests are bounded, not their rate"))
     rate_period: int | None = prop("rate/@period", Integer(1, 1 << 31), "the period in ms",
-                                   verdict=ignored("requests are bounded, not their rate"))  # fmt: skip
+                                   verdict=ignored("requests are bounded, not their rate"))
     address: Address | None = part("address", Address, "place on the bus", verdict=PLACED)
 
     NOTES = (note("backend/@type", "character device of EGD", ignored("EGD is not used")), *VIRTIO_OPTIONS)
@@ -161,12 +163,12 @@ class Devices(Element):
         note("lease", "lock lease", refused("leases are not taken", "remove <lease>")),
         note("nvram", "non-volatile memory of POWER", refused("it is not POWER", "remove <nvram>")),
         note("pstore", "store of crash logs", ignored("crashes are seen on the console")),
-    )  # fmt: skip
+    )
 
 
 KINDS = {
     "disk": "disks", "controller": "controllers", "filesystem": "filesystems", "interface": "interfaces",
     "serial": "serials", "console": "consoles", "channel": "channels", "memballoon": "balloon", "rng": "rngs",
     "vsock": "vsock",
-}  # fmt: skip
+}
 """Name of each device's element -> the field of `Devices` that holds it."""

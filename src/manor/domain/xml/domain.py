@@ -6,6 +6,8 @@ be as it was asked for; `manor.domain.xml.to_spec` makes the machine's descripti
 Source: libvirt, "Domain XML format", https://libvirt.org/formatdomain.html.
 """
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ class Boot(Element):
     dev: str = prop("@dev", Choice("hd", judged={
         "cdrom": ignored("the first disk with a kernel is booted"),
         "fd": ignored("there is no floppy drive"), "network": ignored("nothing is booted from the network")}),
-        "what is booted from", required=True)  # fmt: skip
+        "what is booted from", required=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Entry(Element):
 
     name: str | None = prop("@name", Text(64), "which text")
     file: str | None = prop("@file", _PATH, "file with the text",
-                            verdict=refused("files are not read into the tables", "write the text itself"))  # fmt: skip
+                            verdict=refused("files are not read into the tables", "write the text itself"))
     value: str = prop(".", Text(1024), "the text", default="")
 
 
@@ -48,7 +50,7 @@ class SysInfo(Element):
 
     type: str = prop("@type", Choice("smbios", judged={
         "fwcfg": refused("there is no fw_cfg device", "write type='smbios' and OEM strings")}),
-        "which tables", required=True)  # fmt: skip
+        "which tables", required=True)
     system: tuple[Entry, ...] = parts("system/entry", Entry, "the system: `serial` and `uuid` reach the guest")
     oem_strings: tuple[Entry, ...] = parts("oemStrings/entry", Entry, "OEM strings")
 
@@ -62,7 +64,7 @@ class SysInfo(Element):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timer(Element):
     name: str = prop("@name", Choice("tsc", "rtc", "pit", "hpet", "kvmclock", "hypervclock", "platform", "armvtimer"),
-                     "the timer", required=True)  # fmt: skip
+                     "the timer", required=True)
     present: bool | None = prop("@present", Flag(), "whether the guest has it")
     tickpolicy: str | None = prop("@tickpolicy", Choice("delay", "catchup", "merge", "discard"), "lost ticks")
 
@@ -89,7 +91,7 @@ class Domain(Element):
     type: str = prop("@type", Choice("kvm", "qemu", "test", judged=dict.fromkeys(
         ("xen", "lxc", "openvz", "vz", "bhyve", "vmware", "hyperv", "kqemu", "uml", "hvf", "parallels", "phyp",
          "vbox", "xenfv"), refused("another hypervisor is asked for", "write type='kvm' or type='qemu'"))),
-        "hypervisor: `kvm` uses /dev/kvm, `qemu` translates", required=True)  # fmt: skip
+        "hypervisor: `kvm` uses /dev/kvm, `qemu` translates", required=True)
     id: int | None = prop("@id", Integer(1, (1 << 31) - 1), "number of a running domain; written by the service")
     name: str = prop("name", Text(255, DOMAIN_NAMES, DOMAIN_NAME_RULE), "what others call it", required=True)
     uuid: str | None = prop("uuid", Uuid(), "identity; generated if it is missing")
@@ -104,36 +106,36 @@ class Domain(Element):
     cpuset: str | None = prop("vcpu/@cpuset", Text(4096), "processors of the host", verdict=_NO_SHARES)
     current_vcpus: int | None = prop("vcpu/@current", Integer(1, 4096), "vCPUs at start; all if it is missing")
     iothreads: int | None = prop("iothreads", Integer(0, 1 << 16), "threads for disks",
-                                 verdict=ignored("there is one thread for requests"))  # fmt: skip
+                                 verdict=ignored("there is one thread for requests"))
     shares: int | None = prop("cputune/shares", Integer(0, 1 << 32), "share of the processors", verdict=_NO_SHARES)
     period: int | None = prop("cputune/period", Integer(0, 1 << 32), "period of the quota, us", verdict=_NO_SHARES)
     quota: int | None = prop("cputune/quota", Integer(-(1 << 31), 1 << 62), "time in a period, us",
-                             verdict=_NO_SHARES)  # fmt: skip
+                             verdict=_NO_SHARES)
     partition: str | None = prop("resource/partition", Text(4096), "control group",
-                                 verdict=ignored("the machine stays in its user's control group"))  # fmt: skip
+                                 verdict=ignored("the machine stays in its user's control group"))
     sysinfo: tuple[SysInfo, ...] = parts("sysinfo", SysInfo, "texts of the firmware's tables")
     firmware: str | None = prop("os/@firmware", Choice(judged=dict.fromkeys(
         ("efi", "bios"), refused("kernels are started without firmware", "remove the attribute firmware"))),
-        "firmware")  # fmt: skip
+        "firmware")
     os_type: str = prop("os/type", Choice("hvm", judged=dict.fromkeys(
         ("exe", "xen", "linux", "xenpvh", "uml"), refused("a whole machine is made", "write hvm"))),
-        "kind of guest", default="hvm")  # fmt: skip
+        "kind of guest", default="hvm")
     arch: str = prop("os/type/@arch", Choice("x86_64", judged={
         "i686": ignored("a 64-bit processor is made; 32-bit guests run on it"),
         **dict.fromkeys(("aarch64", "armv7l", "armv6l", "ppc64", "ppc64le", "ppc", "s390x", "riscv32", "riscv64",
                          "mips", "mipsel", "mips64", "mips64el", "sparc", "sparc64", "alpha", "m68k", "sh4",
                          "loongarch64", "i386"),
                         refused("the processor is an x86-64", "write arch='x86_64'"))}),
-        "processor", default="x86_64")  # fmt: skip
+        "processor", default="x86_64")
     machine: str = prop("os/type/@machine", Choice("pc", others=ignored("there is one machine, `pc`")),
-                        "machine", default="pc")  # fmt: skip
+                        "machine", default="pc")
     kernel: str | None = prop("os/kernel", _PATH, "kernel; without it the first disk with a kernel is booted")
     initrd: str | None = prop("os/initrd", _PATH, "initial RAM disk")
     cmdline: str | None = prop("os/cmdline", Text(), "command line of the kernel")
     boot: tuple[Boot, ...] = parts("os/boot", Boot, "what is booted from")
     smbios_mode: str | None = prop("os/smbios/@mode", Choice("sysinfo", "emulate", judged={
         "host": refused("the host's tables are not shown to guests", "write mode='sysinfo'")}),
-        "which tables the guest sees")  # fmt: skip
+        "which tables the guest sees")
     acpi: bool = prop("features/acpi", Present(), "ACPI; the machine always has it", default=False)
     apic: bool = prop("features/apic", Present(), "APIC; the machine always has it", default=False)
     pae: bool = prop("features/pae", Present(), "PAE; the processor always has it", default=False)
@@ -141,23 +143,23 @@ class Domain(Element):
     clock: str = prop("clock/@offset", Choice("utc", judged={
         "localtime": ignored("the clock chip counts UTC"), "timezone": ignored("the clock chip counts UTC"),
         "variable": ignored("the clock chip counts UTC"), "absolute": ignored("the clock chip counts UTC")}),
-        "what the clock chip counts", default="utc")  # fmt: skip
+        "what the clock chip counts", default="utc")
     timers: tuple[Timer, ...] = parts("clock/timer", Timer, "timers", verdict=ignored("timers are the machine's"))
     on_poweroff: str = prop("on_poweroff", Choice("destroy", "restart", "preserve", "rename-restart"),
-                            "what happens when the guest powers off", default="destroy")  # fmt: skip
+                            "what happens when the guest powers off", default="destroy")
     on_reboot: str = prop("on_reboot", Choice("destroy", "restart", "preserve", "rename-restart"),
-                          "what happens when the guest reboots", default="restart")  # fmt: skip
+                          "what happens when the guest reboots", default="restart")
     on_crash: str = prop("on_crash", Choice("destroy", "restart", "preserve", "rename-restart", judged=dict.fromkeys(
         ("coredump-destroy", "coredump-restart"), ignored("no core is dumped; the rest is done"))),
-        "what happens when the guest crashes", default="destroy")  # fmt: skip
+        "what happens when the guest crashes", default="destroy")
     on_lockfailure: str | None = prop("on_lockfailure", Choice("poweroff", "restart", "pause", "ignore"),
                                       "what happens when a lock is lost",
-                                      verdict=ignored("images are locked by the machine"))  # fmt: skip
+                                      verdict=ignored("images are locked by the machine"))
     suspend_to_mem: bool | None = prop("pm/suspend-to-mem/@enabled", Flag(), "S3; the machine has none")
     suspend_to_disk: bool | None = prop("pm/suspend-to-disk/@enabled", Flag(), "S4; the machine has none")
     devices: Devices = field(default_factory=Devices, metadata=part("devices", Devices, "devices").metadata)
     seclabels: tuple[SecLabel, ...] = parts("seclabel", SecLabel, "labels of the process",
-                                            verdict=ignored("the process is confined by Manor's own sandbox"))  # fmt: skip
+                                            verdict=ignored("the process is confined by Manor's own sandbox"))
 
     NOTES = (
         note("genid", "generation ID", refused("there is no generation ID device", "remove <genid>")),

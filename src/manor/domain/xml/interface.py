@@ -1,5 +1,7 @@
 """<interface>: a network interface of a domain."""
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,11 +20,11 @@ class Limits(Element):
 
     average: int | None = prop("@average", Integer(0, 1 << 40), "KiB a second, on average")
     peak: int | None = prop("@peak", Integer(0, 1 << 40), "KiB a second, at most",
-                            verdict=ignored("the average is the limit"))  # fmt: skip
+                            verdict=ignored("the average is the limit"))
     burst: int | None = prop("@burst", Integer(0, 1 << 40), "KiB at the peak",
-                             verdict=ignored("the average is the limit"))  # fmt: skip
+                             verdict=ignored("the average is the limit"))
     floor: int | None = prop("@floor", Integer(0, 1 << 40), "KiB a second that are promised",
-                             verdict=ignored("nothing is promised"))  # fmt: skip
+                             verdict=ignored("nothing is promised"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class PortForward(Element):
     protocol: str = prop("@proto", Choice("tcp", "udp"), "protocol", required=True)
     address: str | None = prop("@address", Text(64), "address of the host that listens; loopback if it is missing")
     dev: str | None = prop("@dev", IFNAME, "interface of the host",
-                           verdict=refused("ports are forwarded by address", "give address instead of dev"))  # fmt: skip
+                           verdict=refused("ports are forwarded by address", "give address instead of dev"))
     ranges: tuple[PortRange, ...] = parts("range", PortRange, "ports")
 
 
@@ -54,16 +56,16 @@ class Interface(Device):
         ("internal", "vhostuser", "udp", "mcast", "server", "client", "hostdev", "vdpa", "vds"),
         refused("this kind of network is not made here",
                 "use user, network, bridge, direct (macvtap) or ethernet (tap)"))),
-        "where frames go", required=True)  # fmt: skip
+        "where frames go", required=True)
     mac: str | None = prop("mac/@address", Mac(), "address; generated if it is missing")
     network: str | None = prop("source/@network", NAME, "network, for type network")
     bridge: str | None = prop("source/@bridge", IFNAME, "bridge of the host, for type bridge")
     dev: str | None = prop("source/@dev", IFNAME, "lower interface of the host, for type direct")
     mode: str | None = prop("source/@mode", Choice("bridge", judged=dict.fromkeys(
         ("vepa", "private", "passthrough"), refused("macvtap is made in bridge mode", "write mode='bridge'"))),
-        "macvtap's mode")  # fmt: skip
+        "macvtap's mode")
     portgroup: str | None = prop("source/@portgroup", NAME, "group of ports of the network",
-                                 verdict=ignored("networks here have no groups"))  # fmt: skip
+                                 verdict=ignored("networks here have no groups"))
     target: str | None = prop("target/@dev", IFNAME, "tap on the host; for type ethernet the one to use")
     managed: bool | None = prop("target/@managed", Flag(), "whether the tap is made here, or is there already")
     model: str | None = prop("model/@type", Choice("virtio", judged={
@@ -71,19 +73,19 @@ class Interface(Device):
         **dict.fromkeys(("e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "vmxnet3", "igb", "i82551", "i82557b",
                          "i82559er", "usb-net", "virtio-transitional"),
                         refused("interfaces are modern virtio", "write <model type='virtio'/>"))}),
-        "device that the guest sees")  # fmt: skip
+        "device that the guest sees")
     queues: int | None = prop("driver/@queues", Integer(1, 256), "queue pairs")
     driver_name: str | None = prop("driver/@name", Choice("qemu", "vhost"), "who moves frames",
-                                   verdict=ignored("frames are moved by the machine"))  # fmt: skip
+                                   verdict=ignored("frames are moved by the machine"))
     link: str | None = prop("link/@state", Choice("up", "down"), "whether the cable is in")
     mtu: int | None = prop("mtu/@size", Integer(68, 65521), "largest packet, bytes")
     inbound: Limits | None = part("bandwidth/inbound", Limits, "limit of what the guest receives")
     outbound: Limits | None = part("bandwidth/outbound", Limits, "limit of what the guest sends")
     backend: str | None = prop("backend/@type", Choice("default", judged={
-        "passt": ignored("Manor's own user-mode network does the same")}), "program behind type user")  # fmt: skip
+        "passt": ignored("Manor's own user-mode network does the same")}), "program behind type user")
     forwards: tuple[PortForward, ...] = parts("portForward", PortForward, "ports that lead into the guest")
     boot_order: int | None = prop("boot/@order", Integer(1, 65535), "position among what is booted from",
-                                  verdict=ignored("nothing is booted from the network"))  # fmt: skip
+                                  verdict=ignored("nothing is booted from the network"))
     address: Address | None = part("address", Address, "place on the bus", verdict=PLACED)
 
     NOTES = (
@@ -119,4 +121,4 @@ class Interface(Device):
         note("driver/host", "offers to the guest", ignored("all offloads are offered")),
         note("driver/guest", "offers to the guest", ignored("all offloads are offered")),
         *VIRTIO_OPTIONS,
-    )  # fmt: skip
+    )

@@ -3,6 +3,8 @@
 Source: libvirt, "Network XML format", https://libvirt.org/formatnetwork.html.
 """
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 import ipaddress
@@ -97,9 +99,9 @@ class Network(Element):
         "open": refused("no route to guests is made", "write mode='nat', or use a bridge"),
         **dict.fromkeys(("private", "vepa", "passthrough", "hostdev"),
                         refused("this kind of network is not made here", "write mode='nat' or mode='bridge'"))}),
-        "how guests reach the world; no <forward> at all: not")  # fmt: skip
+        "how guests reach the world; no <forward> at all: not")
     forward_dev: str | None = prop("forward/@dev", IFNAME, "interface of the host by which they do",
-                                   verdict=ignored("the host's routes decide"))  # fmt: skip
+                                   verdict=ignored("the host's routes decide"))
     interfaces: tuple[ForwardInterface, ...] = parts("forward/interface", ForwardInterface, "interfaces of the host")
     bridge: str | None = prop("bridge/@name", IFNAME, "bridge of the host")
     stp: str | None = prop("bridge/@stp", Choice("on", "off"), "spanning tree; kept for clients that look at it")
@@ -111,9 +113,9 @@ class Network(Element):
     local_only: bool | None = prop("domain/@localOnly", Flag(), "names of the domain are not asked elsewhere")
     dns: bool | None = prop("dns/@enable", Flag(), "whether names are answered")
     inbound: Limits | None = part("bandwidth/inbound", Limits, "limit of the whole network",
-                                  verdict=ignored("limits are those of the interfaces"))  # fmt: skip
+                                  verdict=ignored("limits are those of the interfaces"))
     outbound: Limits | None = part("bandwidth/outbound", Limits, "limit of the whole network",
-                                   verdict=ignored("limits are those of the interfaces"))  # fmt: skip
+                                   verdict=ignored("limits are those of the interfaces"))
     ips: tuple[IpConfig, ...] = parts("ip", IpConfig, "addresses")
 
     NOTES = (

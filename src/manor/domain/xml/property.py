@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Final, TypeVar
 
 from manor.domain.xml.tree import Node
@@ -145,32 +144,34 @@ class Branch:
             raise ValueError(f"{prop.path} is declared twice")
 
 
-@cache
-def properties(cls: type[Element]) -> tuple[Property, ...]:
-    """What `cls` declares, in order."""
-    return tuple(
-        dataclasses.replace(field.metadata[_KEY], name=field.name)
-        for field in dataclasses.fields(cls)
-        if _KEY in field.metadata
-    )
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a class of elements declares. notes: by path."""
+
+    properties: tuple[Property, ...]
+    branch: Branch
+    notes: dict[str, Note]
 
 
-@cache
-def branch(cls: type[Element]) -> Branch:
-    root = Branch()
-    for declared in properties(cls):
-        root.add(declared)
-    return root
+_SCHEMAS: Final[dict[type, Schema]] = {}
 
 
-@cache
-def notes(cls: type[Element]) -> dict[str, Note]:
-    return {one.path: one for one in cls.NOTES}
+def schema(cls: type[Element]) -> Schema:
+    """The declarations of `cls`. Raises ValueError if they contradict each other."""
+    found = _SCHEMAS.get(cls)
+    if found is None:
+        fields = [field for field in dataclasses.fields(cls) if _KEY in field.metadata]
+        declared = tuple(dataclasses.replace(field.metadata[_KEY], name=field.name) for field in fields)
+        root = Branch()
+        for one in declared:
+            root.add(one)
+        found = _SCHEMAS[cls] = Schema(declared, root, {one.path: one for one in cls.NOTES})
+    return found
 
 
 def declarations(cls: type[Element], path: str) -> Iterator[tuple[str, Property | Note]]:
     """(full path, declaration) of all that a document with root class `cls` at `path` may contain, depth first."""
-    for declared in properties(cls):
+    for declared in schema(cls).properties:
         full = path if declared.path == "." else f"{path}/{declared.path}"
         yield full, declared
         if declared.cls:

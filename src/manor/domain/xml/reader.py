@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from manor.base.errors import ConfigError
-from manor.domain.xml.property import Branch, E, Element, Extra, ExtraAttribute, Property, branch, properties
+from manor.domain.xml.property import Branch, E, Element, Extra, ExtraAttribute, Property, schema
 from manor.domain.xml.tree import Node
 from manor.domain.xml.values import Present
 
@@ -14,9 +14,9 @@ from manor.domain.xml.values import Present
 def read_element(cls: type[E], node: Node, path: str) -> E:
     """`node`, which stands at `path`, as a `cls`. Raises ConfigError."""
     reader = _Reader()
-    reader.walk(branch(cls), node, path, ())
+    reader.walk(schema(cls).branch, node, path, ())
     values = reader.values
-    for declared in properties(cls):
+    for declared in schema(cls).properties:
         if declared.required and declared.name not in values:
             where = path if declared.path == "." else f"{path}/{declared.path}"
             raise ConfigError(where, f"it is missing; it says {declared.doc}")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from manor.domain.xml.property import Finding
-from manor.domain.xml.values import Support
 
 if TYPE_CHECKING:
     from manor.domain.xml.domain import Domain

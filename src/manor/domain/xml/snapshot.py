@@ -3,6 +3,8 @@
 Source: libvirt, "Snapshot XML format", https://libvirt.org/formatsnapshot.html.
 """
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -25,12 +27,12 @@ class SnapshotDisk(Element):
     name: str = prop("@name", _PATH, "target name of the disk, or path of its image", required=True)
     snapshot: str | None = prop("@snapshot", Choice("no", "internal", "external", judged={
         "manual": refused("snapshots are made by the service", "write internal or external")}),
-        "whether, and where")  # fmt: skip
+        "whether, and where")
     type: str | None = prop("@type", Choice("file", judged=dict.fromkeys(
-        ("block", "network"), refused("new images are files", "write type='file'"))), "what the new image is")  # fmt: skip
+        ("block", "network"), refused("new images are files", "write type='file'"))), "what the new image is")
     driver: str | None = prop("driver/@type", Choice("qcow2", judged=dict.fromkeys(
         ("raw", "qed", "vmdk"), refused("an image over another is qcow2", "write type='qcow2'"))),
-        "format of the new image")  # fmt: skip
+        "format of the new image")
     source: str | None = prop("source/@file", _PATH, "path of the new image")
 
     NOTES = (note("source", "the new image", YES),)
@@ -44,7 +46,7 @@ class Snapshot(Element):
     description: str | None = prop("description", Text(), "a text for people")
     state: str | None = prop("state", Choice("running", "paused", "shutoff", "disk-snapshot", "nostate", "blocked",
                                              "shutdown", "crashed", "pmsuspended"),
-                             "state of the domain then; written by the service")  # fmt: skip
+                             "state of the domain then; written by the service")
     parent: str | None = prop("parent/name", _NAME, "the snapshot before")
     creation_time: int | None = prop("creationTime", Integer(), "seconds since 1970; written by the service")
     memory: str | None = prop("memory/@snapshot", Choice("no", "internal", "external"), "where the memory goes")

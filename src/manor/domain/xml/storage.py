@@ -3,6 +3,8 @@
 Source: libvirt, "Storage pool and volume XML format", https://libvirt.org/formatstorage.html.
 """
 
+# Declarations are tables, laid out by hand.
+# fmt: off
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -45,9 +47,9 @@ class Permissions(Element):
 
     mode: int | None = prop("mode", Mode(), "permission bits")
     owner: int | None = prop("owner", Integer(-1, (1 << 32) - 1), "user ID; -1 for the service's",
-                             verdict=ignored("files belong to the service's user"))  # fmt: skip
+                             verdict=ignored("files belong to the service's user"))
     group: int | None = prop("group", Integer(-1, (1 << 32) - 1), "group ID; -1 for the service's",
-                             verdict=ignored("files belong to the service's group"))  # fmt: skip
+                             verdict=ignored("files belong to the service's group"))
     label: str | None = prop("label", _LABEL, "security label", verdict=ignored("labels are left alone"))
 
 
@@ -57,8 +59,8 @@ class Pool(Element):
 
     type: str = prop("@type", Choice("dir", judged=dict.fromkeys(
         ("fs", "netfs", "logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath", "rbd", "sheepdog", "gluster",
-         "zfs", "vstorage"), refused("pools are folders", "mount it on the host, and use type='dir' with that folder"))),
-        "what the pool is", required=True)  # fmt: skip
+         "zfs", "vstorage"), refused("pools are folders", "mount it, and use type='dir' with that folder"))),
+        "what the pool is", required=True)
     name: str = prop("name", _NAME, "what others call it", required=True)
     uuid: str | None = prop("uuid", Uuid(), "identity; generated if it is missing")
     capacity: int | None = prop("capacity", _BYTES, "size of the file system; written by the service")
@@ -87,8 +89,9 @@ class Timestamps(Element):
 
 
 _FORMATS = Choice("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc", "dir", "iso", "unknown", judged=dict.fromkeys(
-    ("cow", "qcow", "qed", "bochs", "cloop", "fat", "ext2", "ext3", "ext4", "vhd", "xfs", "auto", "none", "lvm2", "ploop"),
-    refused("images of this format are not made", "use raw or qcow2")))  # fmt: skip
+    ("cow", "qcow", "qed", "bochs", "cloop", "fat", "ext2", "ext3", "ext4", "vhd", "xfs", "auto", "none", "lvm2",
+     "ploop"),
+    refused("images of this format are not made", "use raw or qcow2")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +109,9 @@ class Volume(Element):
     """A volume: an image in a pool."""
 
     type: str | None = prop("@type", Choice("file", "dir", "block", "network", "netdir"),
-                            "kind of volume; written by the service")  # fmt: skip
+                            "kind of volume; written by the service")
     name: str = prop("name", Text(255, r"(?!\.{1,2}$)[^/\x00-\x1f]+", "the name of a file"), "name of the file",
-                     required=True)  # fmt: skip
+                     required=True)
     key: str | None = prop("key", _PATH, "identity: the path; written by the service")
     capacity: int | None = prop("capacity", _BYTES, "size that a guest sees")
     allocation: int | None = prop("allocation", _BYTES, "space that is taken at once")

@@ -141,7 +141,7 @@ class Present(Kind[bool]):
 
 
 class Choice(Kind[str]):
-    """One of some words, each with its own support. others: the verdict on words that are not listed, if not an error."""
+    """One of some words, each with its own support. others: the verdict on other words; None: an error."""
 
     def __init__(
         self, *words: str, judged: Mapping[str, Verdict] | None = None, others: Verdict | None = None

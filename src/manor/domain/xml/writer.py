@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from manor.domain.xml.property import Branch, Element, Extra, Property, branch
+from manor.domain.xml.property import Branch, Element, Extra, Property, schema
 from manor.domain.xml.tree import Node
 from manor.domain.xml.values import Present, Size
 
 
 def write_element(element: Element, name: str) -> Node:
     """`element` as an element called `name`."""
-    node = _build(branch(type(element)), element, name, ())
+    node = _build(schema(type(element)).branch, element, name, ())
     return node if node is not None else Node(name)
 
 
