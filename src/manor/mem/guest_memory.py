@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from manor.base.address import PAGE_SIZE, Gpa
 from manor.base.errors import ConfigError, HostError, OutOfRange
@@ -281,9 +282,22 @@ class GuestMemory:
             return int.from_bytes(self.read(gpa, 8), "little")
         return mapping.u64[(gpa - mapping.start) >> 3]
 
+    def unpack(self, layout: struct.Struct, gpa: int) -> tuple[Any, ...]:
+        """The fields of a structure at `gpa`, each read once. Raises OutOfRange."""
+        mapping = self._last
+        if mapping.start <= gpa and gpa + layout.size <= mapping.end:
+            return layout.unpack_from(mapping.data, gpa - mapping.start)
+        return layout.unpack(self.read(gpa, layout.size))
+
     def write_u8(self, gpa: int, value: int) -> None:
         """Write the low 8 bits of `value`. Raises OutOfRange; so do the wider ones."""
-        self.write(gpa, (value & 0xFF).to_bytes(1, "little"))
+        mapping = self._find(gpa, 1)
+        if mapping is None or mapping.is_rom:
+            self.write(gpa, (value & 0xFF).to_bytes(1, "little"))
+            return
+        mapping.data[gpa - mapping.start] = value & 0xFF
+        if self.on_write is not None:
+            self.on_write(gpa, 1)
 
     def write_u16(self, gpa: int, value: int) -> None:
         mapping = self._find(gpa, 2)

@@ -66,7 +66,7 @@ class Kind(Enum):
     ZERO_UNMAP = "zero-unmap"
 
 
-_COPIES: Final = frozenset((Kind.READ, Kind.WRITE))
+_COPIES: Final = (Kind.READ, Kind.WRITE)
 
 Range = tuple[int, int]
 """Offset and size in bytes."""

@@ -186,16 +186,19 @@ class VirtioBlk(VirtioDevice):
 
     def _take(self, queue: Queue, chain: Chain) -> Request | Answer:
         """The request in a chain, or the answer to one that needs no backend."""
-        header = chain.read(_HEADER.size)
         room = chain.writable_size - 1  # the last byte is the status (5.2.6)
         if room < 0:
             self.report("request without room for its status")
             return Answer(VIRTIO_BLK_S_IOERR)
-        if len(header) < _HEADER.size:
-            self.report(f"request with a header of {len(header)} bytes")
-            return Answer(VIRTIO_BLK_S_IOERR)
-        kind, sector = _HEADER.unpack(header)
         payload = chain.readable_size - _HEADER.size
+        if payload < 0:
+            self.report(f"request with a header of {chain.readable_size} bytes")
+            return Answer(VIRTIO_BLK_S_IOERR)
+        first = chain.readable[0]
+        if first.size >= _HEADER.size:
+            kind, sector = chain.memory.unpack(_HEADER, first.gpa)
+        else:
+            kind, sector = _HEADER.unpack(chain.read(_HEADER.size))
         if virtio_blk_request.on:
             virtio_blk_request(self.name, queue.index, kind, sector, payload if kind == VIRTIO_BLK_T_OUT else room)
         if kind == VIRTIO_BLK_T_IN:

@@ -41,7 +41,6 @@ CHAIN_LIMIT = 1024
 # use; the bound keeps a copy of one small.
 INDIRECT_LIMIT = QUEUE_SIZE_LIMIT
 
-_BYTES = tuple(bytes((value,)) for value in range(256))
 _unpack_descriptor = struct.Struct("<QIHH").unpack_from
 
 virtqueue_pop = declare("virtqueue_pop", queue=int, head=int, readable=int, writable=int)
@@ -97,7 +96,7 @@ class Chain:
     def write_last(self, value: int) -> None:
         """Set the last byte of the writable part, which must have one."""
         last = self.writable[-1]
-        self.memory.write(last.gpa + last.size - 1, _BYTES[value])
+        self.memory.write_u8(last.gpa + last.size - 1, value)
 
     def read(self, limit: int, offset: int = 0) -> bytes:
         """Copy up to `limit` bytes of the readable part, from `offset` bytes into it."""
@@ -177,6 +176,10 @@ class Queue:
         self.indirect = False  # VIRTIO_F_INDIRECT_DESC negotiated
         self._memory = memory
         self._ram = _ram_ranges(memory)
+        low = next((region for region in memory.regions if region.kind == "ram"), None)
+        # The first region of RAM, where most buffers are.
+        self._low_start, self._low_end = (0, 0) if low is None else (int(low.start), int(low.end))
+        self._low = memoryview(b"") if low is None else memory.view(low.start, low.size)
         self._on_broken = on_broken
         self._fence = threading.Lock()
         self._name = f"virtqueue {index}"
@@ -298,19 +301,19 @@ class Queue:
 
     def _collect(self, rings: _Rings, head: int) -> Chain | None:
         """Copy and check the descriptors of the chain at `head`."""
-        # An indirect table is copied whole: it is read once, and one copy costs less than many.
+        # Each descriptor is read once, wherever its table is; `start` is that of the table in `table`.
         table: memoryview | bytes = rings.descriptors
-        count, position = self.size, head
+        start, count, position = 0, self.size, head
         limit = min(self.size, CHAIN_LIMIT)  # a chain visiting more descriptors than there are has a loop
         is_indirect = False
         readable: list[Buffer] = []
         writable: list[Buffer] = []
         readable_size = writable_size = 0
         is_writing = False
-        ram_start, ram_end = self._ram[0]
+        ram_start, ram_end = self._low_start, self._low_end
         visited = 0
         while True:
-            gpa, size, flags, following = _unpack_descriptor(table, DESCRIPTOR_SIZE * position)
+            gpa, size, flags, following = _unpack_descriptor(table, start + DESCRIPTOR_SIZE * position)
             visited += 1
             if visited > limit:
                 self._break(f"chain at {head} has more than {limit} descriptors")
@@ -322,7 +325,10 @@ class Queue:
                     return None
                 count, position = size // DESCRIPTOR_SIZE, 0
                 limit, visited, is_indirect = min(count, CHAIN_LIMIT), 0, True
-                table = self._memory.read(gpa, size)
+                if ram_start <= gpa and gpa + size <= ram_end:
+                    table, start = self._low, gpa - ram_start
+                else:
+                    table, start = self._memory.read(gpa, size), 0
                 continue
             if not (ram_start <= gpa and gpa + size <= ram_end) and not self._in_ram(gpa, size):
                 self._break(f"chain at {head}: buffer {gpa:#018x}, size {size:#x} is not in RAM")

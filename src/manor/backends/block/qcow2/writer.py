@@ -359,8 +359,13 @@ class Writer:
         if not is_discard:
             self.write_zeros(offset, first - offset)
             self.write_zeros(last, end - last)
+        l1 = self._core.tables.l1
         while first < last:
-            count = min(last - first, ((first >> geometry.l2_shift) + 1 << geometry.l2_shift) - first)
+            index = first >> geometry.l2_shift
+            count = min(last - first, ((index + 1) << geometry.l2_shift) - first)
+            if not l1[index] and (is_discard or not self._core.is_backed(first)):
+                first += count
+                continue
             self._zero_units(first, first + count, may_unmap, is_discard)
             first += count
         if self._core.wants_commit:

@@ -62,6 +62,8 @@ class TcpFlow:
         endpoint = self.endpoint
         if endpoint is None:
             return
+        if not number and self._is_own_echo():
+            number = errno.ECONNREFUSED
         if number:
             self._close()
             self._host.core.tcp_failed(endpoint, reason_of(number) or Reason.PORT)
@@ -69,6 +71,13 @@ class TcpFlow:
         self._is_connecting = False
         self._want()
         endpoint.accept()
+
+    def _is_own_echo(self) -> bool:
+        """Linux connects a socket with itself when it picks the very port that nobody listens on as the local one."""
+        try:
+            return bool(self._socket.getsockname() == self._socket.getpeername())
+        except OSError:
+            return False  # gone already; reading says so
 
     # --- the endpoint says ----------------------------------------------------------------------------------
 
