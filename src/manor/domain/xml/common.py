@@ -21,12 +21,12 @@ class Address(Element):
 
     type: str | None = prop("@type", Text(32), "kind of bus")
     domain: int | None = prop("@domain", Integer(0, 0xFFFF, 4), "PCI segment")
-    bus: int | None = prop("@bus", Integer(0, 0xFF, 2), "PCI bus, or number of the bus")
-    slot: int | None = prop("@slot", Integer(0, 0x1F, 2), "PCI device")
-    function: int | None = prop("@function", Integer(0, 7, 1), "PCI function")
     controller: int | None = prop("@controller", Integer(0, 0xFFFF), "number of the controller")
+    bus: int | None = prop("@bus", Integer(0, 0xFF, 2), "PCI bus, or number of the bus")
     target: int | None = prop("@target", Integer(0, 0xFFFF), "drive: target")
     unit: int | None = prop("@unit", Integer(0, 0xFFFF), "drive: unit")
+    slot: int | None = prop("@slot", Integer(0, 0x1F, 2), "PCI device")
+    function: int | None = prop("@function", Integer(0, 7, 1), "PCI function")
     port: str | None = prop("@port", Text(64), "port of a USB or serial bus")
     multifunction: bool | None = prop("@multifunction", ONOFF, "whether other functions share the slot")
 

@@ -23,7 +23,7 @@ from manor.domain.xml.values import Choice, Flag, Integer, Present, Size, Text, 
 
 ROOT = "domain"
 _PATH = Text(4096)
-_NO_SHARES = ignored("shares of the host's processors are left to its scheduler")
+_NO_SHARES = ignored("what a machine gets of the host is left to the host's kernel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,9 +74,9 @@ class Interface(Device):
                          "i82559er", "usb-net", "virtio-transitional"),
                         refused("interfaces are modern virtio", "write <model type='virtio'/>"))}),
         "device that the guest sees")
-    queues: int | None = prop("driver/@queues", Integer(1, 256), "queue pairs")
     driver_name: str | None = prop("driver/@name", Choice("qemu", "vhost"), "who moves frames",
                                    verdict=ignored("frames are moved by the machine"))
+    queues: int | None = prop("driver/@queues", Integer(1, 256), "queue pairs")
     link: str | None = prop("link/@state", Choice("up", "down"), "whether the cable is in")
     mtu: int | None = prop("mtu/@size", Integer(68, 65521), "largest packet, bytes")
     inbound: Limits | None = part("bandwidth/inbound", Limits, "limit of what the guest receives")

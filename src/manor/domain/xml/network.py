@@ -94,19 +94,19 @@ class Network(Element):
     title: str | None = prop("title", Text(4096), "a title for people")
     description: str | None = prop("description", Text(), "a text for people")
     metadata: Node | None = raw("metadata", "what applications keep with the network")
+    forward_dev: str | None = prop("forward/@dev", IFNAME, "interface of the host by which they do",
+                                   verdict=ignored("the host's routes decide"))
     forward: str | None = prop("forward/@mode", Choice("nat", "bridge", judged={
         "route": refused("no route to guests is made", "write mode='nat', or use a bridge"),
         "open": refused("no route to guests is made", "write mode='nat', or use a bridge"),
         **dict.fromkeys(("private", "vepa", "passthrough", "hostdev"),
                         refused("this kind of network is not made here", "write mode='nat' or mode='bridge'"))}),
         "how guests reach the world; no <forward> at all: not")
-    forward_dev: str | None = prop("forward/@dev", IFNAME, "interface of the host by which they do",
-                                   verdict=ignored("the host's routes decide"))
     interfaces: tuple[ForwardInterface, ...] = parts("forward/interface", ForwardInterface, "interfaces of the host")
     bridge: str | None = prop("bridge/@name", IFNAME, "bridge of the host")
+    zone: str | None = prop("bridge/@zone", _NAME, "zone of the firewall", verdict=ignored("no firewall is told"))
     stp: str | None = prop("bridge/@stp", Choice("on", "off"), "spanning tree; kept for clients that look at it")
     delay: int | None = prop("bridge/@delay", Integer(0, 1 << 31), "forward delay; kept for clients that look at it")
-    zone: str | None = prop("bridge/@zone", _NAME, "zone of the firewall", verdict=ignored("no firewall is told"))
     mtu: int | None = prop("mtu/@size", Integer(68, 65521), "largest packet, bytes")
     mac: str | None = prop("mac/@address", Mac(), "address of the gateway; kept for clients that look at it")
     domain: str | None = prop("domain/@name", _NAME, "domain of the guests' names")

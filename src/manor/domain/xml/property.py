@@ -153,6 +153,8 @@ class Schema:
     notes: dict[str, Note]
 
 
+_LAST: Final = ("alias/@name", "address")
+"""Where libvirt writes these, whatever class declares them."""
 _SCHEMAS: Final[dict[type, Schema]] = {}
 
 
@@ -162,6 +164,7 @@ def schema(cls: type[Element]) -> Schema:
     if found is None:
         fields = [field for field in dataclasses.fields(cls) if _KEY in field.metadata]
         declared = tuple(dataclasses.replace(field.metadata[_KEY], name=field.name) for field in fields)
+        declared = tuple(sorted(declared, key=lambda one: _LAST.index(one.path) if one.path in _LAST else -1))
         root = Branch()
         for one in declared:
             root.add(one)
