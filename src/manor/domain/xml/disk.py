@@ -11,11 +11,11 @@ from manor.domain.xml.common import NAME, ONOFF, PATH, PLACED, VIRTIO_OPTIONS, A
 from manor.domain.xml.property import Element, note, part, parts, prop
 from manor.domain.xml.values import YES, Choice, Integer, Present, Text, ignored, refused
 
+OTHER_BUSES: Final = ("ide", "sata", "scsi", "fdc", "usb", "xen", "sd", "uml")
 BUSES: Final = Choice(
     "virtio", "nvme",
     judged=dict.fromkeys(
-        ("ide", "sata", "scsi", "fdc", "usb", "xen", "sd", "uml"),
-        refused("the machine has virtio and NVMe disks", "write bus='virtio' and a target such as vda"),
+        OTHER_BUSES, ignored("CD-ROM drives are shown as read-only virtio disks; a disk on such a bus is refused")
     ),
 )
 FORMATS: Final = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc")

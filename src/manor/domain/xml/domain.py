@@ -36,11 +36,16 @@ class Boot(Element):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(Element):
-    """A text of the firmware's tables."""
+    """A named text of the firmware's tables."""
 
-    name: str | None = prop("@name", Text(64), "which text")
-    file: str | None = prop("@file", _PATH, "file with the text",
-                            verdict=refused("files are not read into the tables", "write the text itself"))
+    name: str = prop("@name", Text(64), "which text", required=True)
+    value: str = prop(".", Text(1024), "the text", default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OemString(Element):
+    """A text without a name."""
+
     value: str = prop(".", Text(1024), "the text", default="")
 
 
@@ -52,9 +57,10 @@ class SysInfo(Element):
         "fwcfg": refused("there is no fw_cfg device", "write type='smbios' and OEM strings")}),
         "which tables", required=True)
     system: tuple[Entry, ...] = parts("system/entry", Entry, "the system: `serial` and `uuid` reach the guest")
-    oem_strings: tuple[Entry, ...] = parts("oemStrings/entry", Entry, "OEM strings")
+    oem_strings: tuple[OemString, ...] = parts("oemStrings/entry", OemString, "OEM strings")
 
     NOTES = (
+        note("entry", "file of fw_cfg", ignored("there is no fw_cfg device")),
         note("bios", "texts of the BIOS", ignored("the tables name Manor's firmware")),
         note("baseBoard", "texts of the board", ignored("the tables have no board")),
         note("chassis", "texts of the chassis", ignored("the tables have no chassis")),

@@ -102,7 +102,7 @@ def _boot(domain: Domain) -> tuple[Boot, ...]:
         raise ConfigError("domain/os/boot", "the devices say their order themselves; remove <boot>, or their orders")
     if len(set(ordered)) != len(ordered):
         raise ConfigError("domain/devices", "two devices have the same boot order; give each its own")
-    if domain.boot or ordered or domain.kernel:
+    if domain.boot or ordered:
         return domain.boot
     return (Boot(dev="hd"),)
 

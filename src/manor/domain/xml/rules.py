@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from manor.domain.xml.character import AGENT_PORT
+from manor.domain.xml.disk import OTHER_BUSES
 from manor.domain.xml.property import Finding
 from manor.domain.xml.values import Support
 from manor.spec.check import MAX_SERIAL
@@ -82,6 +83,9 @@ def _disks(domain: Domain) -> Iterator[Finding]:
     disks = domain.devices.disks
     for index, disk in enumerate(disks):
         where = _path("disk", index, len(disks))
+        if disk.bus in OTHER_BUSES and disk.device != "cdrom":
+            yield _refused(f"{where}/target/@bus", f"the machine has no {disk.bus} disks",
+                           "write bus='virtio' and a target such as vda")  # fmt: skip
         if disk.serial is not None and len(disk.serial) > MAX_SERIAL:
             yield _refused(f"{where}/serial", f"{len(disk.serial)} characters do not reach the guest",
                            f"give at most {MAX_SERIAL}")  # fmt: skip
