@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from manor.domain.xml.property import Property, declarations
+from manor.domain.xml.values import Choice, Support
 from tools.gen import libvirt_docs
 
 
@@ -11,11 +13,11 @@ def test_page_is_up_to_date() -> None:
 
 def test_everything_refused_says_what_to_do_instead() -> None:
     for title, root, cls in libvirt_docs.DOCUMENTS:
-        for path, declared in libvirt_docs.declarations(cls, root):
+        for path, declared in declarations(cls, root):
             verdicts = [declared.verdict]
-            if isinstance(declared, libvirt_docs.Property) and isinstance(declared.kind, libvirt_docs.Choice):
+            if isinstance(declared, Property) and isinstance(declared.kind, Choice):
                 verdicts += declared.kind.words.values()
             for verdict in verdicts:
-                if verdict.support is libvirt_docs.Support.REFUSED:
+                if verdict.support is Support.REFUSED:
                     assert verdict.text, (title, path)
                     assert verdict.fix, (title, path)

@@ -1,4 +1,4 @@
-"""Our XML against implementations that nobody here wrote: virt-install writes it, libvirt's schemas and virsh read it."""
+"""Our XML against what nobody here wrote: virt-install writes it, libvirt's schemas and virsh read it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ VIRT_INSTALL = {
     "kernel": "--disk DISK,bus=virtio --network none --graphics none "
               "--boot kernel=/boot/vmlinuz,initrd=/boot/initrd,kernel_args=console=ttyS0",
     "tables": "--disk DISK,bus=virtio --network none --graphics none --cpu host-passthrough "
-              "--sysinfo system.serial=abc --events on_reboot=destroy,on_crash=preserve --metadata title=A,description=B",
+              "--sysinfo system.serial=abc --events on_reboot=destroy,on_crash=preserve "
+              "--metadata title=A,description=B",
     "console": "--disk DISK,bus=virtio --network none --graphics none --console pty,target.type=virtio",
     "tuned": "--disk DISK,bus=virtio --network none --graphics none --iothreads 2 --cputune shares=512 "
              "--blkiotune weight=300 --numatune 0 --memory 512,currentMemory=256 --clock offset=localtime",
@@ -100,7 +101,7 @@ def test_completed_and_live_documents_fit_the_schema(name: str, installed: dict[
 @pytest.mark.parametrize("name", VIRT_INSTALL)
 def test_libvirt_reads_the_same_in_what_we_write(name: str, installed: dict[str, str], tmp_path: Path) -> None:
     complete = normalise(domain.parse(installed[name]), emulator="/usr/bin/manor")
-    # The test driver has one architecture and its own name.
+    # The test driver has one architecture and its own type.
     complete = replace(complete, type="test", arch="i686", machine="pc")
     path = tmp_path / "domain.xml"
     text = domain.format(complete).replace(" machine='pc'", "")
@@ -135,7 +136,8 @@ def test_examples_fit_the_schema(path: Path, tmp_path: Path) -> None:
 def test_libvirt_takes_networks_pools_and_volumes(tmp_path: Path) -> None:
     examples = {path.stem: path.read_text("utf-8") for path in ALL}
     net = network.parse(examples["network-nat"])
-    net = replace(net, name="lab", uuid=str(uuid.uuid4()), title=None, description=None, metadata=None, connections=None, interfaces=(), inbound=None)
+    net = replace(net, name="lab", uuid=str(uuid.uuid4()), title=None, description=None, metadata=None, inbound=None)
+    net = replace(net, connections=None, interfaces=(network.ForwardInterface(dev="eth0"),))
     (tmp_path / "net.xml").write_text(network.format(net), "utf-8")
     theirs = network.parse(run(*VIRSH, f"net-define {tmp_path}/net.xml; net-dumpxml lab"))
     assert replace(theirs, mac=None) == replace(net, mac=None)

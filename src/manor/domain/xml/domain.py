@@ -19,7 +19,7 @@ from manor.domain.xml.devices import Devices
 from manor.domain.xml.property import Element, Finding, note, part, parts, prop, raw
 from manor.domain.xml.rules import domain_rules
 from manor.domain.xml.tree import Node
-from manor.domain.xml.values import Choice, Flag, Integer, Present, Size, Text, Uuid, ignored, refused
+from manor.domain.xml.values import Choice, Flag, Integer, Present, Size, Support, Text, Uuid, ignored, refused
 
 ROOT = "domain"
 _PATH = Text(4096)
@@ -249,4 +249,6 @@ def format(domain: Domain) -> str:
 def check(domain: Domain) -> list[Finding]:
     """What will not be as the document asks, refused things first. Empty: all will."""
     found = [*checker.findings(domain, ROOT), *domain_rules(domain)]
-    return sorted(found, key=lambda finding: finding.verdict.value, reverse=True)
+    refused_paths = {one.path for one in found if one.verdict is Support.REFUSED}
+    kept = [one for one in found if one.verdict is Support.REFUSED or one.path not in refused_paths]
+    return sorted(kept, key=lambda finding: finding.verdict is not Support.REFUSED)

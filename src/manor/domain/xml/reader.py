@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from manor.base.errors import ConfigError
@@ -43,8 +42,8 @@ class _Reader:
                 self.extra_attributes.append(ExtraAttribute(where, name, value))
         if at.text:
             self._text(at.text, node, path, unit_name)
-        seen: Counter[str] = Counter()
-        total = Counter(child.name for child in node.elements())
+        seen: dict[str, int] = {}
+        names = [child.name for child in node.elements()]
         last = ("", 0)
         for child in node.elements():
             name = child.name
@@ -52,11 +51,12 @@ class _Reader:
             if known is None:
                 self.extras.append(Extra(where, last, child))
                 continue
-            last = (name, seen[name])
-            seen[name] += 1
-            inside = f"{path}/{name}[{seen[name]}]" if total[name] > 1 else f"{path}/{name}"
+            before = seen.get(name, 0)
+            last = (name, before)
+            seen[name] = before + 1
+            inside = f"{path}/{name}[{before + 1}]" if before or names.count(name) > 1 else f"{path}/{name}"
             many = isinstance(known, Property) and known.many
-            if seen[name] > 1 and not many:
+            if before and not many:
                 raise ConfigError(inside, "it is there twice; keep one")
             if isinstance(known, Branch):
                 self.walk(known, child, inside, (*where, name))

@@ -91,22 +91,22 @@ class Integer(Kind[int]):
     """A number from `low` to `high`; shown in decimal or, where libvirt does so, in hexadecimal of `digits`."""
 
     def __init__(self, low: int = 0, high: int = (1 << 64) - 1, digits: int = 0) -> None:
-        self._low, self._high, self._digits = low, high, digits
+        self.low, self.high, self._digits = low, high, digits
 
     def read(self, text: str, unit: str | None = None) -> int:
         match = re.fullmatch(r"\s*(-?[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16})\s*", text, re.ASCII)
         if not match:
             raise ValueError(f"{text[:40]!r} is not a number")
         number = int(match[1], 16 if match[1][:2].lower() == "0x" else 10)
-        if not self._low <= number <= self._high:
-            raise ValueError(f"{number} is out of range; give {self._low} to {self._high}")
+        if not self.low <= number <= self.high:
+            raise ValueError(f"{number} is out of range; give {self.low} to {self.high}")
         return number
 
     def show(self, value: int) -> str:
         return f"0x{value:0{self._digits}x}" if self._digits else str(value)
 
     def describe(self) -> str:
-        return f"number, {self._low} to {self._high}" if self._high < 1 << 63 else "number"
+        return f"number, {self.low} to {self.high}" if self.high < 1 << 63 else "number"
 
 
 class Flag(Kind[bool]):
