@@ -28,7 +28,7 @@ ORACLES := iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-
 	ssh-keygen=openssh-client curl=curl
 
 # What the native parts are made from. The generators import a few more modules of the package.
-NATIVE_SOURCES := $(shell find src/manor/engine \( -name '*.py' -o -name '*.pxd' -o -name '*.pyx' \) 2>/dev/null)
+NATIVE_SOURCES := $(shell find src/manor/engine src/manor/mem \( -name '*.py' -o -name '*.pxd' -o -name '*.pyx' \) 2>/dev/null)
 
 .PHONY: help run test test-all bench lint clean setup setup-test
 
@@ -42,7 +42,7 @@ test: lint
 	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
 
 test-all: lint
-	@$(BIN)/python -m pytest -q $(TESTS)
+	@HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -q $(TESTS)
 
 bench: setup-test
 	@$(BIN)/python -m benchmarks $(BENCH)

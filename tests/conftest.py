@@ -5,11 +5,18 @@ Recording changes nothing else: an event fires only in a test that has switched 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from manor.trace.event import Event
+
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("new")
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+"""`make test` tries the same generated cases each time, `make test-all` new ones."""
 
 FIRED: set[str] = set()
 UNIT_TESTS = Path(__file__).parent / "unit"

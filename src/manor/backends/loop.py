@@ -1,6 +1,7 @@
 """What a backend asks of the event loop that runs it. The VM's I/O loop implements this; tests have their own.
 
-Thread: the loop's own for every method and every callback, or any before the loop starts; no lock is held.
+Thread: the loop's own for every method and every callback, or any before the loop starts; no lock is held. A network
+has a loop whose callbacks hold the network's lock, and calls it from any thread that holds that (`vmm.net_loop`).
 """
 
 from __future__ import annotations

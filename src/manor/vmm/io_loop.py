@@ -34,7 +34,10 @@ _SELECT_LIMIT: Final = 1024
 
 
 class Watch:
-    """What one descriptor is watched for (backends.loop.Watch). Thread: the loop's, or any before `start`."""
+    """What one descriptor is watched for (backends.loop.Watch).
+
+    Thread: the loop's, any before `start`, or any that holds the lock of the watch's owner (`vmm.net_loop`).
+    """
 
     __slots__ = ("_descriptor", "_events", "_on_readable", "_on_writable", "_selector")
 
@@ -177,7 +180,7 @@ class IoLoop:
     def watch(self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None) -> Watch:
         """Be ready to watch `descriptor`: `want` says for what. One watch for a descriptor at a time.
 
-        Thread: the loop's, or any before `start`.
+        Thread: as for Watch.
         """
         return Watch(self._selector, descriptor, on_readable, on_writable)
 

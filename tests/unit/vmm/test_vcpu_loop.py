@@ -121,6 +121,56 @@ def test_halted_vcpu_sleeps_until_an_interrupt_and_counts_it() -> None:
     assert loop.halts == 2
 
 
+def test_no_wake_up_is_lost_between_looking_and_sleeping() -> None:
+    """Work comes at the worst moment: just after the vCPU has looked for some."""
+    done = threading.Event()
+
+    def program(cpu: FakeVcpu) -> Generator[Exit, None, None]:
+        for _ in range(3):
+            yield Halt()
+            cpu.interrupt_pending(False)
+        done.set()
+        yield Halt()
+
+    cpu = vcpu(program)
+    loop = VcpuLoop(cpu, lambda end: pytest.fail(str(end)))
+    look = cpu.has_work
+
+    def look_too_early() -> bool:
+        answer = look()
+        if not answer and not done.is_set():
+            cpu.interrupt_pending(True)
+            loop.wake()
+            loop.wake()  # twice is as good as once
+        return answer
+
+    cpu.has_work = look_too_early  # type: ignore[method-assign]
+    loop.start()
+    assert done.wait(5)
+    loop.request_stop()
+    loop.join()
+    assert loop.halts == 4
+
+
+def test_wake_ups_of_a_vcpu_that_is_awake_do_not_keep_it_awake() -> None:
+    looked: list[bool] = []
+
+    def program(cpu: FakeVcpu) -> Generator[Exit, None, None]:
+        for _ in range(100):
+            loop.wake()
+        yield Halt()
+
+    cpu = vcpu(program)
+    look = cpu.has_work
+    cpu.has_work = lambda: (looked.append(True), look())[1]  # type: ignore[method-assign]
+    loop = VcpuLoop(cpu, lambda end: pytest.fail(str(end)))
+    loop.start()
+    time.sleep(0.05)
+    assert 1 <= len(looked) <= 2
+    loop.request_stop()
+    loop.join()
+
+
 def test_vcpu_that_waits_for_a_start_up_message_can_be_stopped() -> None:
     loop = VcpuLoop(vcpu(None), lambda end: pytest.fail(str(end)))
     loop.start()

@@ -1,6 +1,7 @@
 """What a network device expects of the far end of its cable, and what it offers to it.
 
-Thread: the I/O loop's for every method, without the machine lock, unless a method says otherwise.
+Thread: the owner's for every method, unless it says otherwise: who holds the network's lock, and not the machine lock.
+That is the I/O loop's or, for `send` of a few short frames, a vCPU's; so nothing here may wait for the host.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class NetHost:
 
 
 def open_network(spec: NicSpec, host: NetHost) -> CaptureNet:
-    """Open what `spec` asks for. Raises ConfigError or HostError. Thread: the loop's, or any before it starts."""
+    """Open what `spec` asks for. Raises ConfigError or HostError. Thread: the owner's, or any before it starts."""
     backend: NetBackend = AddressWatch(_KINDS[spec.kind](spec, host), host.mac)
     try:
         if spec.shaping != Shaping():

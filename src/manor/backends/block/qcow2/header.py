@@ -165,7 +165,7 @@ def read_header(file: File) -> Header:
         length = _read_version_3(file, header, head)
     _read_extensions(file, header, length, name_offset)
     _check_features(file, header)
-    if name_offset:
+    if name_offset and name_size:  # an empty name is none, as for qemu-img
         header.backing_file = _read_name(file, header, name_offset, name_size)
     _check_tables(file, header)
     return header

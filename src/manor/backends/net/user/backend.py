@@ -26,7 +26,7 @@ _NOTHING: Final = Offloads()
 
 
 class UserBackend:
-    """A NetBackend. Thread: the loop's, but for `addresses` and `statistics`; the constructor before the loop starts
+    """A NetBackend. Thread: the owner's, but for `addresses` and `statistics`; the constructor before the loop starts
     or on it."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """The protocol core: a network with a gateway, a DNS, DHCP and a guest, without sockets or threads.
 
-Every entry takes the time in ns and leaves what is for the guest in `out`. Thread: the loop's, for everything but
+Every entry takes the time in ns and leaves what is for the guest in `out`. Thread: the owner's, for everything but
 `known_addresses`.
 """
 

@@ -115,7 +115,7 @@ class UdpPort:
 
 
 class Forwards:
-    """The forwarded ports, added and removed at any time. Thread: the loop's, or any before it starts."""
+    """The forwarded ports, added and removed at any time. Thread: the owner's, or any before it starts."""
 
     def __init__(self, host: HostSide) -> None:
         self._host = host

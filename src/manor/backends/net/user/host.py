@@ -1,4 +1,4 @@
-"""The host's side of the user-mode network: what the core asks for, done with sockets on a loop. Thread: the loop's."""
+"""The host's side of the user-mode network: what the core asks for, with sockets on a loop. Thread: the owner's."""
 
 from __future__ import annotations
 

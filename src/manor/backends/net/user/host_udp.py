@@ -28,7 +28,7 @@ BUFFER: Final = bytearray(_MAX_DATAGRAM + 1)
 
 
 class DatagramFlow:
-    """A socket whose peers change. Thread: the loop's."""
+    """A socket whose peers change. Thread: the owner's."""
 
     __slots__ = ("_host", "_is_v6", "_socket", "_ttl", "_watch")
 

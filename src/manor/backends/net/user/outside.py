@@ -1,6 +1,6 @@
 """What the protocol core asks of the world beyond the gateway. The adapter does it with sockets; tests with a script.
 
-Thread: the loop's. Every call returns at once; an implementation may call back into the core from inside it.
+Thread: the owner's. Every call returns at once; an implementation may call back into the core from inside it.
 """
 
 from __future__ import annotations

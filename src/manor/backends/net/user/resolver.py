@@ -40,7 +40,7 @@ def read_servers(path: Path) -> list[Address]:
 
 
 class Resolvers:
-    """Sends queries and hands the answers to the core. The file is read again when it changes. Thread: the loop's."""
+    """Sends queries and hands the answers to the core. The file is read again when it changes. Thread: the owner's."""
 
     def __init__(self, host: HostSide, source: Path | list[Address]) -> None:
         """source: a resolv.conf, or the servers themselves."""

@@ -28,13 +28,17 @@ from manor.base.errors import ConfigError, HostError
 from manor.spec.net import PortForward
 from manor.testing.poll_loop import PollLoop
 from manor.testing.user_guest import (
+    ACK,
     DNS,
     GATEWAY,
     GATEWAY6,
     NOTHING,
+    RST,
+    SYN,
     FakeApplication,
     TableGuest,
     echo_request,
+    tcp,
     udp,
 )
 
@@ -162,6 +166,35 @@ class TestTcp:
         assert (statistics["tcp_opened"], statistics["tcp_open"]) == (1, 0)
         assert statistics["bytes_to_guest"] > 2_000_000
         assert statistics["frames_lost"] == 0
+        peer.close()
+
+    def test_what_the_loopback_says_at_once_the_guest_hears_at_once(self, network: Network) -> None:
+        """Without a turn of the loop: a connection that came about, and one that is refused."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            network.send(tcp(GATEWAY, 40000, port, 0, 0, SYN))
+        network.send(tcp(GATEWAY, 40001, port, 0, 0, SYN))
+        assert [frame.data[47] for frame in network.guest.inbox] == [SYN | ACK, RST | ACK]
+
+    def test_a_socket_that_is_said_to_be_writable_may_still_be_connecting(
+        self, network: Network, server: tuple[socket.socket, bytes, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As when the loop heard of an older descriptor of the same number."""
+        answers = [errno.EALREADY, errno.EALREADY]
+
+        class Slow(socket.socket):
+            def connect_ex(self, address: Address) -> int:  # type: ignore[override]
+                number = super().connect_ex(address)
+                return answers.pop() if answers and number in (0, errno.EISCONN) else number
+
+        def slow(family: int, kind: int, protocol: int = 0) -> socket.socket:
+            return Slow(family, kind | socket.SOCK_NONBLOCK, protocol)
+
+        monkeypatch.setattr(network.backend._host, "make_socket", slow)
+        application, peer = connect(network, server)
+        assert answers == []
+        peer.sendall(b"here")
+        network.until(lambda: application.total == b"here")
         peer.close()
 
     def test_nobody_listens(self, network: Network) -> None:
