@@ -30,7 +30,7 @@ What Manor makes of libvirt's XML documents, element by element.
 
 - **yes**: it does what it says.
 - **ignored**: it stays in the document, has no effect, and is named in a warning.
-- **refused**: the domain is not started as something else than what was asked for; the error names the path and the fix.
+- **refused**: the domain is not started as something else than what it asks for; the error names path and fix.
 
 What is in no table stays in its place in the document and is ignored. Documents are refused as a whole if they have a
 document type declaration, more than 4 MiB, more than 64 levels or more than 200000 elements, or if something that may

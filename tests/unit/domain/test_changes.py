@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.domain.documents import EXAMPLES
 
 from manor.base.errors import ConfigError
 from manor.base.units import MiB
@@ -20,7 +21,6 @@ from manor.domain.xml.changes import (
 )
 from manor.domain.xml.live import live
 from manor.domain.xml.normal import inactive, normalise, secure
-from tests.unit.domain.documents import EXAMPLES
 
 SMALL = (EXAMPLES / "domain-small.xml").read_text("utf-8")
 FULL = (EXAMPLES / "domain-full.xml").read_text("utf-8")
@@ -205,7 +205,9 @@ def test_differences_say_when() -> None:
 def test_identity_and_unknown_elements_in_differences() -> None:
     before = domain.parse(FULL)
     after = domain.parse(
-        FULL.replace("3f9a4c1e", "4f9a4c1e").replace("<name>web1<", "<name>web2<").replace("type='tablet'", "type='mouse'")
+        FULL.replace("3f9a4c1e", "4f9a4c1e")
+        .replace("<name>web1<", "<name>web2<")
+        .replace("type='tablet'", "type='mouse'")
     )
     found = [(one.path, one.when) for one in differences(before, after)]
     assert found == [

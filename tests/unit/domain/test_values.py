@@ -17,7 +17,8 @@ MIB = 1 << 20
     ("kind", "text", "value"),
     [
         (Integer(), "12", 12), (Integer(), " 0x1F ", 31), (Integer(-1), "-1", -1), (Flag(), "yes", True),
-        (Flag("on", "off"), "off", False), (Choice("a", "b"), "b", "b"), (Mac(), "52-54-00-AB-CD-EF", "52:54:00:ab:cd:ef"),
+        (Flag("on", "off"), "off", False), (Choice("a", "b"), "b", "b"),
+        (Mac(), "52-54-00-AB-CD-EF", "52:54:00:ab:cd:ef"),
         (Uuid(), "6695EB01f6a4830479aa97f2502e193f", "6695eb01-f6a4-8304-79aa-97f2502e193f"),
         (Size(), "1", 1024), (Size("bytes", "bytes"), "1", 1),
     ],
