@@ -111,7 +111,7 @@ tokens = st.sampled_from(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(ALL), st.data())
 def test_damaged_documents_are_read_or_refused(path: Any, data: st.DataObject) -> None:
     _, parse, format_, check = KINDS[kind(path)]

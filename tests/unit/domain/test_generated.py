@@ -61,7 +61,7 @@ def element(cls: type[Element], dice: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 64))
 def test_any_model_comes_back(name: str, seed: int) -> None:
     cls, parse, format_, check = KINDS[name]
