@@ -170,7 +170,9 @@ def _named(command: Command, name: str) -> Option:
 
 def _next_positional(command: Command, values: dict[str, str | list[str] | bool], word: str) -> Option:
     for option in command.options:
-        if option.kind is Kind.WORDS or (option.kind is not Kind.FLAG and option.name not in values):
+        if option.needs_name or option.kind is Kind.FLAG:
+            continue
+        if option.kind is Kind.WORDS or option.name not in values:
             return option
     raise UsageError(f"unexpected data '{word}'")
 

@@ -4,6 +4,7 @@ A line of a table: `name | summary | options`, continued by lines that start wit
 
     domain      a string that must be given, in its place or as --domain
     device?     a string that may be given, in its place or as --device
+    codeset=    a string that may be given, but only as --codeset; `holdtime=#` a number
     count#      a number that must be given; `count?#` one that may
     --all       a flag
     keycode*    any number of strings; `keycode+` one at least
@@ -35,6 +36,8 @@ class Option:
     name: str
     kind: Kind
     is_required: bool = False
+    needs_name: bool = False
+    """Whether a value without the name before it is never this option's."""
 
     @property
     def usage(self) -> str:
@@ -103,4 +106,4 @@ def _option(word: str) -> Option:
         return Option(word[:-1], Kind.WORDS, word.endswith("+"))
     kind = Kind.NUMBER if word.endswith("#") else Kind.STRING
     name = word.rstrip("#")
-    return Option(name.rstrip("?"), kind, not name.endswith("?"))
+    return Option(name.rstrip("?="), kind, name[-1] not in "?=", name.endswith("="))

@@ -25,5 +25,5 @@ class WaitTimeout(CommandError):
     """What `--wait` waits for did not come about in time."""
 
 
-class Quit(Exception):  # noqa: N818 - it ends the session, it is no error
+class Quit(Exception):
     """The user leaves."""

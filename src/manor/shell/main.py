@@ -43,7 +43,7 @@ URI_VARIABLES = ("MANOR_DEFAULT_URI", "VIRSH_DEFAULT_CONNECT_URI", "LIBVIRT_DEFA
 """Environment variables that name the hypervisor where -c does not; the first that is set."""
 
 
-class _Done(Exception):  # noqa: N818 - the options were all that was asked for
+class _Done(Exception):
     pass
 
 

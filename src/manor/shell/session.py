@@ -18,20 +18,12 @@ from manor.shell import render
 from manor.shell.arguments import Arguments, bind
 from manor.shell.catalog import find
 from manor.shell.errors import CommandError, Quit, UsageError, WaitTimeout
-from manor.shell.link import Link, RemoteError, SocketLink
+from manor.shell.link import ClientLink, Link, RemoteError
 
 EXIT_FAILURE = 1
 EXIT_TIMEOUT = 124
 STRING_PARAMS = 4
 """Flag: typed parameters may be strings. Source: libvirt API reference, VIR_TYPED_PARAM_STRING_OKAY."""
-
-Opener = Callable[[str, bool], Link]
-
-
-def open_link(uri: str, is_read_only: bool) -> Link:
-    """Connect to the daemon that a URI names. Raises RemoteError."""
-    return SocketLink(uri, is_read_only=is_read_only)
-
 
 @dataclass
 class Settings:
@@ -48,6 +40,15 @@ class Settings:
     is_timed: bool = False
     waits: bool = False
     keepalive: tuple[int, int] = (5, 6)
+    """Seconds between questions whether the daemon lives, and how many may stay without an answer."""
+
+
+Opener = Callable[[Settings], Link]
+
+
+def open_link(settings: Settings) -> Link:
+    """Connect to the daemon that the URI names. Raises RemoteError."""
+    return ClientLink(settings.uri, is_read_only=settings.is_read_only, keepalive=settings.keepalive)
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Session:
         """The connection, opened when first needed. Raises CommandError."""
         if self._link is None:
             try:
-                self._link = self.opener(self.settings.uri, self.settings.is_read_only)
+                self._link = self.opener(self.settings)
             except RemoteError as error:
                 raise CommandError("failed to connect to the hypervisor", str(error)) from None
         return self._link
@@ -206,6 +207,10 @@ class Session:
         if isinstance(error, UsageError) and error.hint:
             self.err.write(f"hint: {error.hint}\n")
         self.err.flush()
+
+    def warn(self, text: str) -> None:
+        """Print what the user should know."""
+        self.err.write(f"{text}\n")
 
     def _red(self, text: str) -> str:
         has_colour = self.err.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

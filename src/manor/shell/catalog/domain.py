@@ -101,7 +101,7 @@ memtune | Show or set the memory limits of a domain | domain hard-limit?# soft-l
     min-guarantee?# --config --live --current
 numatune | Show or set a domain's NUMA placement | domain mode? nodeset? --config --live --current
 perf | Show or set which performance events are counted | domain enable? disable? --config --live --current
-schedinfo | Show or set the scheduler's parameters | domain weight?# cap?# --current --config --live set*
+schedinfo | Show or set the scheduler's parameters | domain weight=# cap=# --current --config --live set*
 setmaxmem | Set the largest memory of a domain | domain size --config --live --current
 setmem | Set the memory of a domain | domain size --config --live --current
 setvcpu | Plug or unplug processors | domain vcpulist --enable --disable --config --live --current
@@ -124,16 +124,16 @@ guest-agent-timeout | Set how long an answer of the guest agent may take | domai
 guestinfo | Ask the guest agent about the guest | domain --user --os --timezone --hostname --filesystem --disk
     --interface
 guestvcpus | Show or set which processors the guest uses | domain cpulist? --enable --disable
-qemu-agent-command | Send a command to the guest agent | domain timeout?# --async --block --pretty cmd+
-qemu-monitor-command | Send a command to QEMU's monitor | domain --hmp --pretty --return-value pass-fds? cmd+
+qemu-agent-command | Send a command to the guest agent | domain timeout=# --async --block --pretty cmd+
+qemu-monitor-command | Send a command to QEMU's monitor | domain --hmp --pretty --return-value pass-fds= cmd+
 screenshot | Save a picture of a domain's screen | domain file? screen?#
-send-key | Press keys on a domain's keyboard | domain codeset? holdtime?# keycode+
+send-key | Press keys on a domain's keyboard | domain codeset= holdtime=# keycode+
 send-process-signal | Send a signal to a process of the guest | domain pid signame
 set-user-password | Set the password of a user of the guest | domain user password --encrypted
 set-user-sshkeys | Set the SSH keys that may log in as a user of the guest | domain user file? --reset --remove
 ttyconsole | Tell the terminal device of a domain's console | domain
 vncdisplay | Tell the address of a domain's VNC display | domain
 domxml-from-native | Turn a hypervisor's own configuration into domain XML | format config
-domxml-to-native | Turn domain XML into a hypervisor's own configuration | format domain? xml?
+domxml-to-native | Turn domain XML into a hypervisor's own configuration | format domain= xml?
 """),
 )

@@ -7,7 +7,7 @@ SECTIONS = (
 snapshot-create | Take a snapshot as an XML file describes | domain xmlfile? --redefine --current --no-metadata
     --halt --disk-only --reuse-external --quiesce --atomic --live --validate
 snapshot-create-as | Take a snapshot | domain name? description? --print-xml --no-metadata --halt --disk-only
-    --reuse-external --quiesce --atomic --live --validate memspec? diskspec*
+    --reuse-external --quiesce --atomic --live --validate memspec= diskspec*
 snapshot-current | Show the current snapshot, or make one current | domain --name --security-info snapshotname?
 snapshot-delete | Delete a snapshot | domain snapshotname? --current --children --children-only --metadata
 snapshot-dumpxml | Show the XML of a snapshot | domain snapshotname --security-info xpath? --wrap

@@ -45,7 +45,7 @@ def show(session: Session, arguments: Arguments, text: str) -> None:
 
         session.out.write(render.structured({"xml": text}, session.output))
     elif path is None:
-        session.print(text)
+        session.print(text, end="")
     else:
         found = _search(parse(text), path)
         if not found:
@@ -63,6 +63,8 @@ def _search(root: Element, path: str) -> list[str]:
     steps, _, last = path.rpartition("/")
     wanted = last if last.startswith("@") or last == "text()" else ""
     steps = steps if wanted else path
+    if wanted and steps in ("", "/"):
+        return _last(list(root.iter()), wanted)
     if steps.startswith("/") and not steps.startswith("//"):
         head, _, rest = steps[1:].partition("/")
         if head.partition("[")[0] not in (root.tag, "*"):
@@ -76,13 +78,15 @@ def _search(root: Element, path: str) -> list[str]:
         found = root.findall(steps)
     except (SyntaxError, KeyError) as error:
         raise CommandError(f"failed to evaluate xpath '{path}': {error}") from None
+    return _last(found, wanted) if wanted else [as_text(element) for element in found]
+
+
+def _last(found: Sequence[Element], wanted: str) -> list[str]:
+    """The texts, or the attribute, of elements."""
     if wanted == "text()":
         return [element.text or "" for element in found]
-    if wanted:
-        name = wanted[1:]
-        owners = [root, *found] if path.startswith("//@") else found
-        return [f' {name}="{owner.get(name)}"' for owner in dict.fromkeys(owners) if owner.get(name) is not None]
-    return [as_text(element) for element in found]
+    name = wanted[1:]
+    return [f' {name}="{element.get(name)}"' for element in found if element.get(name) is not None]
 
 
 def edit_text(session: Session, text: str) -> str:

@@ -197,9 +197,9 @@ def freepages(session: Session, arguments: Arguments) -> None:
         for cell in _cell_elements(session):
             sizes = sorted({int(page.get("size", "0")) for page in cell.findall("pages")})
             number = int(cell.get("id", "0"))
-            session.print(f"Node {number}:")
             with session.failing():
                 counts = session.call("node_get_free_pages", sizes, number, 1, 0)
+            session.print(f"Node {number}:")
             for size, count in zip(sizes, counts, strict=False):
                 session.print(f"{size}KiB: {count}")
             session.print()
@@ -208,9 +208,9 @@ def freepages(session: Session, arguments: Arguments) -> None:
         raise CommandError("missing cellno argument")
     if arguments.get("pagesize") is None:
         raise CommandError("missing pagesize argument")
-    cell, size = arguments.number("cellno", low=-1), _page_size(arguments)
+    node, size = arguments.number("cellno", low=-1), _page_size(arguments)
     with session.failing():
-        counts = session.call("node_get_free_pages", [size], cell, 1, 0)
+        counts = session.call("node_get_free_pages", [size], node, 1, 0)
     session.print(f"{size}KiB: {counts[0]}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from typing import Any
 
@@ -104,7 +105,8 @@ def net_edit(session: Session, arguments: Arguments) -> None:
     documents.edit(
         session, lambda: str(session.call("network_get_xml_desc", network, XML_INACTIVE)),
         lambda text: session.call("network_define_xml", text),
-        f"Network {network.name} XML configuration not changed.\n", f"Network {network.name} XML configuration edited.\n",
+        f"Network {network.name} XML configuration not changed.\n",
+        f"Network {network.name} XML configuration edited.\n",
     )  # fmt: skip
 
 
@@ -116,10 +118,8 @@ def net_info(session: Session, arguments: Arguments) -> None:
         pairs.append(("Active", "yes" if session.call("network_is_active", network) else "no"))
         pairs.append(("Persistent", "yes" if session.call("network_is_persistent", network) else "no"))
         pairs.append(("Autostart", _autostart(session, network)))
-    try:
+    with contextlib.suppress(RemoteError):  # not every network has one
         pairs.append(("Bridge", session.call("network_get_bridge_name", network)))
-    except RemoteError:
-        pass  # it has none
     session.fields(pairs)
 
 

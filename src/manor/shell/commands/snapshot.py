@@ -129,7 +129,7 @@ def snapshot_current(session: Session, arguments: Arguments) -> None:
         if arguments.flag("name"):
             session.print(found.name, end="\n" if session.settings.is_quiet else "")
         else:
-            session.print(session.call("domain_snapshot_get_xml_desc", found, flags))
+            session.print(session.call("domain_snapshot_get_xml_desc", found, flags), end="")
 
 
 def snapshot_delete(session: Session, arguments: Arguments) -> None:
@@ -301,42 +301,19 @@ def tree(nodes: list[tuple[str, str | None]]) -> str:
         children.setdefault(parent if parent in names else None, []).append(name)
     out: list[str] = []
 
-    def draw(name: str, lead: str, is_last: bool) -> None:
-        below = children.get(name, [])
-        out.append(f"{lead}{'+- ' if lead else ''}{name}")
-        if lead:
-            lead = lead[:-1] + (" " if is_last else "|") + "   " if len(lead) > 1 else lead
-        inner = (lead if lead else "") + "  "
-        if below:
-            out.append(f"{inner}|")
-        for index, child in enumerate(below):
-            last = index + 1 == len(below)
-            draw_child(child, inner, last)
-        if below and is_last:
-            pass
-
-    def draw_child(name: str, lead: str, is_last: bool) -> None:
-        out.append(f"{lead}+- {name}")
-        inner = lead + (" " if is_last else "|") + "   "
+    def draw(name: str, indent: str, *, is_root: bool, is_last: bool) -> None:
+        out.append(name if is_root else f"{indent}+- {name}")
+        inner = "" if is_root else indent + ("  " if is_last else "| ")
         below = children.get(name, [])
         if below:
-            out.append(f"{inner}|")
+            out.append(f"{inner}  |")
         for index, child in enumerate(below):
-            draw_child(child, inner, index + 1 == len(below))
-        if is_last:
-            out.append(lead)
+            draw(child, f"{inner}  ", is_root=False, is_last=index + 1 == len(below))
+        if not below and is_last:
+            out.append(inner)
 
     for root in children.get(None, []):
-        below = children.get(root, [])
-        out.append(root)
-        if below:
-            out.append("  |")
-        for index, child in enumerate(below):
-            draw_child(child, "  ", index + 1 == len(below))
-        if not below:
-            out.append("")
-        else:
-            out[-1:] = [out[-1]]
+        draw(root, "", is_root=True, is_last=True)
     return "".join(f"{line}\n" for line in out)
 
 

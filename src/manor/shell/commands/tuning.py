@@ -10,6 +10,7 @@ from manor.shell.commands.bits import bits_of, bytes_of, parse_ranges, ranges
 from manor.shell.commands.life import act
 from manor.shell.commands.states import VCPU_STATES, named
 from manor.shell.errors import CommandError
+from manor.shell.link import RemoteError
 from manor.shell.session import NO_LIMIT, STRING_PARAMS, Session
 
 LIVE, CONFIG, MAXIMUM, GUEST = 1, 2, 4, 8
@@ -80,7 +81,7 @@ def blkiotune(session: Session, arguments: Arguments) -> None:
 
 
 def _nanoseconds(name: str, value: int) -> str:
-    return f"\t{name:<18}  {value // 10**9:9d}.{value % 10**9:09d} seconds"
+    return f"\t{name:<12} {value // 10**9:9d}.{value % 10**9:09d} seconds"
 
 
 def cpu_stats(session: Session, arguments: Arguments) -> None:
@@ -143,11 +144,7 @@ def host_cpus(session: Session) -> int:
     """How many CPUs the host may have. Raises RemoteError."""
     try:
         count: int = session.call("node_get_cpu_map", 0, 0, 0).count
-    except Exception as error:
-        from manor.shell.link import RemoteError
-
-        if not isinstance(error, RemoteError):
-            raise
+    except RemoteError:
         info = session.call("node_get_info")
         count = info.nodes * info.sockets * info.cores * info.threads
     return min(count, MAX_CPUS)
@@ -290,9 +287,7 @@ def schedinfo(session: Session, arguments: Arguments) -> None:
     domain = session.domain(arguments)
     with session.failing():
         kind = session.call("domain_get_scheduler_type", domain)
-        before = session.call(
-            "domain_get_scheduler_parameters_flags", domain, kind.nparams, affect | STRING_PARAMS
-        )  # fmt: skip
+        before = session.call("domain_get_scheduler_parameters_flags", domain, kind.nparams, affect)
     wanted = _wanted(arguments)
     changed = []
     for param in before:
@@ -306,9 +301,7 @@ def schedinfo(session: Session, arguments: Arguments) -> None:
     if changed:
         with session.failing():
             session.call("domain_set_scheduler_parameters_flags", domain, changed, affect)
-            before = session.call(
-                "domain_get_scheduler_parameters_flags", domain, kind.nparams, affect | STRING_PARAMS
-            )  # fmt: skip
+            before = session.call("domain_get_scheduler_parameters_flags", domain, kind.nparams, affect)
     session.parameters(before)
 
 
@@ -422,8 +415,6 @@ def _is_asked(arguments: Arguments, row: tuple[str, str, int]) -> bool:
 
 
 def _counts(session: Session, domain: Domain) -> list[tuple[str, str, int]]:
-    from manor.shell.link import RemoteError
-
     found = []
     for which, bits in (("maximum", MAXIMUM), ("current", 0)):
         for where, place in (("config", CONFIG), ("live", LIVE)):
