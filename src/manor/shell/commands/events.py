@@ -93,11 +93,13 @@ DOMAIN_EVENTS: Mapping[str, Kind] = {
     "io-error-reason": Kind("io_error_reason", lambda event: f"{_io_error(event)} due to {event.reason}"),
     "control-error": Kind("control_error", _nothing),
     "block-job": Kind("block_job", _block_job),
-    "disk-change": Kind("disk_change",
+    "disk-change": Kind(
+        "disk_change",
         lambda event: f"disk {event.dev_alias}: {event.old_src_path} -> {event.new_src_path}: "
         + named(DISK_CHANGES, event.reason),
     ),
-    "tray-change": Kind("tray_change", lambda event: f"disk {event.dev_alias}: {named(('opened', 'closed'), event.reason)}"
+    "tray-change": Kind(
+        "tray_change", lambda event: f"disk {event.dev_alias}: {named(('opened', 'closed'), event.reason)}"
     ),
     "pm-wakeup": Kind("pmwakeup", _nothing),
     "pm-suspend": Kind("pmsuspend", _nothing),
@@ -112,11 +114,13 @@ DOMAIN_EVENTS: Mapping[str, Kind] = {
     "job-completed": Kind("job_completed", _params),
     "device-removal-failed": Kind("device_removal_failed", _alias),
     "metadata-change": Kind("metadata_change", _metadata),
-    "block-threshold": Kind("block_threshold",
+    "block-threshold": Kind(
+        "block_threshold",
         lambda event: f"dev: {event.dev}({event.path or ''}) {event.threshold} {event.excess}",
     ),
     "memory-failure": Kind("memory_failure", _memory_failure),
-    "memory-device-size-change": Kind("memory_device_size_change", lambda event: f"\n\talias: {event.alias}\n\tsize: {event.size}"
+    "memory-device-size-change": Kind(
+        "memory_device_size_change", lambda event: f"\n\talias: {event.alias}\n\tsize: {event.size}"
     ),
 }  # fmt: skip
 """virsh's name -> kind."""

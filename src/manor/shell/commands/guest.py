@@ -260,7 +260,8 @@ def screenshot(session: Session, arguments: Arguments) -> None:
         if not exists:
             os.unlink(path)
         raise
-    session.print(f"Screenshot saved to {path}, with type of {mime or ''}", end="\n" if session.settings.is_quiet else "")
+    text = f"Screenshot saved to {path}, with type of {mime or ''}"
+    session.print(text, end="\n" if session.settings.is_quiet else "")
 
 
 CODESETS = ("linux", "xt", "atset1", "atset2", "atset3", "os_x", "xt_kbd", "usb", "win32", "qnum")

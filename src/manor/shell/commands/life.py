@@ -545,8 +545,8 @@ def undefine(session: Session, arguments: Arguments) -> None:
     with session.failing(f"Failed to undefine domain '{arguments.text('domain')}'"):
         session.call("domain_undefine_flags", domain, flags)
     session.note(f"Domain '{domain.name}' has been undefined")
-    is_whole = all([_delete_volume(session, arguments, target, volume) for target, volume in volumes])
-    if not is_whole:
+    deleted = [_delete_volume(session, arguments, target, volume) for target, volume in volumes]
+    if not all(deleted):
         raise CommandError
 
 

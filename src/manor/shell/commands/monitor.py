@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from typing import TYPE_CHECKING, Any
@@ -207,7 +208,7 @@ def domif_getlink(session: Session, arguments: Arguments) -> None:
     if interface is None:
         raise CommandError(f"Interface ({'mac' if ':' in name else 'dev'}: {name}) not found.")
     link = interface.find("link")
-    session.print(f"{name} {link.get('state', 'up') if link is not None else 'up'}")
+    session.print(f"{name} {link.get('state', 'up') if link is not None else 'up'}", end="")
 
 
 SOURCES = {"lease": 0, "agent": 1, "arp": 2}
@@ -283,10 +284,8 @@ def dominfo(session: Session, arguments: Arguments) -> None:
     pairs += [("Used memory", f"{info.memory} KiB")]
     with session.failing():
         pairs.append(("Persistent", "yes" if session.call("domain_is_persistent", domain) else "no"))
-        try:
+        with contextlib.suppress(RemoteError):  # a domain without a definition has none
             pairs.append(("Autostart", "enable" if session.call("domain_get_autostart", domain) else "disable"))
-        except RemoteError:
-            pass  # a domain without a definition has none
         try:
             saved = session.call("domain_has_managed_save_image", domain, 0)
             pairs.append(("Managed save", "yes" if saved else "no"))
@@ -473,7 +472,8 @@ def _list_row(session: Session, arguments: Arguments, domain: Domain) -> tuple[s
         )
     except RemoteError:
         return ()  # it went away since
-    row = (str(domain.id) if domain.id >= 0 else "-", domain.name, "saved" if is_saved else state_name(state))
+    number, shown = str(domain.id) if domain.id >= 0 else "-", "saved" if is_saved else state_name(state)
+    row: tuple[str, ...] = (number, domain.name, shown)
     if arguments.flag("title"):
         row += (_title(session, domain),)
     return row

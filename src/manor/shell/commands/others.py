@@ -330,13 +330,23 @@ def nodedev_info(session: Session, arguments: Arguments) -> None:
     with session.failing():
         parent = session.call("node_device_get_parent", device.name)
         pairs = [("Name", device.name), ("Parent", parent or "")]
-        pairs.append(("Active", "yes" if session.call("node_device_is_active", device.name) else "no"))
-        pairs.append(("Persistent", "yes" if session.call("node_device_is_persistent", device.name) else "no"))
+        pairs.append(("Active", _yes_unless(session, "node_device_is_active", device)))
+        pairs.append(("Persistent", _yes_unless(session, "node_device_is_persistent", device)))
     try:
         autostart = "yes" if session.call("node_device_get_autostart", device.name) else "no"
     except RemoteError:
         autostart = "no autostart"
     session.fields([*pairs, ("Autostart", autostart)])
+
+
+def _yes_unless(session: Session, procedure: str, device: NodeDevice) -> str:
+    """yes or no; yes from a daemon that cannot tell, whose devices are all there and stay."""
+    try:
+        return "yes" if session.call(procedure, device.name) else "no"
+    except RemoteError as error:
+        if not error.is_unsupported:
+            raise
+        return "yes"
 
 
 def nodedev_list(session: Session, arguments: Arguments) -> None:

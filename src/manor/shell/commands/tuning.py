@@ -283,11 +283,11 @@ def perf(session: Session, arguments: Arguments) -> None:
 
 def schedinfo(session: Session, arguments: Arguments) -> None:
     """Show or set the scheduler's parameters."""
-    affect = arguments.affect()
+    arguments.affect()
     domain = session.domain(arguments)
     with session.failing():
         kind = session.call("domain_get_scheduler_type", domain)
-        before = session.call("domain_get_scheduler_parameters_flags", domain, kind.nparams, affect)
+        before = _scheduler(session, arguments, domain, kind.nparams)
     wanted = _wanted(arguments)
     changed = []
     for param in before:
@@ -300,9 +300,23 @@ def schedinfo(session: Session, arguments: Arguments) -> None:
         raise CommandError(f"invalid scheduler option: {next(iter(wanted))}")
     if changed:
         with session.failing():
-            session.call("domain_set_scheduler_parameters_flags", domain, changed, affect)
-            before = session.call("domain_get_scheduler_parameters_flags", domain, kind.nparams, affect)
+            if _says_where(arguments):
+                session.call("domain_set_scheduler_parameters_flags", domain, changed, arguments.affect())
+            else:
+                session.call("domain_set_scheduler_parameters", domain, changed)
+            before = _scheduler(session, arguments, domain, kind.nparams)
     session.parameters(before)
+
+
+def _says_where(arguments: Arguments) -> bool:
+    return any(arguments.flag(name) for name in ("live", "config", "current"))
+
+
+def _scheduler(session: Session, arguments: Arguments, domain: Domain, count: int) -> list[TypedParam]:
+    """The scheduler's parameters; the older call is the one that every driver has. Raises RemoteError."""
+    if _says_where(arguments):
+        return list(session.call("domain_get_scheduler_parameters_flags", domain, count, arguments.affect()))
+    return list(session.call("domain_get_scheduler_parameters", domain, count))
 
 
 def _wanted(arguments: Arguments) -> dict[str, str]:
@@ -392,26 +406,12 @@ def vcpucount(session: Session, arguments: Arguments) -> None:
     asks = [name for name in ("maximum", "active", "live", "config", "current", "guest") if arguments.flag(name)]
     if asks:
         flags = arguments.flags(live=LIVE, config=CONFIG, guest=GUEST, maximum=MAXIMUM)
-        if set(asks) <= {"maximum", "active"} or not set(asks) & {"maximum", "active", "guest"}:
-            rows = [row for row in _counts(session, domain) if _is_asked(arguments, row)]
-            if len(rows) > 1 and not set(asks) & {"current"}:
-                for which, where, count in rows:
-                    session.print(f"{which:<12} {where:<12} {count:>3}")
-                return
         failed = f"Failed to retrieve {'maximum' if flags & MAXIMUM else 'current'} vcpu count"
         with session.failing(*(["Failed to retrieve vCPU count from the guest"] if flags & GUEST else [failed])):
             session.print(str(session.call("domain_get_vcpus_flags", domain, flags)))
         return
     for which, where, count in _counts(session, domain):
         session.print(f"{which:<12} {where:<12} {count:>3}")
-
-
-def _is_asked(arguments: Arguments, row: tuple[str, str, int]) -> bool:
-    which, where, _ = row
-    names = {"maximum": "maximum", "current": "active"}
-    kinds = [name for name in ("maximum", "active") if arguments.flag(name)]
-    places = [name for name in ("live", "config") if arguments.flag(name)]
-    return (not kinds or names[which] in kinds) and (not places or where in places)
 
 
 def _counts(session: Session, domain: Domain) -> list[tuple[str, str, int]]:
