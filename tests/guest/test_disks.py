@@ -241,7 +241,7 @@ def test_file_system_of_the_host_is_used_and_stays_clean(
 
 
 @needs_e2fsprogs
-@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(25, marks=pytest.mark.slow)])
 def test_file_system_survives_a_kill(
     start_guest: StartGuest, image: Path, tmp_path: Path, bus: DiskBus, rng: random.Random, rounds: int
 ) -> None:

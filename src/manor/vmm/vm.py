@@ -356,7 +356,7 @@ class Vm:
             wake=self._wake,
             readers=self._readers,
             post=self._loop.call_soon_threadsafe,
-            nics=[HostNic(nic.backend, nic.mac) for nic in self._nics.all],
+            nics=[HostNic(nic.backend, nic.mac, nic.network_lock) for nic in self._nics.all],
             work=self._workers,
             disks=self._disks.backends,
             vsock=None if self._services.vsock is None else self._services.vsock.multiplexer,

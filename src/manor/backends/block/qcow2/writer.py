@@ -192,7 +192,7 @@ class Writer:
 
     # Filling new clusters
 
-    def _write_new(self, new: Allocation, offset: int, pieces: list[memoryview], size: int) -> None:
+    def _write_new(self, new: Allocation, offset: int, pieces: Buffers, size: int) -> None:
         """Write the data with what surrounds it in its units, then let the table point to it."""
         start = offset - (offset & (new.unit - 1)) if new.fills_head else offset
         end = offset + size
@@ -203,7 +203,7 @@ class Writer:
             tail = self._surrounding(end, stop - end, new)
             if head is None:
                 host += offset - start
-            self._core.data.write(host, [*(head or ()), *pieces, *(tail or ())])
+            self._core.data.write(host, [*(head or ()), *pieces, *(tail or ())] if head or tail else pieces)
         except BaseException:
             self._give_up(new)
             raise
