@@ -30,6 +30,10 @@ from manor.regs import doc as register_doc
 from manor.regs.field import RegisterTable
 from manor.vmm.vm import Statistics
 
+# This file is run, or loaded by its path: then the module beside it is found from the top of the repository.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from tools.gen import shell_docs
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCE: Final = ROOT / "src"
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -103,6 +107,8 @@ def pages() -> dict[Path, str]:
         REFERENCE / "trace-events.md": event_page(),
         REFERENCE / "registers.md": register_page(),
         REFERENCE / "statistics.md": statistics_page(),
+        REFERENCE / "manor-sh.md": shell_docs.markdown(MARK),
+        REFERENCE / "manor-sh.1": shell_docs.man_page(MARK.strip("<!-> ")),
     }
 
 

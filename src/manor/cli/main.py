@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "exec": ("manor.cli.exec:exec_", "Run a program in a VM."),
     "cp": ("manor.cli.cp:cp", "Copy files into a VM or out of it."),
     "image": ("manor.cli.image.group:image", "Make, inspect, copy and change disk images."),
+    "sh": ("manor.cli.sh:sh", "Manage domains, networks and storage with virsh's commands."),
     "doctor": ("manor.cli.doctor:doctor", "Tell what this host can do for guests and what to change."),
     "completion": ("manor.cli.completion:completion", "Print the completion script for a shell."),
 }

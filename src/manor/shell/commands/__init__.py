@@ -1,0 +1,1 @@
+"""What the commands do: one function a command, found by its name (dashes are underscores)."""

@@ -1,0 +1,334 @@
+"""A session: the connection, where output goes, and what every command needs of both."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from manor.base.errors import ManorError
+from manor.rpc.protocol.records import Domain, Network, ParamType, StoragePool, TypedParam
+from manor.shell import render
+from manor.shell.arguments import Arguments, bind
+from manor.shell.catalog import find
+from manor.shell.errors import CommandError, Quit, UsageError, WaitTimeout
+from manor.shell.link import ClientLink, Link, RemoteError
+
+EXIT_FAILURE = 1
+EXIT_TIMEOUT = 124
+STRING_PARAMS = 4
+"""Flag: typed parameters may be strings. Source: libvirt API reference, VIR_TYPED_PARAM_STRING_OKAY."""
+
+@dataclass
+class Settings:
+    """What the options before the command say. timeout: seconds, None for no limit."""
+
+    uri: str = ""
+    escape: str = "^]"
+    debug: int = 4
+    log: str = ""
+    output: str = "table"
+    timeout: float | None = None
+    is_quiet: bool = False
+    is_read_only: bool = False
+    is_timed: bool = False
+    waits: bool = False
+    keepalive: tuple[int, int] = (5, 6)
+    """Seconds between questions whether the daemon lives, and how many may stay without an answer."""
+
+
+Opener = Callable[[Settings], Link]
+
+
+def open_link(settings: Settings) -> Link:
+    """Connect to the daemon that the URI names. Raises RemoteError."""
+    return ClientLink(settings.uri, is_read_only=settings.is_read_only, keepalive=settings.keepalive)
+
+
+@dataclass
+class Session:
+    """A session. One thread's."""
+
+    settings: Settings
+    opener: Opener = open_link
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+    is_interactive: bool = False
+    output: str = "table"
+    _link: Link | None = None
+
+    # The connection.
+
+    @property
+    def link(self) -> Link:
+        """The connection, opened when first needed. Raises CommandError."""
+        if self._link is None:
+            try:
+                self._link = self.opener(self.settings)
+            except RemoteError as error:
+                raise CommandError("failed to connect to the hypervisor", str(error)) from None
+        return self._link
+
+    def disconnect(self) -> None:
+        """Close the connection, if there is one."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a procedure. Raises RemoteError, CommandError."""
+        return self.link.call(name, *arguments)
+
+    def params(self, name: str, *arguments: Any, flags: int = 0) -> list[TypedParam]:
+        """The typed parameters of a procedure that is asked for their number first. Raises RemoteError."""
+        flags |= STRING_PARAMS
+        count = self.call(name, *arguments, 0, flags)[1]
+        return list(self.call(name, *arguments, count, flags)[0]) if count else []
+
+    @contextmanager
+    def failing(self, *messages: str) -> Iterator[None]:
+        """Put what failed before why it failed."""
+        try:
+            yield
+        except RemoteError as error:
+            raise CommandError(*messages, str(error)) from None
+
+    # What commands are about.
+
+    def domain(self, arguments: Arguments, option: str = "domain", by: str = "inu") -> Domain:
+        """The domain that an option names by id, UUID or name, as `by` says. Raises CommandError."""
+        return self.find_domain(arguments.text(option), by)
+
+    def find_domain(self, text: str, by: str = "inu") -> Domain:
+        """A domain by id (i), UUID (u) or name (n). Raises CommandError."""
+        if "i" in by and text.isdigit() and int(text) < 2**31:
+            found = self._lookup("domain_lookup_by_id", int(text))
+            if found is not None:
+                return Domain(*found)
+        identity = as_uuid(text)
+        if "u" in by and identity is not None:
+            found = self._lookup("domain_lookup_by_uuid", identity)
+            if found is not None:
+                return Domain(*found)
+        if "n" in by:
+            found = self._lookup("domain_lookup_by_name", text)
+            if found is not None:
+                return Domain(*found)
+        raise CommandError(f"failed to get domain '{text}'")
+
+    def network(self, arguments: Arguments, option: str = "network", by: str = "nu") -> Network:
+        """The network that an option names by name or UUID. Raises CommandError."""
+        text = arguments.text(option)
+        return Network(*self.lookup("network", text, by, f"failed to get network '{text}'", shows_cause=False))
+
+    def pool(self, arguments: Arguments, option: str = "pool", by: str = "nu") -> StoragePool:
+        """The storage pool that an option names by name or UUID. Raises CommandError."""
+        text = arguments.text(option)
+        return StoragePool(*self.lookup("storage_pool", text, by, f"failed to get pool '{text}'"))
+
+    def lookup(self, kind: str, text: str, by: str, message: str, *, shows_cause: bool = True) -> Any:
+        """An object by UUID (u) or name (n). Raises CommandError."""
+        causes = []
+        identity = as_uuid(text)
+        ways = [("u", f"{kind}_lookup_by_uuid", identity), ("n", f"{kind}_lookup_by_name", text)]
+        for letter, procedure, key in ways:
+            if letter in by and key is not None:
+                try:
+                    return self.call(procedure, key)
+                except RemoteError as error:
+                    causes = [str(error)]
+        raise CommandError(message, *(causes if shows_cause else []))
+
+    def _lookup(self, procedure: str, key: Any) -> Any:
+        try:
+            return self.call(procedure, key)
+        except RemoteError:
+            return None  # the next way of looking it up, or a message that names it, follows
+
+    # Output.
+
+    def print(self, text: str = "", end: str = "\n") -> None:
+        """Print what the command is for."""
+        self.out.write(text + end)
+
+    def note(self, text: str, end: str = "\n") -> None:
+        """Print what `--quiet` leaves out."""
+        if not self.settings.is_quiet and self.output == "table":
+            self.out.write(text + end)
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether output is for programs."""
+        return self.output in ("json", "yaml")
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], *, naming: str = "Name") -> None:
+        """Print a table. naming: the column that `--output name` prints. With --quiet the headings are left out."""
+        if self.is_structured:
+            keys = [render.key(heading) for heading in headings]
+            self.out.write(render.structured([dict(zip(keys, row, strict=True)) for row in rows], self.output))
+        elif self.output == "name":
+            column = list(headings).index(naming) if naming in headings else 0
+            self.out.write("".join(f"{row[column]}\n" for row in rows))
+        elif self.settings.is_quiet:
+            self.out.write(render.bare_table(rows))
+        else:
+            self.out.write(render.table(headings, rows))
+
+    def fields(self, pairs: Sequence[tuple[str, str]], width: int = 15, *, naming: str = "Name") -> None:
+        """Print facts, one a line."""
+        if self.is_structured:
+            self.out.write(render.structured({render.key(name): value for name, value in pairs}, self.output))
+        elif self.output == "name":
+            self.out.write("".join(f"{value}\n" for name, value in pairs if name == naming))
+        else:
+            self.out.write("".join(f"{name + ':':<{width}} {value}\n" for name, value in pairs))
+
+    def parameters(self, params: Sequence[TypedParam], unlimited: Sequence[str] = ()) -> None:
+        """Print typed parameters."""
+        if self.is_structured:
+            self.out.write(render.structured({param.field: param.value for param in params}, self.output))
+            return
+        for param in params:
+            is_none = param.field in unlimited and int(param.value) >= NO_LIMIT
+            self.print(f"{param.field:<15}: {'unlimited' if is_none else param_text(param)}")
+
+    def report(self, error: Exception) -> None:
+        """Print an error, and where it helps, what may have been meant."""
+        messages = error.messages if isinstance(error, CommandError) else (str(error),)
+        self.out.flush()
+        for message in messages:
+            self.err.write(f"{self._red('error:')} {message}\n")
+        if isinstance(error, UsageError) and error.hint:
+            self.err.write(f"hint: {error.hint}\n")
+        self.err.flush()
+
+    def warn(self, text: str) -> None:
+        """Print what the user should know."""
+        self.err.write(f"{text}\n")
+
+    def _red(self, text: str) -> str:
+        has_colour = self.err.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return f"\x1b[31m{text}\x1b[0m" if has_colour else text
+
+    # Running.
+
+    def run(self, commands: Sequence[Sequence[str]]) -> int:
+        """Run commands one after the other until one fails; the exit status. Raises Quit."""
+        try:
+            bound = [(words[0], bind(find(words[0]), words[1:])) for words in commands]
+        except UsageError as error:
+            self.report(error)
+            return EXIT_FAILURE
+        for name, arguments in bound:
+            status = self.run_one(name, arguments)
+            if status:
+                return status
+        return 0
+
+    def run_one(self, name: str, arguments: Arguments) -> int:
+        """Run a command; its exit status. Raises Quit."""
+        started = time.perf_counter()
+        status = 0
+        try:
+            self._common(arguments)
+            module = importlib.import_module(arguments.command.module)
+            getattr(module, arguments.command.function)(self, arguments)
+            if self.settings.waits or arguments.common("wait"):
+                from manor.shell.waiting import wait_for
+
+                wait_for(self, arguments, self._timeout(arguments))
+        except Quit:
+            raise
+        except KeyboardInterrupt:
+            status = 130
+        except WaitTimeout as error:
+            status = EXIT_TIMEOUT
+            self._failed(error)
+        except (ManorError, OSError) as error:
+            status = EXIT_FAILURE
+            self._failed(error)
+        else:
+            self._after(started)
+        if status:
+            self.out.flush()
+        return status
+
+    def _common(self, arguments: Arguments) -> None:
+        form = arguments.common("output") or self.settings.output
+        if form not in render.FORMATS:
+            raise CommandError(f"--output takes {', '.join(render.FORMATS)}; not '{form}'")
+        self.output = str(form)
+
+    def _timeout(self, arguments: Arguments) -> float | None:
+        given = arguments.common("timeout")
+        if given is None:
+            return self.settings.timeout
+        return parse_seconds(str(given))
+
+    def _failed(self, error: Exception) -> None:
+        self.note("")
+        self.report(error)
+
+    def _after(self, started: float) -> None:
+        if self.settings.is_timed:
+            self.print(f"\n(Time: {(time.perf_counter() - started) * 1000:.3f} ms)\n")
+        else:
+            self.note("")
+        self.out.flush()
+
+
+NO_LIMIT = 9007199254740991
+"""KiB from which on a limit is none. Source: libvirt API reference, VIR_DOMAIN_MEMORY_PARAM_UNLIMITED."""
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a limit. Raises CommandError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise CommandError(f"--timeout takes a number of seconds; not '{text}'")
+    return seconds
+
+
+def as_uuid(text: str) -> bytes | None:
+    """The 16 bytes of a UUID, None if the text is none."""
+    digits = text.replace("-", "").replace(" ", "")
+    if len(digits) != 32:
+        return None
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return None
+
+
+def uuid_text(raw: bytes) -> str:
+    """A UUID as people write it."""
+    return str(uuid.UUID(bytes=raw))
+
+
+def param_text(param: TypedParam) -> str:
+    """The value of a typed parameter."""
+    if param.type == ParamType.BOOLEAN:
+        return "yes" if param.value else "no"
+    if param.type == ParamType.DOUBLE:
+        return f"{param.value:f}"
+    return str(param.value)
+
+
+def read_file(path: str) -> str:
+    """A text file, whole. Raises CommandError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise CommandError(f"Failed to open file '{path}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"Failed to read file '{path}': it is not UTF-8 text") from None
