@@ -1,0 +1,1 @@
+"""libvirt daemons and what they hold, as Python objects: `connect(uri)` is where to start."""

@@ -1,0 +1,1 @@
+"""libvirt's remote protocol, both ends of it. Bytes in, events out: only `transport` touches sockets."""
