@@ -277,12 +277,18 @@ class DomainBook:
             await self._keeper.set_autostart("domains", record.config.name, on)
             record.autostart = on
 
-    async def edit(self, uuid: bytes, change: Change, live: bool, config: bool, who: str) -> None:
-        """Change one description or both; neither if one refuses."""
+    async def edit(
+        self, uuid: bytes, change: Change, live: bool, config: bool, who: str, is_hardware: bool = False
+    ) -> None:
+        """Change one description or both; neither if one refuses. is_hardware: a device comes, goes or changes."""
         record = self._get(uuid)
         async with record.lock:
             if live and record.live is None:
                 raise not_running()
+            if live and is_hardware and not self._hypervisor.can_hotplug:
+                raise unsupported(
+                    "devices of a running domain cannot be changed; use --config, and start the domain again"
+                )
             if config:
                 self._config(record)
             new_config = read_definition(change(self._config(record).text)) if config else None

@@ -1,78 +1,16 @@
 """Errors that cross the RPC, with libvirt's numbers and with the words that its clients look for.
-
-Source of the numbers: libvirt API reference, virErrorNumber and virErrorDomain.
 """
 
 from __future__ import annotations
 
 import uuid as uuid_module
-from enum import IntEnum
 
 from manor.base.errors import ApiError
+from manor.rpc.protocol.errors import ErrorCode, ErrorOrigin
 
 
-class Code(IntEnum):
-    """What went wrong (virErrorNumber)."""
-
-    INTERNAL_ERROR = 1
-    NO_SUPPORT = 3
-    NO_CONNECT = 5
-    INVALID_CONN = 6
-    INVALID_DOMAIN = 7
-    INVALID_ARG = 8
-    OPERATION_FAILED = 9
-    OS_TYPE = 16
-    XML_ERROR = 27
-    DOM_EXIST = 28
-    OPERATION_DENIED = 29
-    XML_DETAIL = 35
-    NETWORK_EXIST = 37
-    SYSTEM_ERROR = 38
-    RPC = 39
-    NO_DOMAIN = 42
-    NO_NETWORK = 43
-    AUTH_FAILED = 45
-    NO_STORAGE_POOL = 49
-    NO_STORAGE_VOL = 50
-    NO_NODE_DEVICE = 53
-    OPERATION_INVALID = 55
-    NO_INTERFACE = 57
-    NO_NWFILTER = 62
-    NO_SECRET = 66
-    CONFIG_UNSUPPORTED = 67
-    OPERATION_TIMEOUT = 68
-    NO_DOMAIN_SNAPSHOT = 72
-    INVALID_STREAM = 73
-    ARGUMENT_UNSUPPORTED = 74
-    OPERATION_ABORTED = 78
-    NO_DOMAIN_METADATA = 80
-    OPERATION_UNSUPPORTED = 84
-    AGENT_UNRESPONSIVE = 86
-    RESOURCE_BUSY = 87
-    ACCESS_DENIED = 88
-    STORAGE_VOL_EXIST = 90
-    DEVICE_MISSING = 99
-
-
-class Origin(IntEnum):
-    """Which part said so (virErrorDomain)."""
-
-    NONE = 0
-    XML = 5
-    RPC = 7
-    REMOTE = 13
-    STORAGE = 18
-    NETWORK = 19
-    DOMAIN = 20
-    NODEDEV = 22
-    INTERFACE = 26
-    SECRET = 30
-    NWFILTER = 33
-    DOMAIN_SNAPSHOT = 35
-    STREAMS = 38
-    EVENT = 40
-    CAPABILITIES = 44
-    ACCESS = 55
+Code = ErrorCode
+Origin = ErrorOrigin
 
 
 def uuid_text(uuid: bytes) -> str:

@@ -36,7 +36,9 @@ OnEnd = Callable[[Ended], None]
 
 
 class Hypervisor(Protocol):
-    """Runs domains by UUID. Every method raises ApiError or HostError."""
+    """Runs domains by UUID. Every method raises ApiError or HostError. can_hotplug: devices come and go at any time."""
+
+    can_hotplug: bool
 
     async def recover(self, on_end: OnEnd) -> tuple[Sequence[Found], Sequence[Ended]]:
         """VMs that run already, and those that ended while nobody looked. on_end: called for every later end."""

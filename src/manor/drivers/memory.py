@@ -94,6 +94,8 @@ class _Echo:
 class MemoryHypervisor:
     """Notes that domains run (Hypervisor). A guest that is asked to shut down does so at once."""
 
+    can_hotplug = True
+
     def __init__(self) -> None:
         self._running: dict[bytes, _Running] = {}
         self._on_end: OnEnd | None = None
