@@ -6,8 +6,8 @@ The text is kept and parsed again when more is wanted: a thousand parsed documen
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 from xml.etree.ElementTree import Element
@@ -149,8 +149,12 @@ def without_secrets(text: str) -> str:
     return format_xml(root)
 
 
-def to_spec(definition: Definition, emulate: bool = False) -> MachineSpec:
-    """The machine to run. Raises ApiError naming what cannot be had. emulate: run it without KVM."""
+ResolveNetwork = Callable[[str], NicSpec]
+"""Name of a network -> an interface on it. Raises ApiError if the network cannot be used."""
+
+
+def to_spec(definition: Definition, resolve: ResolveNetwork | None = None) -> MachineSpec:
+    """The machine to run. Raises ApiError naming what cannot be had. resolve: None takes any network for NAT."""
     root = definition.root()
     os_element = root.find("os")
     assert os_element is not None
@@ -173,7 +177,7 @@ def to_spec(definition: Definition, emulate: bool = False) -> MachineSpec:
         definition.max_vcpus,
         name=definition.name,
         disks=disk_specs,
-        nics=tuple(_nic_spec(nic) for nic in nics(root)),
+        nics=tuple(_nic_spec(nic, resolve) for nic in nics(root)),
         smbios=SmbiosSpec(text_of(root, "uuid"), text_of(root, "uuid")),
         agent=any(
             target.get("name") == "org.qemu.guest_agent.0" for target in root.iterfind("devices/channel/target")
@@ -203,7 +207,9 @@ def _disk_specs(root: Element) -> Iterator[DiskSpec]:
         )
 
 
-def _nic_spec(nic: Nic) -> NicSpec:
+def _nic_spec(nic: Nic, resolve: ResolveNetwork | None) -> NicSpec:
+    if nic.kind == "network" and resolve is not None:
+        return replace(resolve(nic.source), mac=nic.mac)
     kinds = {"user": "user", "network": "user", "bridge": "bridge", "ethernet": "tap", "direct": "macvtap",
              "internal": "isolated"}  # fmt: skip
     kind = kinds.get(nic.kind)

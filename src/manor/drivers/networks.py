@@ -15,6 +15,7 @@ from manor.drivers.objects import Manner, Object, ObjectTable
 from manor.drivers.states import Life
 from manor.drivers.xml import child, format_xml, parse, take_name, take_uuid
 from manor.rpc.protocol.records import Network
+from manor.spec.net import NicSpec
 
 MODES: Final = ("nat", "bridge", "open", "route")
 DEFAULT: Final = """
@@ -132,6 +133,18 @@ class NetworkBook:
 
     async def set_autostart(self, uuid: bytes, on: bool) -> None:
         await self._table.set_autostart(uuid, on)
+
+    def interface(self, name: str) -> NicSpec:
+        """How a guest is attached to a network. Raises ApiError if there is none, or it is not active."""
+        found = self._table.named(name)
+        self._table.need(found, True)
+        root = parse(found.xml, "network", Origin.NETWORK)
+        forward = root.find("forward")
+        if forward is None:
+            return NicSpec("isolated", found.name)
+        if forward.get("mode") == "bridge":
+            return NicSpec("bridge", child(root, "bridge").get("name", ""))
+        return NicSpec("user")
 
     def _tell(self, found: Object, event: Life) -> None:
         self._notify(Notice(Kind.NETWORK, _reference(found), (int(event), 0)))
