@@ -20,7 +20,7 @@ TABLE = """
 149 connect_is_secure connect:getattr quick | -> secure:int
 157 connect_get_lib_version connect:getattr quick | -> version:ulong
 158 connect_compare_cpu connect:read | xml:str flags:uint -> result:int
-162 connect_baseline_cpu connect:write | cpus:str[] flags:uint -> cpu:str
+162 connect_baseline_cpu connect:read | cpus:str[] flags:uint -> cpu:str
 203 connect_get_sysinfo connect:read quick | flags:uint -> sysinfo:str
 312 connect_get_cpu_model_names connect:read quick | arch:str need_results:int flags:uint -> models:str[] count:int
 342 connect_get_domain_capabilities connect:write |

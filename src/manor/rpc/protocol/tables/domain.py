@@ -51,7 +51,7 @@ TABLE = """
 334 domain_core_dump_with_format domain:core-dump | domain:Domain path:str dump_format:uint flags:uint
 350 domain_define_xml_flags domain:write,domain:save | xml:str flags:uint -> domain:Domain
 358 domain_rename domain:write | domain:Domain new_name:str? flags:uint -> retcode:int
-388 domain_managed_save_get_xml_desc domain:read,domain:read-secure quick | domain:Domain flags:uint -> xml:str
+388 domain_managed_save_get_xml_desc domain:read,flags&1?domain:read-secure quick | domain:Domain flags:uint -> xml:str
 389 domain_managed_save_define_xml domain:hibernate | domain:Domain xml:str? flags:uint
 392 domain_detach_device_alias domain:write | domain:Domain alias:str flags:uint
 440 domain_save_params domain:hibernate | domain:Domain params:TypedParam[] flags:uint

@@ -95,7 +95,7 @@ TABLE = """
 384 domain_set_vcpu domain:write | domain:Domain cpu_map:str state:int flags:uint
 386 domain_set_block_threshold domain:write | domain:Domain dev:str threshold:ulong flags:uint
 390 domain_set_lifecycle_action domain:write | domain:Domain type:uint action:uint flags:uint
-396 domain_get_launch_security_info domain:read | domain:Domain flags:uint -> params:TypedParam[]
+396 domain_get_launch_security_info domain:read-secure | domain:Domain flags:uint -> params:TypedParam[]
 402 domain_set_iothread_params domain:write | domain:Domain iothread_id:uint params:TypedParam[] flags:uint
 418 domain_get_guest_info domain:write | domain:Domain types:uint flags:uint -> params:TypedParam[]
 420 domain_agent_set_response_timeout domain:write | domain:Domain timeout:int flags:uint -> result:int

@@ -27,7 +27,7 @@ TABLE = """
     cookie_out:bytes
 218 domain_migrate_confirm3 domain:migrate | domain:Domain cookie_in:bytes flags:ulong cancelled:int
 242 domain_migrate_get_max_speed domain:migrate | domain:Domain flags:uint -> bandwidth:ulong
-299 domain_migrate_get_compression_cache domain:migrate | domain:Domain flags:uint -> cache_size:ulong
+299 domain_migrate_get_compression_cache domain:read | domain:Domain flags:uint -> cache_size:ulong
 300 domain_migrate_set_compression_cache domain:migrate | domain:Domain cache_size:ulong flags:uint
 302 domain_migrate_begin3_params domain:migrate |
     domain:Domain params:TypedParam[] flags:uint -> cookie_out:bytes xml:str
@@ -42,5 +42,5 @@ TABLE = """
 307 domain_migrate_confirm3_params domain:migrate |
     domain:Domain params:TypedParam[] cookie_in:bytes flags:uint cancelled:int
 364 domain_migrate_start_post_copy domain:migrate | domain:Domain flags:uint
-387 domain_migrate_get_max_downtime domain:migrate | domain:Domain flags:uint -> downtime:ulong
+387 domain_migrate_get_max_downtime domain:read | domain:Domain flags:uint -> downtime:ulong
 """

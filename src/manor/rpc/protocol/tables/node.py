@@ -18,5 +18,5 @@ TABLE = """
 340 node_get_free_pages connect:read | pages:uint[] start_cell:int cell_count:uint flags:uint -> counts:ulong[]
 347 node_alloc_pages connect:write |
     page_sizes:uint[] page_counts:ulong[] start_cell:int cell_count:uint flags:uint -> count:int
-395 node_get_sev_info connect:read | nparams:int flags:uint -> params:TypedParam[] nparams:int
+395 node_get_sev_info connect:write | nparams:int flags:uint -> params:TypedParam[] nparams:int
 """

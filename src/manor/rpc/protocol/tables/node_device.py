@@ -16,7 +16,7 @@ TABLE = """
 428 node_device_define_xml node-device:write,node-device:save | xml:str flags:uint -> device:NodeDevice
 429 node_device_undefine node-device:delete | name:str flags:uint
 430 node_device_create node-device:start | name:str flags:uint
-433 node_device_get_autostart node-device:read quick | name:str -> autostart:int
+433 node_device_get_autostart node-device:write quick | name:str -> autostart:int
 434 node_device_set_autostart node-device:write quick | name:str autostart:int
 435 node_device_is_persistent node-device:read quick | name:str -> persistent:int
 436 node_device_is_active node-device:read quick | name:str -> active:int
