@@ -102,7 +102,7 @@ def apply(config: Config, values: dict[str, Any], where: str) -> Config:
     return replace(config, **changed)
 
 
-def _check(path: str, name: str, old: object, value: Any) -> object:
+def _check(path: str, name: str, old: object, value: Any) -> Any:
     if isinstance(old, Path):
         if not isinstance(value, (str, Path)) or not os.path.isabs(value):
             raise ConfigError(path, f"{value!r} is not a whole path")
@@ -111,8 +111,9 @@ def _check(path: str, name: str, old: object, value: Any) -> object:
         if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
             raise ConfigError(path, f"{value!r} is not a list of names")
         return tuple(value)
-    if isinstance(value, bool) or not isinstance(value, type(old)):
-        raise ConfigError(path, f"{value!r} is not of type {type(old).__name__}")
+    kind: type[Any] = type(old)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise ConfigError(path, f"{value!r} is not of type {kind.__name__}")
     if name in _LIMITS:
         low, high = _LIMITS[name]
         if not low <= value <= high:

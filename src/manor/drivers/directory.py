@@ -43,7 +43,7 @@ class Directory:
         found = await _run(f"looking at {self.path}", lambda: os.statvfs(self.path))
         return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
-    async def list(self) -> Sequence[Volume]:
+    async def all(self) -> Sequence[Volume]:
         return await _run(f"reading {self.path}", self._list)
 
     async def create(self, plan: VolumePlan, source: Volume | None) -> None:
@@ -184,20 +184,20 @@ def _look(entry: os.DirEntry[str]) -> Volume | None:
         found = entry.stat()
     except OSError:
         return None
-    common = {"mode": stat.S_IMODE(found.st_mode), "owner": found.st_uid, "group": found.st_gid}
+    mode, owner, group = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
     if stat.S_ISDIR(found.st_mode):
-        return Volume(entry.name, entry.path, 0, 0, "dir", is_directory=True, **common)
+        return Volume(entry.name, entry.path, 0, 0, "dir", None, True, mode, owner, group)
     if not stat.S_ISREG(found.st_mode):
         return None
     allocation = found.st_blocks * 512
     try:
         info = image_info(entry.path, force_share=True)
     except (ManorError, OSError):
-        return Volume(entry.name, entry.path, found.st_size, allocation, "raw", **common)
+        return Volume(entry.name, entry.path, found.st_size, allocation, "raw", None, False, mode, owner, group)
     backing = (info.backing_path or info.backing_file, info.backing_format or "raw") if info.backing_file else None
     kind = "iso" if info.format == "raw" and entry.name.endswith(".iso") else info.format
     size = found.st_size if info.format == "raw" else info.virtual_size
-    return Volume(entry.name, entry.path, size, allocation, kind, backing, **common)
+    return Volume(entry.name, entry.path, size, allocation, kind, backing, False, mode, owner, group)
 
 
 def _wipe(path: str) -> None:

@@ -166,7 +166,7 @@ class DomainBook:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    async def list(self) -> Sequence[tuple[Domain, DomainFlags]]:
+    async def all(self) -> Sequence[tuple[Domain, DomainFlags]]:
         return [(record.reference(), record.flags()) for record in self._records.values()]
 
     async def find(self, uuid: bytes) -> Domain:
@@ -207,6 +207,12 @@ class DomainBook:
         return found.text if secure else without_secrets(found.text)
 
     # --- defining -----------------------------------------------------------------------------------------------------
+
+    async def check(self, xml: str) -> None:
+        """Raise what `define` would."""
+        definition = read_definition(xml)
+        self._hypervisor.check(definition)
+        self._check_unique(definition)
 
     async def define(self, xml: str, who: str) -> Domain:
         definition = read_definition(xml)

@@ -8,7 +8,6 @@ import uuid as uuid_module
 from manor.base.errors import ApiError
 from manor.rpc.protocol.errors import ErrorCode, ErrorOrigin
 
-
 Code = ErrorCode
 Origin = ErrorOrigin
 

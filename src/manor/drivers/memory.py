@@ -203,7 +203,7 @@ class MemoryVolumes:
     async def space(self) -> tuple[int, int]:
         return POOL_SIZE, POOL_SIZE - sum(each.allocation for each in self._volumes.values())
 
-    async def list(self) -> Sequence[Volume]:
+    async def all(self) -> Sequence[Volume]:
         return [self._volumes[name] for name in sorted(self._volumes)]
 
     async def create(self, plan: VolumePlan, source: Volume | None) -> None:

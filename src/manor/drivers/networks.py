@@ -81,7 +81,7 @@ class NetworkBook:
             # A network is nothing but its description: what runs on it may have outlived the daemon.
             each.is_active = each.autostart
 
-    async def list(self) -> Sequence[tuple[Network, ObjectFlags]]:
+    async def all(self) -> Sequence[tuple[Network, ObjectFlags]]:
         return [(_reference(each), each.flags()) for each in self._table]
 
     async def find(self, uuid: bytes) -> Network:

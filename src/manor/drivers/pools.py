@@ -73,7 +73,7 @@ class PoolBook:
 
     # --- pools --------------------------------------------------------------------------------------------------------
 
-    async def list(self) -> Sequence[tuple[StoragePool, ObjectFlags]]:
+    async def all(self) -> Sequence[tuple[StoragePool, ObjectFlags]]:
         return [(_reference(each), each.flags()) for each in self._table]
 
     async def find(self, uuid: bytes) -> StoragePool:
@@ -197,7 +197,7 @@ class PoolBook:
         raise no_volume(f"with matching path '{path}'")
 
     async def volume_info(self, pool: str, volume: str) -> VolumeInfo:
-        uuid, found = await self._fresh(pool, volume)
+        _, found = await self._fresh(pool, volume)
         return VolumeInfo(2 if found.is_directory else 0, found.capacity, found.allocation)
 
     async def volume_xml(self, pool: str, volume: str) -> str:
@@ -276,7 +276,7 @@ class PoolBook:
         return self._volume(pool, volume)
 
     async def _look(self, uuid: bytes) -> None:
-        self._volumes[uuid] = {each.name: each for each in await self._backends[uuid].list()}
+        self._volumes[uuid] = {each.name: each for each in await self._backends[uuid].all()}
 
     def _tell(self, found: Object, event: int) -> None:
         self._notify(Notice(Kind.POOL, _reference(found), (event, 0)))

@@ -58,7 +58,7 @@ _REASONS: Final = {
 """vmm.lifecycle.Reason -> (virDomainShutoffReason, whether it is a crash)."""
 _GUEST_MEMORY: Final = {
     "swap_in": 0, "swap_out": 1, "major_faults": 2, "minor_faults": 3, "free": 4, "total": 5, "available": 8,
-    "disk_caches": 10,
+    "caches": 10,
 }  # fmt: skip
 """Statistics of the balloon -> virDomainMemoryStatTags. Source: VIRTIO 1.2, 5.5.6.4."""
 ResolveNic = Callable[[str], NicSpec]
@@ -90,6 +90,7 @@ class Processes:
         self._resolve = resolve
         self._vms: dict[bytes, _Vm] = {}
         self._on_end: OnEnd | None = None
+        self._closing: set[asyncio.Future[None]] = set()
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -331,7 +332,9 @@ class Processes:
         os.close(vm.descriptor)
         status = None if vm.process is None else vm.process.wait()
         if vm.control is not None:
-            asyncio.ensure_future(vm.control.close())
+            closing = asyncio.ensure_future(vm.control.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
         is_known = self._vms.get(vm.uuid) is vm
         if is_known:
             del self._vms[vm.uuid]
@@ -373,6 +376,11 @@ def _spawn(
     return process, reading
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def _read_line(descriptor: int) -> bytes:
     """What comes up to the end of a line, or of the pipe."""
     os.set_blocking(descriptor, False)
@@ -383,7 +391,7 @@ async def _read_line(descriptor: int) -> bytes:
             piece = os.read(descriptor, 1 << 16)
         except BlockingIOError:
             ready: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(descriptor, lambda ready=ready: ready.done() or ready.set_result(None))
+            loop.add_reader(descriptor, _resolve, ready)
             try:
                 await ready
             finally:
@@ -461,7 +469,10 @@ def _rss(pid: int) -> int:
 
 def _block(found: Mapping[str, Any]) -> BlockStatistics:
     return BlockStatistics(
-        *(int(found.get(name, 0)) for name in ("reads", "read_bytes", "writes", "written_bytes", "flushes"))
+        *(
+            int(found.get(name, 0))
+            for name in ("read_operations", "read_bytes", "write_operations", "write_bytes", "flush_operations")
+        )
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from xml.etree.ElementTree import Element, SubElement
@@ -56,7 +57,7 @@ class SnapshotBook:
 
     async def open(self) -> None:
         """Read what is kept."""
-        for reference, _ in await self._domains.list():
+        for reference, _ in await self._domains.all():
             for text in await self._keeper.load_snapshots(reference.uuid):
                 try:
                     root = parse(text, "domainsnapshot", Origin.DOMAIN_SNAPSHOT)
@@ -66,7 +67,7 @@ class SnapshotBook:
                 if text_of(root, "active") == "1":
                     self._current[reference.uuid] = text_of(root, "name")
 
-    async def list(self, uuid: bytes) -> Sequence[Snapshot]:
+    async def all(self, uuid: bytes) -> Sequence[Snapshot]:
         record = self._domains.record(uuid)
         return [Snapshot(name, record.reference()) for name in self._of(uuid)]
 
@@ -141,8 +142,7 @@ class SnapshotBook:
                     if record.is_active:
                         raise unsupported("snapshots of a running domain cannot be deleted; shut it down first",
                                           Origin.DOMAIN_SNAPSHOT)  # fmt: skip
-                    config = record.config
-                    await _in_thread(lambda each=each: self._contents.delete(config, each))  # type: ignore[misc]
+                    await _in_thread(functools.partial(self._contents.delete, record.config, each))
                 await self._keeper.remove_snapshot(uuid, each)
                 del self._of(uuid)[each]
             for other in self._of(uuid).values():
@@ -273,8 +273,7 @@ def _images(definition: Definition) -> list[str]:
     return found
 
 
-async def _in_thread(work: object) -> None:
-    assert callable(work)
+async def _in_thread(work: Callable[[], None]) -> None:
     try:
         await asyncio.to_thread(work)
     except ApiError:

@@ -66,7 +66,9 @@ def problem_of(error: ManorError) -> Problem:
         case HostError():
             code = ErrorCode.SYSTEM_ERROR
             evidence = tuple(
-                f"{name}: {value}" for name, value in (("file", error.file), ("errno", error.errno)) if value is not None
+                f"{name}: {value}"
+                for name, value in (("file", error.file), ("errno", error.errno))
+                if value is not None
             )
         case ProtocolError():
             code = ErrorCode.RPC

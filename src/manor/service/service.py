@@ -43,9 +43,9 @@ class Service:
 
     async def open(self, uri: str | None) -> Driver:
         """The driver for a client's URI. Raises ApiError."""
-        name = ALIASES.get(uri or "", uri) or self._default
-        if name not in self._makers and uri in self._makers:
-            name = uri
+        name = uri or self._default
+        if name not in self._makers:
+            name = ALIASES.get(name, name)
         maker = self._makers.get(name)
         if maker is None:
             known = ", ".join(self._makers)

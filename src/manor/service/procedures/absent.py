@@ -64,7 +64,9 @@ def node_device_lookup_by_name(client: Client, a: Any) -> NoReturn:
 
 
 def nwfilter_lookup_by_name(client: Client, a: Any) -> NoReturn:
-    raise ApiError(Code.NO_NWFILTER, Origin.NWFILTER, f"Network filter not found: no nwfilter with matching name '{a.name}'")
+    raise ApiError(
+        Code.NO_NWFILTER, Origin.NWFILTER, f"Network filter not found: no nwfilter with matching name '{a.name}'"
+    )
 
 
 def secret_lookup_by_uuid(client: Client, a: Any) -> NoReturn:

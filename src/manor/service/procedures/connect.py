@@ -64,7 +64,7 @@ def connect_get_type(client: Client, a: Any) -> str:
 
 def connect_get_version(client: Client, a: Any) -> int:
     numbers = [int(word) if word.isdigit() else 0 for word in __version__.split(".")[:3]]
-    major, minor, release = (numbers + [0, 0, 0])[:3]
+    major, minor, release = [*numbers, 0, 0, 0][:3]
     return major * 1_000_000 + minor * 1000 + release
 
 

@@ -40,26 +40,26 @@ def is_wanted(flags: int, found: DomainFlags) -> bool:
 
 async def connect_list_all_domains(client: Client, a: Any) -> tuple[list[Domain], int]:
     flags = a.flags
-    rows = await client.driver.domains.list()
+    rows = await client.driver.domains.all()
     found = [domain for domain, its in rows if not flags or is_wanted(flags, its)]
     return (found if a.need_results else [], len(found))
 
 
 async def connect_num_of_domains(client: Client, a: Any) -> int:
-    return sum(flags.active for _, flags in await client.driver.domains.list())
+    return sum(flags.active for _, flags in await client.driver.domains.all())
 
 
 async def connect_list_domains(client: Client, a: Any) -> list[int]:
-    rows = await client.driver.domains.list()
+    rows = await client.driver.domains.all()
     return cut([domain.id for domain, flags in rows if flags.active], a.max_ids)
 
 
 async def connect_num_of_defined_domains(client: Client, a: Any) -> int:
-    return sum(not flags.active for _, flags in await client.driver.domains.list())
+    return sum(not flags.active for _, flags in await client.driver.domains.all())
 
 
 async def connect_list_defined_domains(client: Client, a: Any) -> list[str]:
-    rows = await client.driver.domains.list()
+    rows = await client.driver.domains.all()
     return cut([domain.name for domain, flags in rows if not flags.active], a.max_names)
 
 

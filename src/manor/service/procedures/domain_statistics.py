@@ -31,7 +31,7 @@ async def connect_get_all_domain_stats(client: Client, a: Any) -> list[DomainSta
     if a.domains:
         chosen = [(await domains.find(each.uuid), await domains.flags(each.uuid)) for each in a.domains]
     else:
-        chosen = [(domain, flags) for domain, flags in await domains.list()]
+        chosen = [(domain, flags) for domain, flags in await domains.all()]
     mask = a.flags & 0xFF
     rows = []
     for domain, flags in chosen:

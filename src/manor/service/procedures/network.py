@@ -21,24 +21,24 @@ def is_wanted(flags: int, found: ObjectFlags) -> bool:
 
 
 async def connect_list_all_networks(client: Client, a: Any) -> tuple[list[Network], int]:
-    found = [network for network, flags in await client.driver.networks.list() if is_wanted(a.flags, flags)]
+    found = [network for network, flags in await client.driver.networks.all() if is_wanted(a.flags, flags)]
     return (found if a.need_results else [], len(found))
 
 
 async def connect_num_of_networks(client: Client, a: Any) -> int:
-    return sum(flags.active for _, flags in await client.driver.networks.list())
+    return sum(flags.active for _, flags in await client.driver.networks.all())
 
 
 async def connect_list_networks(client: Client, a: Any) -> list[str]:
-    return cut([each.name for each, flags in await client.driver.networks.list() if flags.active], a.max_names)
+    return cut([each.name for each, flags in await client.driver.networks.all() if flags.active], a.max_names)
 
 
 async def connect_num_of_defined_networks(client: Client, a: Any) -> int:
-    return sum(not flags.active for _, flags in await client.driver.networks.list())
+    return sum(not flags.active for _, flags in await client.driver.networks.all())
 
 
 async def connect_list_defined_networks(client: Client, a: Any) -> list[str]:
-    return cut([each.name for each, flags in await client.driver.networks.list() if not flags.active], a.max_names)
+    return cut([each.name for each, flags in await client.driver.networks.all() if not flags.active], a.max_names)
 
 
 async def network_lookup_by_name(client: Client, a: Any) -> Network:

@@ -16,14 +16,15 @@ _HALTED: Final = 32
 
 async def _named(client: Client, a: Any, flags: int, roots: bool) -> list[str]:
     uuid = a.domain.uuid
-    names = [each.name for each in await client.driver.snapshots.list(uuid)]
+    names = [each.name for each in await client.driver.snapshots.all(uuid)]
     parents = {name: await client.driver.snapshots.parent(uuid, name) for name in names}
     found = []
     for name in names:
         is_parent = name in parents.values()
         if roots and flags & ROOTS and parents[name] is not None:
             continue
-        if matches(flags, ((_LEAVES, not is_parent), (_NO_LEAVES, is_parent)), ((16, False), (_HALTED, True), (64, False))):
+        leaves = ((_LEAVES, not is_parent), (_NO_LEAVES, is_parent))
+        if matches(flags, leaves, ((16, False), (_HALTED, True), (64, False))):
             found.append(name)
     return found
 
@@ -31,7 +32,7 @@ async def _named(client: Client, a: Any, flags: int, roots: bool) -> list[str]:
 async def _children(client: Client, snapshot: Snapshot, flags: int) -> list[str]:
     uuid = snapshot.domain.uuid
     await client.driver.snapshots.find(uuid, snapshot.name)
-    names = [each.name for each in await client.driver.snapshots.list(uuid)]
+    names = [each.name for each in await client.driver.snapshots.all(uuid)]
     parents = {name: await client.driver.snapshots.parent(uuid, name) for name in names}
 
     def below(name: str) -> list[str]:

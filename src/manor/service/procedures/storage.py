@@ -18,26 +18,26 @@ BUILD: Final = 7
 async def connect_list_all_storage_pools(client: Client, a: Any) -> tuple[list[StoragePool], int]:
     is_kind = ((64, True), *((1 << bit, False) for bit in range(7, 20)))
     found = [
-        pool for pool, flags in await client.driver.pools.list()
+        pool for pool, flags in await client.driver.pools.all()
         if is_wanted(a.flags, flags) and matches(a.flags, is_kind)
     ]  # fmt: skip
     return (found if a.need_results else [], len(found))
 
 
 async def connect_num_of_storage_pools(client: Client, a: Any) -> int:
-    return sum(flags.active for _, flags in await client.driver.pools.list())
+    return sum(flags.active for _, flags in await client.driver.pools.all())
 
 
 async def connect_list_storage_pools(client: Client, a: Any) -> list[str]:
-    return cut([each.name for each, flags in await client.driver.pools.list() if flags.active], a.max_names)
+    return cut([each.name for each, flags in await client.driver.pools.all() if flags.active], a.max_names)
 
 
 async def connect_num_of_defined_storage_pools(client: Client, a: Any) -> int:
-    return sum(not flags.active for _, flags in await client.driver.pools.list())
+    return sum(not flags.active for _, flags in await client.driver.pools.all())
 
 
 async def connect_list_defined_storage_pools(client: Client, a: Any) -> list[str]:
-    return cut([each.name for each, flags in await client.driver.pools.list() if not flags.active], a.max_names)
+    return cut([each.name for each, flags in await client.driver.pools.all() if not flags.active], a.max_names)
 
 
 async def storage_pool_lookup_by_name(client: Client, a: Any) -> StoragePool:
