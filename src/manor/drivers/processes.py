@@ -471,7 +471,7 @@ def _block(found: Mapping[str, Any]) -> BlockStatistics:
     return BlockStatistics(
         *(
             int(found.get(name, 0))
-            for name in ("read_operations", "read_bytes", "write_operations", "write_bytes", "flush_operations")
+            for name in ("read_requests", "read_bytes", "write_requests", "write_bytes", "flush_requests")
         )
     )
 

@@ -151,8 +151,9 @@ class Store:
                     os.rename(path, folder / _file_name(name))
                     link = folder / "autostart" / path.name
                     if link.is_symlink():
+                        with suppress(FileExistsError):
+                            os.symlink(f"../{_file_name(name)}", folder / "autostart" / _file_name(name))
                         link.unlink()
-                        os.symlink(f"../{_file_name(name)}", folder / "autostart" / _file_name(name))
             for link in (folder / "autostart").iterdir():
                 if not (folder / link.name).exists():
                     link.unlink()
@@ -230,12 +231,12 @@ class Store:
         with self._writing(f"renaming {old}"):
             # With the new name under the old file's name first: whoever finds that knows how to go on.
             write_atomically(folder / _file_name(old), xml.encode("utf-8", "surrogateescape"))
-            os.rename(folder / _file_name(old), folder / _file_name(new))
-            sync_directory(folder)
             link = folder / "autostart" / _file_name(old)
             if link.is_symlink():
                 self.set_autostart(kind, new, True)
-                link.unlink()
+            os.rename(folder / _file_name(old), folder / _file_name(new))
+            sync_directory(folder)
+            link.unlink(missing_ok=True)
             self._note(kind, uuid_text(uuid), new, xml, who)
 
     def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
