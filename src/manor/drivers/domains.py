@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -190,14 +191,16 @@ class DomainBook:
     async def info(self, uuid: bytes) -> DomainInfo:
         record = self._get(uuid)
         found = record.definition
-        cpu_time = (await self._hypervisor.statistics(uuid)).cpu_time if record.is_active else 0
+        cpu_time = 0
+        if record.is_active:
+            with suppress(ManorError):  # a VM that is just ending has no counters any more
+                cpu_time = (await self._hypervisor.statistics(uuid)).cpu_time
         memory = found.current if record.is_active else found.memory
         return DomainInfo(
             record.state, record.reason, found.memory, memory, found.vcpus, found.max_vcpus, cpu_time
         )
 
-    def state(self, uuid: bytes) -> tuple[int, int]:
-        """State and reason, at once."""
+    async def state(self, uuid: bytes) -> tuple[int, int]:
         record = self._get(uuid)
         return record.state, record.reason
 

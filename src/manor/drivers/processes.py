@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
+ENDING_SECONDS: Final = 1.0
+"""From the end of a VM's control socket to that of its process."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
 _MAX_FILE: Final = 8 << 20
@@ -308,9 +310,16 @@ class Processes:
 
     async def _call(self, uuid: bytes, command: str, **arguments: object) -> dict[str, Any]:
         vm = self._get(uuid)
-        if vm.control is None or not vm.control.is_open:
-            vm.control = await Control.connect(vm.directory / "control")
-        return await vm.control.call(command, **arguments)
+        try:
+            if vm.control is None or not vm.control.is_open:
+                vm.control = await Control.connect(vm.directory / "control")
+            return await vm.control.call(command, **arguments)
+        except HostError as error:
+            # A VM's socket goes a moment before its process.
+            await asyncio.wait((vm.ended,), timeout=ENDING_SECONDS)
+            if vm.ended.done():
+                raise not_running() from error
+            raise
 
     def _watch(
         self,

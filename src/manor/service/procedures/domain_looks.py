@@ -22,8 +22,7 @@ async def domain_get_info(client: Client, a: Any) -> tuple[int, int, int, int, i
 
 
 async def domain_get_state(client: Client, a: Any) -> tuple[int, int]:
-    info = await client.driver.domains.info(a.domain.uuid)
-    return info.state, info.reason
+    return await client.driver.domains.state(a.domain.uuid)
 
 
 async def domain_get_os_type(client: Client, a: Any) -> str:
