@@ -145,7 +145,9 @@ def test_a_guest_that_ended_while_no_daemon_ran(daemon: DaemonProcess, vm: str) 
 def test_a_vmm_killed_behind_the_daemons_back(daemon: DaemonProcess, vm: str) -> None:
     boot(daemon)
     with subprocess.Popen(
-        ["virsh", "-c", daemon.uri(), "event", "--event", "lifecycle", "--timeout", "20"], stdout=subprocess.PIPE, text=True
+        ["virsh", "-c", daemon.uri(), "event", "--event", "lifecycle", "--timeout", "20"],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as watcher:
         time.sleep(1.0)
         os.kill(process_of(daemon), signal.SIGKILL)

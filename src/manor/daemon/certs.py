@@ -40,7 +40,7 @@ def make(directory: Path, hosts: Sequence[str], clients: Sequence[str], days: in
             )  # fmt: skip
             yield authority
         names = ",".join(f"{'IP' if _is_address(host) else 'DNS'}:{host}" for host in hosts)
-        usage = "keyUsage=critical,digitalSignature\nbasicConstraints=critical,CA:FALSE\n"
+        usage = "keyUsage=critical,digitalSignature,keyEncipherment\nbasicConstraints=critical,CA:FALSE\n"
         yield from _sign(
             directory, "server", hosts[0], f"{usage}extendedKeyUsage=serverAuth\nsubjectAltName={names}\n", days
         )

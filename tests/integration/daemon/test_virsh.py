@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import struct
 import subprocess
+import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -30,14 +34,20 @@ DOMAIN = """
 """
 
 
-@pytest.fixture
-def virsh(daemon: DaemonProcess):
-    uri = daemon.uri("test", "/default")
-    return lambda *command, **options: daemon.virsh(*command, uri=uri, **options)
+class Virsh(Protocol):
+    def __call__(self, *command: str, check: bool = True) -> str: ...
 
 
 @pytest.fixture
-def web1(virsh, place: Path):
+def virsh(daemon: DaemonProcess) -> Virsh:
+    def run(*command: str, check: bool = True) -> str:
+        return daemon.virsh(*command, uri=daemon.uri("test", "/default"), check=check)
+
+    return run
+
+
+@pytest.fixture
+def web1(virsh: Virsh, place: Path) -> Iterator[str]:
     path = place / "web1.xml"
     path.write_text(DOMAIN.format(name="web1"))
     virsh("define", str(path))
@@ -46,7 +56,7 @@ def web1(virsh, place: Path):
     virsh("undefine", "web1", "--snapshots-metadata", check=False)
 
 
-def test_life(virsh, web1: str) -> None:
+def test_life(virsh: Virsh, web1: str) -> None:
     assert virsh("domstate", web1) == "shut off"
     virsh("start", web1)
     assert virsh("domstate", web1, "--reason") == "running (booted)"
@@ -66,13 +76,15 @@ def test_life(virsh, web1: str) -> None:
     assert virsh("domstate", web1, "--reason") == "shut off (destroyed)"
 
 
-def test_what_is_shown_of_a_domain(virsh, web1: str) -> None:
+def test_what_is_shown_of_a_domain(virsh: Virsh, web1: str) -> None:
     virsh("start", web1)
     xml = virsh("dumpxml", web1)
     assert "<currentMemory unit='KiB'>65536</currentMemory>" in xml
-    assert "id='" in xml.splitlines()[0] and "id='" not in virsh("dumpxml", web1, "--inactive").splitlines()[0]
+    assert "id='" in xml.splitlines()[0]
+    assert "id='" not in virsh("dumpxml", web1, "--inactive").splitlines()[0]
     info = dict(line.split(":", 1) for line in virsh("dominfo", web1).splitlines())
-    assert info["Max memory"].strip() == "65536 KiB" and info["Persistent"].strip() == "yes"
+    assert info["Max memory"].strip() == "65536 KiB"
+    assert info["Persistent"].strip() == "yes"
     assert "vcpu.current=2" in virsh("domstats", web1)
     assert "192.168.122.3/24" in virsh("domifaddr", web1)
     assert "/nowhere/a.img" in virsh("domblklist", web1)
@@ -85,7 +97,7 @@ def test_what_is_shown_of_a_domain(virsh, web1: str) -> None:
     assert "failed to get domain" in virsh("dominfo", "nobody", check=False)
 
 
-def test_changes_of_a_domain(virsh, web1: str) -> None:
+def test_changes_of_a_domain(virsh: Virsh, web1: str) -> None:
     virsh("setmaxmem", web1, "256M", "--config")
     virsh("setmem", web1, "128M", "--config")
     assert "131072" in virsh("dumpxml", web1)
@@ -107,12 +119,13 @@ def test_changes_of_a_domain(virsh, web1: str) -> None:
     virsh("start", web1)
     assert "not supported" in virsh("setvcpus", web1, "2", "--live", check=False)
     virsh("attach-disk", web1, "/nowhere/d.img", "vdd", "--live")
-    assert "vdd" in virsh("domblklist", web1) and "vdd" not in virsh("domblklist", web1, "--inactive")
+    assert "vdd" in virsh("domblklist", web1)
+    assert "vdd" not in virsh("domblklist", web1, "--inactive")
     virsh("setmem", web1, "64M", "--live")
     assert "65536 KiB" in virsh("dominfo", web1)
 
 
-def test_snapshots(virsh, web1: str) -> None:
+def test_snapshots(virsh: Virsh, web1: str) -> None:
     virsh("snapshot-create-as", web1, "one", "--description", "first")
     virsh("snapshot-create-as", web1, "two")
     assert virsh("snapshot-list", web1, "--name").split() == ["one", "two"]
@@ -125,13 +138,14 @@ def test_snapshots(virsh, web1: str) -> None:
     assert virsh("snapshot-list", web1, "--name") == ""
 
 
-def test_networks(virsh, place: Path) -> None:
+def test_networks(virsh: Virsh, place: Path) -> None:
     path = place / "net.xml"
     path.write_text("<network><name>lan</name><ip address='10.9.0.1' netmask='255.255.255.0'/></network>")
     virsh("net-define", str(path))
     virsh("net-start", "lan")
     virsh("net-autostart", "lan")
-    assert "lan" in virsh("net-list", "--name") and "10.9.0.1" in virsh("net-dumpxml", "lan")
+    assert "lan" in virsh("net-list", "--name")
+    assert "10.9.0.1" in virsh("net-dumpxml", "lan")
     virsh("net-destroy", "lan")
     virsh("net-undefine", "lan")
     assert "Network not found" in virsh("net-info", "lan", check=False)
@@ -140,7 +154,7 @@ def test_networks(virsh, place: Path) -> None:
     assert "lan" not in virsh("net-list", "--all", "--name")
 
 
-def test_volumes(virsh, place: Path) -> None:
+def test_volumes(virsh: Virsh, place: Path) -> None:
     data, back = place / "data", place / "back"
     data.write_bytes(os.urandom(3_000_000))
     virsh("vol-create-as", "default-pool", "v", "4M")
@@ -160,10 +174,12 @@ def test_volumes(virsh, place: Path) -> None:
     assert virsh("vol-list", "default-pool") == ""
 
 
-def test_events(daemon: DaemonProcess, virsh, web1: str) -> None:
+def test_events(daemon: DaemonProcess, virsh: Virsh, web1: str) -> None:
     uri = daemon.uri("test", "/default")
     with subprocess.Popen(
-        ["virsh", "-c", uri, "event", "--event", "lifecycle", "--loop", "--timeout", "6"], stdout=subprocess.PIPE, text=True
+        ["virsh", "-c", uri, "event", "--event", "lifecycle", "--loop", "--timeout", "6"],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as watcher:
         time.sleep(1.0)
         virsh("start", web1)
@@ -175,7 +191,7 @@ def test_events(daemon: DaemonProcess, virsh, web1: str) -> None:
     assert [word for word in words if f"domain 'web1': {word}" in said] == words
 
 
-def test_console(daemon: DaemonProcess, virsh, web1: str) -> None:
+def test_console(daemon: DaemonProcess, virsh: Virsh, web1: str) -> None:
     import pty
     import select
 
@@ -194,13 +210,14 @@ def test_console(daemon: DaemonProcess, virsh, web1: str) -> None:
     os.write(terminal, b"\x1d")
     os.waitpid(pid, 0)
     os.close(terminal)
-    assert b"web1 login:" in said and b"I am here" in said
+    assert b"web1 login:" in said
+    assert b"I am here" in said
 
 
 def test_the_read_only_socket_refuses_by_itself(daemon: DaemonProcess, web1: str) -> None:
     """The client's own check is left out: the calls go over a raw connection."""
     from manor.rpc.connection import ClientConnection
-    from manor.rpc.message import CallFailed, Reply
+    from manor.rpc.message import CallFailed, Message, Reply
     from manor.rpc.protocol.catalog import REMOTE
 
     connection = ClientConnection()
@@ -208,12 +225,13 @@ def test_the_read_only_socket_refuses_by_itself(daemon: DaemonProcess, web1: str
         raw.connect(f"{daemon.socket}-ro")
         raw.settimeout(10)
 
-        def call(name: str, *arguments: object):
+        def call(name: str, *arguments: object) -> Message:
             connection.call(REMOTE[name], arguments)
             for outgoing in connection.take_outgoing():
                 raw.sendall(outgoing.data)
             while True:
                 for message in connection.receive(raw.recv(65536)):
+                    assert isinstance(message, CallFailed | Reply)
                     return message
 
         call("connect_open", "test:///default", 0)
@@ -221,9 +239,11 @@ def test_the_read_only_socket_refuses_by_itself(daemon: DaemonProcess, web1: str
         assert isinstance(found, Reply)
         for name in ("domain_create", "domain_undefine", "domain_destroy"):
             refused = call(name, found.value)
-            assert isinstance(refused, CallFailed) and refused.error.code == 29, name
+            assert isinstance(refused, CallFailed), name
+            assert refused.error.code == 29, name
         refused = call("domain_define_xml", "<domain/>")
-        assert isinstance(refused, CallFailed) and refused.error.code == 29
+        assert isinstance(refused, CallFailed)
+        assert refused.error.code == 29
 
 
 @pytest.mark.parametrize(
@@ -238,7 +258,7 @@ def test_the_read_only_socket_refuses_by_itself(daemon: DaemonProcess, web1: str
         os.urandom(4096),
     ],
 )
-def test_a_malformed_frame_ends_its_own_connection_only(daemon: DaemonProcess, virsh, frame: bytes) -> None:
+def test_a_malformed_frame_ends_its_own_connection_only(daemon: DaemonProcess, virsh: Virsh, frame: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as bad:
         bad.connect(str(daemon.socket))
         bad.settimeout(10)
@@ -251,13 +271,14 @@ def test_bad_arguments_are_answered_and_the_connection_goes_on(daemon: DaemonPro
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(daemon.socket))
         client.settimeout(10)
-        for number, procedure, payload in ((1, 9999, b""), (2, 23, b"\xff\xff\xff\xff"), (3, 66, b"\0\0\0\0"), (4, 23, b"")):
+        cases = ((9999, b""), (23, b"\xff\xff\xff\xff"), (66, b"\0\0\0\0"), (23, b""))
+        for number, (procedure, payload) in enumerate(cases):
             client.sendall(
                 struct.pack(">IIIiiIi", 28 + len(payload), 0x20008086, 1, procedure, 0, number, 0) + payload
             )
             header = struct.unpack(">IIIiiIi", client.recv(28, socket.MSG_WAITALL))
             client.recv(header[0] - 28, socket.MSG_WAITALL)
-            assert header[5] == number and header[6] == 1
+            assert header[5:] == (number, 1)
 
 
 def test_a_hundred_clients_at_once(daemon: DaemonProcess, place: Path) -> None:
@@ -274,7 +295,7 @@ def test_a_hundred_clients_at_once(daemon: DaemonProcess, place: Path) -> None:
     assert int(done.stdout) == 100
 
 
-def test_clients_that_define_at_the_same_time(daemon: DaemonProcess, virsh, place: Path) -> None:
+def test_clients_that_define_at_the_same_time(daemon: DaemonProcess, virsh: Virsh, place: Path) -> None:
     def make(number: int) -> str:
         path = place / f"p{number}.xml"
         path.write_text(DOMAIN.format(name="same"))
@@ -287,7 +308,33 @@ def test_clients_that_define_at_the_same_time(daemon: DaemonProcess, virsh, plac
     virsh("undefine", "same")
 
 
-def test_what_is_not_there_is_said_by_name(virsh, web1: str) -> None:
+def test_what_is_not_there_is_said_by_name(virsh: Virsh, web1: str) -> None:
     virsh("start", web1)
     assert "not supported by the connection driver" in virsh("save", web1, "/nowhere/x", check=False)
     assert "domain_set_block_io_tune" in virsh("blkdeviotune", web1, "vda", "--total-iops-sec", "9", check=False)
+
+
+def test_tls_with_certificates_of_our_own(place: Path) -> None:
+    root = place / "tls"
+    root.mkdir()
+    for folder, client in (("pki", "ann"), ("stranger", "eve")):
+        subprocess.run(
+            [sys.executable, "-m", "manor.daemon", "certs", str(root / folder), "--host", "localhost",
+             "--client", client],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    pki = root / "pki"
+    shutil.copy(pki / "cacert.pem", root / "stranger" / "cacert.pem")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    files = {"tls_ca": "cacert.pem", "tls_cert": "servercert.pem", "tls_key": "serverkey.pem"}
+    options = [word for name, file in files.items() for word in ("--set", f"{name}={pki / file}")]
+    daemon = DaemonProcess(root, "--tls-listen", f"127.0.0.1:{port}", *options)
+    daemon.start()
+    try:
+        uri = f"test+tls://localhost:{port}/default?pkipath="
+        assert daemon.virsh("list", "--name", uri=f"{uri}{pki}") == "test"
+        assert "failed to connect" in daemon.virsh("list", uri=f"{uri}{root / 'stranger'}", check=False)
+    finally:
+        assert daemon.end() == 0
