@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 128
 HANDSHAKE_SECONDS: Final = 10.0
 """For a client to finish TLS, and for any client to say its first word."""
-_SHUTDOWN: Final = 4
-"""virConnectCloseReason: VIR_CONNECT_CLOSE_REASON_CLIENT is 3; a daemon that goes says end of file, 1."""
 CLOSED_EOF: Final = 1
+"""virConnectCloseReason, VIR_CONNECT_CLOSE_REASON_EOF: what a daemon that goes says."""
 
 
 class Server:
@@ -56,6 +55,8 @@ class Server:
 
     async def open(self, inherited: dict[str, socket.socket]) -> None:
         """Begin to listen. inherited: sockets by the name `manor-sock`, `manor-sock-ro`. Raises HostError."""
+        if self.config.tls_listen:
+            await self._open_tls()  # first: who waits for the socket may count on the rest
         for name, path, read_only in (
             ("manor-sock", self.config.socket, False),
             ("manor-sock-ro", self.config.socket_ro, True),
@@ -72,8 +73,6 @@ class Server:
             self._start(self._accept(found, read_only))
         for each in inherited.values():
             each.close()
-        if self.config.tls_listen:
-            await self._open_tls()
 
     async def _open_tls(self) -> None:
         config = self.config
