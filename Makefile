@@ -21,8 +21,14 @@ RUN ?=
 TESTS ?=
 BENCH ?=
 
+# Programs that tests compare with, as command=package.
+ORACLES := iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static qemu-img=qemu-utils nbdkit=nbdkit \
+	nbdinfo=libnbd-bin tshark=tshark mke2fs=e2fsprogs fsck.fat=dosfstools mcopy=mtools isoinfo=genisoimage dmidecode=dmidecode \
+	qemu-ga=qemu-guest-agent newuidmap=uidmap ip=iproute2 iperf3=iperf3 dhclient=isc-dhcp-client cpio=cpio gpg=gpg gpgv=gpgv \
+	ssh-keygen=openssh-client curl=curl
+
 # What the native parts are made from. The generators import a few more modules of the package.
-NATIVE_SOURCES := $(shell find src/manor/engine \( -name '*.py' -o -name '*.pxd' -o -name '*.pyx' \) 2>/dev/null)
+NATIVE_SOURCES := $(shell find src/manor/engine src/manor/mem \( -name '*.py' -o -name '*.pxd' -o -name '*.pyx' \) 2>/dev/null)
 
 .PHONY: help run test test-all bench lint clean setup setup-test
 
@@ -72,7 +78,7 @@ $(STAMP)-native: setup.py $(NATIVE_SOURCES) $(STAMP)-install
 $(STAMP)-test: pyproject.toml tools/setup/requirements.py tools/setup/packages $(STAMP)-packages
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python tools/setup/requirements.py test | $(BIN)/python -m pip install -q --disable-pip-version-check -r /dev/stdin
-	@tools/setup/packages --optional "Some tests are skipped without these packages" iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static
+	@tools/setup/packages --optional "Some tests are skipped without these packages" $(ORACLES)
 	@touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from manor.base.errors import ConfigError, HostError
 from manor.base.units import GiB
 from manor.boot.open_disk import BackendSource
 from manor.fs.partitions import read_partitions
+from manor.guests.cache import default_root
 from manor.guests.progress import Silent
 from manor.images.build import BuildOptions, build_debian
 from manor.images.customize import Settings
@@ -118,6 +120,18 @@ def test_boots_keeps_data_grows_and_stays_clean(disk: Path, tmp_path: Path) -> N
         assert ask(guest, "systemctl --failed --no-legend --plain").strip() == ""
         power_off(guest)
     check_root(disk, tmp_path)
+
+
+@pytest.mark.timeout(3600)
+def test_a_guest_configures_as_a_namespace_does(built: Path, tmp_path: Path) -> None:
+    """Both places of the second stage end in the same bytes."""
+    cache = tmp_path / "cache"
+    shutil.copytree(default_root() / "images", cache / "images", ignore=shutil.ignore_patterns("*.tar.zst*", "*.json*"))
+    settings = Settings(hostname="witness", user="tester", password_hash="")
+    other = tmp_path / "other.qcow2"
+    options = BuildOptions(other, size=BUILD_SIZE, settings=settings, second_stage="guest")
+    assert not build_debian(options, Silent(), cache).tree_was_cached
+    assert filecmp.cmp(built, other, shallow=False)
 
 
 @pytest.mark.skipif(shutil.which(QEMU) is None, reason="there is no QEMU on this machine")

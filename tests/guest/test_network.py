@@ -180,7 +180,7 @@ def test_a_paused_guest_receives_nothing_and_loses_nothing(start_guests: StartGu
     (guest,) = start_guests(["user,reach=none"])
     guest.wait_for("ip addr show eth0", "10.0.2.15/24")
     forward = guest.vm.nics[0].forwards.add("0:9")
-    guest.ask("nc -l -p 9 > /tmp/got & sleep 0.5")
+    guest.ask("sleep 100 | nc -l -p 9 > /tmp/got & sleep 0.5")
     with socket.create_connection(("127.0.0.1", forward.host_port), 5) as connection:
         connection.sendall(b"before\n")
         guest.wait_for("cat /tmp/got", "before")
@@ -227,7 +227,7 @@ def test_two_guests_on_an_isolated_network(
     local = one.wait_for("ip -6 addr show eth0 scope link", "inet6 fe80").split("inet6 ")[1].split("/")[0]
     two.wait_for("ip -6 addr show eth0 scope link | grep -v tentative", "inet6 fe80")
     assert "2 packets received" in two.ask(f"ping -6 -c 2 {local}%eth0")
-    two.ask("nc -l -p 9 > /tmp/got & sleep 0.5")
+    two.ask("sleep 100 | nc -l -p 9 > /tmp/got & sleep 0.5")
     one.ask("dd if=/dev/urandom of=/tmp/file bs=1M count=8 2>/dev/null; nc 192.0.2.2 9 < /tmp/file", 60)
     assert two.ask("md5sum < /tmp/got") == one.ask("md5sum < /tmp/file")
     two.vm.power_off()

@@ -203,6 +203,18 @@ def test_clock_can_be_set(board: Board) -> None:
     assert vm.get_clock() >= 10**15
 
 
+def test_pause_is_taken_out_of_clock_and_tsc(board: Board) -> None:
+    vm = kvm_vm(board)
+    vm.set_clock(10**15)
+    before = vm.vcpus[0].get_state().tsc
+    vm.skip_time(10**12)
+    after = vm.vcpus[0].get_state().tsc
+    assert 10**15 - 10**12 <= vm.get_clock() < 10**15
+    assert before is not None
+    assert after is not None
+    assert (before - after) % (1 << 64) > 1 << 32  # a thousand seconds of any frequency
+
+
 def test_guest_sees_no_hidden_feature(board: Board) -> None:
     seen = read_back(kvm_vm(board).vcpus[0].handle)
     shown = [feature.name for feature in cpuid.HIDDEN if cpuid.has(seen, feature)]

@@ -89,6 +89,7 @@ TRACES: Final = {
     "blocks": "translated blocks of guest code",
     "disks": "requests of the guest to its disks, and what went wrong with them",
     "network": "frames between the guest and its network, and what was leased, refused or dropped",
+    "services": "requests of the guest in shared folders, its vsock connections, memory that it gives back",
     "guest-errors": "what the guest does that a specification forbids, and accesses that nobody answers",
 }
 NOTES: Final = (

@@ -62,7 +62,8 @@ NOTES: Final[dict[str, tuple[str, ...]]] = {
         "The packages come from this machine's own package sources of that suite, through its apt, with lists of their "
         "own: the machine's packages and lists are not touched. An apt is needed, so the host is Debian or its like.",
         "Without root rights the packages are configured in a user namespace: newuidmap (package uidmap) and a range "
-        "in /etc/subuid and /etc/subgid are needed.",
+        "in /etc/subuid and /etc/subgid are needed. Where the machine allows none, a guest configures them, with the "
+        "same result, in minutes.",
         "What is configured is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor), by the packages' names, "
         "versions and checksums. Another image of the same packages takes seconds.",
         "At its first boot the machine makes its own machine-id and SSH host keys, and the last partition and its file "

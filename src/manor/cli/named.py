@@ -100,6 +100,8 @@ class NamedCommand(click.Command):
 
         instance = run.instances.find(run.name)
         if instance is not None and (pid := instance.running_pid()) is not None:
+            if run.wait is not None and not run.has_options:
+                return wait_for(instance, run.wait)
             from manor.instances.instance import VmRunning
 
             raise VmRunning(run.name, pid)
@@ -163,6 +165,8 @@ class NamedRun:
         self._is_new = False
         self._server: ControlServer | None = None
         given = _given(command, ctx)
+        self.has_options = bool(given)
+        """Whether the command line says anything of the machine; otherwise it may only wait for one that runs."""
         if self._instance is not None:
             for option, value in (
                 ("image", image), ("size", size), ("user", user), ("user-data", user_data), ("ssh-key", ssh_keys),

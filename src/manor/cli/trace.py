@@ -23,6 +23,7 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
     "blocks": ("block_*",),
     "disks": ("disk_*", "virtio_blk_*", "nvme_*"),
     "network": ("net_*", "virtio_net_*", "usernet_*", "dhcp_*"),
+    "services": ("share_*", "vsock_*", "balloon_*"),
     "guest-errors": ("guest_error", "bus_unmapped_*"),
 }
 """What `--trace` accepts -> globs over the names of the declared events."""

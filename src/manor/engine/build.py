@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 NATIVE_MODULES: Final = (
+    "manor.mem.scatter_native",
     "manor.engine.callback_native",
     "manor.engine.cache_native",
     "manor.engine.walk_native",

@@ -17,6 +17,9 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef struct Scratch:
     Translator translator
     Uop uops[1152]
+    uint64_t poll_limit    # nanoseconds; 0: a halted vCPU never waits inside `run`
+    uint64_t poll_ns       # how long it waits now
+    uint64_t halted_at     # monotonic time, 0 if it runs
 
 cdef class EngineVm:
     cdef Vm *vm

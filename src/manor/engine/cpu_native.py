@@ -37,7 +37,7 @@ from cython.cimports.manor.engine.cpu_native import (
     munmap,
 )
 from cython.cimports.manor.engine.env import TRACE_BLOCKS, Env
-from cython.cimports.manor.engine.host import atomic_exchange32, fence, monotonic_ns
+from cython.cimports.manor.engine.host import atomic_exchange32, atomic_load32, fence, monotonic_ns, relax
 from cython.cimports.manor.engine.inspect_native import trace_block
 from cython.cimports.manor.engine.interp_native import interpret
 from cython.cimports.manor.engine.isa.x86.bits import canonical
@@ -105,7 +105,11 @@ R_IF = 0x200
 R_TF = 0x100
 PAGE_MASK = cython.declare(uint64_t, 0xFFF)
 MASK32 = cython.declare(uint64_t, 0xFFFFFFFF)
+POLL_START = cython.declare(uint64_t, 10_000)
+"""Nanoseconds of the first wait of a halted vCPU; each that was too short is followed by one twice as long."""
 NO_PAGE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+# Bytes that `code_written` is told of at once.
+LARGEST_WRITE = cython.declare(uint64_t, 1 << 30)
 
 HALT_NONE, HALT_KICKED, HALT_HALTED, HALT_WAIT_SIPI, HALT_SHUTDOWN, HALT_HOST, HALT_FLUSH = range(7)
 """What `Cpu.run` returns: the halt reason."""
@@ -352,6 +356,39 @@ def take_events(env: cython.pointer(Env)) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def linger(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.int:
+    """The vCPU halted: 1 if an event came within the time that is worth waiting for one."""
+    now: uint64_t = monotonic_ns()
+    end: uint64_t
+    index: cython.int
+    if scratch.halted_at == 0:
+        scratch.halted_at = now
+    end = scratch.halted_at + scratch.poll_ns
+    while now < end:
+        for index in range(16):
+            if atomic_load32(cython.cast(cython.pointer(uint32_t), cython.address(env.interrupt))):
+                return 1
+            relax()
+        now = monotonic_ns()
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def adapt_wait(scratch: cython.pointer(Scratch)) -> cython.void:
+    """The vCPU goes on: wait longer next time if that would have been enough, not at all if it was far from it."""
+    slept: uint64_t = monotonic_ns() - scratch.halted_at
+    scratch.halted_at = 0
+    if slept > scratch.poll_limit:
+        scratch.poll_ns = 0
+    elif slept > scratch.poll_ns:
+        scratch.poll_ns = min(max(POLL_START, scratch.poll_ns * 2), scratch.poll_limit)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def run_loop(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.int:
     """Run guest code until something that the caller must handle; returns a halt reason."""
     reason: cython.int
@@ -369,7 +406,11 @@ def run_loop(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
                 env.halted = 0
         if env.fault == 0:
             if env.halted:
+                if scratch.poll_limit and linger(env, scratch):
+                    continue
                 return 2  # HALT_HALTED
+            if scratch.halted_at:
+                adapt_wait(scratch)
             if needs_single_step(env) or (env.shadow and not can_skip_head(env)):
                 run_one(env, scratch)
             else:
@@ -457,6 +498,26 @@ class EngineVm:
             if count:
                 code_written(self.vm, cython.NULL, start, count)
 
+    def code_written_ranges(self, ranges: bytes) -> None:
+        """The same of many places: address and size of each, as 64-bit words. Any thread."""
+        words: cython.pointer(uint64_t) = cython.cast(
+            cython.pointer(uint64_t), cython.cast(cython.p_void, cython.cast(cython.p_char, ranges))
+        )
+        pairs: cython.Py_ssize_t = len(ranges) // 16
+        index: cython.Py_ssize_t
+        start: uint64_t
+        left: uint64_t
+        count: uint32_t
+        with cython.nogil:
+            for index in range(pairs):
+                start = words[2 * index]
+                left = words[2 * index + 1]
+                while left:
+                    count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
+                    code_written(self.vm, cython.NULL, start, count)
+                    start += count
+                    left -= count
+
     def code_used(self) -> int:
         """Bytes of host code, those of dropped blocks included. Any thread."""
         return code_used(self.vm) if self.vm.emitter != cython.NULL else 0
@@ -511,6 +572,12 @@ class Cpu:
             reason = run_loop(self.env, self.scratch)
             fpu_leave(self.env)
         return reason
+
+    def poll(self, limit_ns: int) -> None:
+        """Let a halted vCPU wait inside `run` for what its last halts make likely to come, up to so long: it then goes
+        on without a thread being woken. 0: never, as at first. Thread: any that is not in `run`."""
+        self.scratch.poll_limit = limit_ns
+        self.scratch.poll_ns = 0
 
     def run_blocks(self, stop: int, limit: int) -> int:
         """For tests: run blocks until RIP is `stop`; exceptions are not delivered. Returns env.fault."""

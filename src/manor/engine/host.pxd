@@ -60,6 +60,13 @@ cdef extern from *:
     static inline void manor_fp_leave_host(uint32_t old) { (void)old; }
     #endif
 
+    /* In a loop that waits for another thread's store. */
+    #if defined(__x86_64__)
+    static inline void manor_relax(void) { __builtin_ia32_pause(); }
+    #else
+    static inline void manor_relax(void) { __asm__ volatile("" ::: "memory"); }
+    #endif
+
     static inline uint64_t manor_monotonic_ns(void)
     { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
     #endif
@@ -81,4 +88,5 @@ cdef extern from *:
     void guest_store "manor_guest_store"(uint8_t *p, uint64_t value, uint32_t size) noexcept nogil
     uint32_t fp_enter_host "manor_fp_enter_host"() noexcept nogil
     void fp_leave_host "manor_fp_leave_host"(uint32_t old) noexcept nogil
+    void relax "manor_relax"() noexcept nogil
     uint64_t monotonic_ns "manor_monotonic_ns"() noexcept nogil

@@ -38,7 +38,8 @@ _SILENCE_S: Final = 900.0
 """The longest that a script may say nothing, on a slow and busy machine."""
 _MODULES: Final = ("crc32c_generic", "virtio_pci", "virtio_blk", "ext4")
 _KERNEL: Final = re.compile(r"boot/vmlinuz-[^/]+")
-_LINE: Final = re.compile(rf"(?m)^(Setting up \S+ .*|{re.escape(DONE)}|manor: second stage failed)\r?$")
+_LINE: Final = re.compile(rf"(?m)^(Setting up \S+ .*|{re.escape(DONE)}|manor: second stage failed)\r?\n")
+"""With the line's end: what is there so far may be the half of one."""
 _TAIL: Final = 1200
 """Characters of the scripts' output that an error shows."""
 _INIT: Final = f"""\

@@ -7,6 +7,7 @@ The process is alone in its namespaces (`namespace.command`), so whatever it mou
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,10 @@ def perform(job: Job) -> int:
     for entry in additions(unpacking.packages, epoch, job.initramfs):
         target = root / entry.path
         if not target.is_dir():
+            # What is added for the scripts' sake leaves no trace in the tree, not even a directory's time.
+            times = target.parent.stat()
             write_directory([entry], root)
+            os.utime(target.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
     try:
         _configure(root, len(unpacking.packages))
         _step("keeping the configured system")

@@ -6,7 +6,7 @@ from typing import Final
 
 from manor.backends.agent.client import AgentClient, AgentError
 from manor.backends.agent.protocol import Answer, Json
-from manor.base.errors import ConfigError, HostError, InternalError
+from manor.base.errors import HostError, InternalError
 from manor.instances.client import ControlClient
 
 _SLACK: Final = 5.0
@@ -33,7 +33,7 @@ class RemoteAgent(AgentClient):
     def _converse(self, command: str, arguments: Json | None, timeout: float, needs_answer: bool) -> Answer | None:
         try:
             answer = self._client.call(
-                "agent", timeout + _SLACK, command=command, arguments=arguments or {}, timeout=timeout
+                "agent", timeout + _SLACK, execute=command, arguments=arguments or {}, seconds=timeout
             )
         except HostError:
             if needs_answer:
@@ -51,6 +51,6 @@ def has_agent(client: ControlClient) -> bool:
         return False
     try:
         RemoteAgent(client).ping(3.0)
-    except (HostError, AgentError, ConfigError):
+    except (HostError, AgentError):
         return False
     return True

@@ -65,10 +65,11 @@ class ConsoleBackend(CharBackend, Backpressure, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HostNic:
-    """The far end of the cable of one interface, and its MAC address."""
+    """The far end of the cable of one interface, its MAC address, and the lock that the network belongs to."""
 
     backend: NetBackend
     mac: bytes
+    lock: threading.RLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class HostSide:
     wake: the vCPU of that index may have work; any thread, with locks held.
     readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
     post: runs a callback soon on the I/O loop, without the lock. nics: as many as the spec has.
-    work: what runs jobs that may wait, for the disks.
+    work: what runs jobs with no lock held, for disks and networks.
     disks: what is open for each of `MachineSpec.disks`, in their order.
     vsock, agent: the far ends of the socket device and of the agent's port; without, there is no such device.
     shares: servers of the host's folders, a device each.
@@ -214,7 +215,7 @@ def _make_nics(spec: MachineSpec, memory: GuestMemory, host: HostSide) -> list[t
     for index, (nic, far) in enumerate(zip(spec.nics, host.nics, strict=True)):
         assert host.post is not None
         name = f"virtio-net{index}"
-        port = NetPort(name, far.backend, host.lock, host.post)
+        port = NetPort(name, far.backend, host.lock, far.lock, host.post, host.work)
         rate = nic.shaping.bits_per_second
         device = VirtioNet(
             name,

@@ -201,12 +201,14 @@ class Machine:
     def drain(self, timeout: float | None = None) -> list[str]:
         """Wait until no disk has a request in flight, so that nobody touches memory. No vCPU may be running.
 
-        timeout: seconds for each; those that still have some are told, and left to themselves.
+        timeout: seconds for each; the names of those that still have some then.
         """
-        slow = [disk for disk in self.disks if not disk.drain(timeout)]
-        for disk in slow:
+        return [disk.name for disk in self.disks if not disk.drain(timeout)]
+
+    def abandon(self) -> None:
+        """Requests that are still in flight do not reach the devices any more; the memory that they use stays."""
+        for disk in self.disks:
             disk.abandon()
-        return [disk.name for disk in slow]
 
     def close(self) -> None:
         """Free the accelerator's VM and the memory. No vCPU may be running, and `drain` has been called."""

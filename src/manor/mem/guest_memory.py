@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from manor.base.address import PAGE_SIZE, Gpa
 from manor.base.errors import ConfigError, HostError, OutOfRange
+from manor.mem.scatter_native import GuestBuffers, RamTable, Segments
 from manor.trace.event import guest_error
 
 __all__ = ["GuestMemory", "OutOfRange", "Region"]
@@ -26,6 +28,7 @@ _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)
 asm-generic/mman.h."""
 _PHYSICAL_BITS: Final = 52
 """Widest physical address of the architecture. Source: Intel SDM volume 3, 4.1.4."""
+_PIECE: Final = struct.Struct("=QQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,22 @@ class _Mapping:
         self.u64 = self.data.cast("Q")
 
 
+def slices(ranges: Iterable[tuple[int, int]], offset: int, limit: int) -> list[tuple[int, int]]:
+    """Address and size of the bytes `offset` to `offset + limit` of ranges laid end to end."""
+    found: list[tuple[int, int]] = []
+    for gpa, length in ranges:
+        if limit <= 0:
+            break
+        if offset >= length:
+            offset -= length
+            continue
+        size = min(length - offset, limit)
+        found.append((gpa + offset, size))
+        limit -= size
+        offset = 0
+    return found
+
+
 class GuestMemory:
     """All memory of one guest. Addresses and sizes are bytes; values are little-endian integers."""
 
@@ -95,9 +114,15 @@ class GuestMemory:
         self.on_write: Callable[[int, int], None] | None = None
         """Called with (gpa, size) after each write by a device; an engine drops code translated from
         there."""
+        self.on_write_ranges: Callable[[bytes], None] | None = None
+        """Where it is set, called once for many writes: addresses and sizes as `GuestBuffers.ranges` has them."""
         self._mappings = [_Mapping(region) for region in ordered]
         self._starts = [mapping.start for mapping in self._mappings]
         self._last = self._mappings[0]
+        self.ram_table = RamTable(
+            [(each.start, each.region.size, each.data) for each in self._mappings if not each.is_rom]
+        )
+        """Where RAM is, for lists of pieces of it."""
 
     # --- lookup ---------------------------------------------------------------------------------------------
 
@@ -216,6 +241,18 @@ class GuestMemory:
                 found += self.views(gpa, size)
         return found
 
+    def buffers_of(
+        self, ranges: Segments | Iterable[tuple[int, int]], offset: int, limit: int
+    ) -> GuestBuffers | list[memoryview]:
+        """At most `limit` bytes of ranges (address, size) laid end to end, from `offset` on, for the host to read from
+        or write to; as `views`. Raises OutOfRange."""
+        segments = ranges if isinstance(ranges, Segments) else Segments(ranges)
+        buffers = self.ram_table.buffers(segments, offset, limit)
+        if buffers is not None:
+            return buffers
+        # A piece in two regions, in ROM or nowhere.
+        return self.views_of(slices(segments, offset, limit))
+
     def find_region(self, gpa: int, size: int) -> Region | None:
         """The region that covers all of [gpa, gpa + size)."""
         mapping = self._find(gpa, size)
@@ -233,6 +270,14 @@ class GuestMemory:
             for gpa, size in ranges:
                 if size:
                     on_write(gpa, size)
+
+    def written_buffers(self, buffers: GuestBuffers) -> None:
+        """`written` of all its pieces."""
+        if self.on_write_ranges is not None:
+            self.on_write_ranges(buffers.ranges())
+        elif self.on_write is not None:
+            for gpa, size in _PIECE.iter_unpack(buffers.ranges()):
+                self.on_write(gpa, size)
 
     def release(self, gpa: int, size: int) -> int:
         """Give the RAM behind the whole pages of [gpa, gpa + size) back to the host; it reads as zeros from then on.
@@ -281,9 +326,22 @@ class GuestMemory:
             return int.from_bytes(self.read(gpa, 8), "little")
         return mapping.u64[(gpa - mapping.start) >> 3]
 
+    def unpack(self, layout: struct.Struct, gpa: int) -> tuple[Any, ...]:
+        """The fields of a structure at `gpa`, each read once. Raises OutOfRange."""
+        mapping = self._last
+        if mapping.start <= gpa and gpa + layout.size <= mapping.end:
+            return layout.unpack_from(mapping.data, gpa - mapping.start)
+        return layout.unpack(self.read(gpa, layout.size))
+
     def write_u8(self, gpa: int, value: int) -> None:
         """Write the low 8 bits of `value`. Raises OutOfRange; so do the wider ones."""
-        self.write(gpa, (value & 0xFF).to_bytes(1, "little"))
+        mapping = self._find(gpa, 1)
+        if mapping is None or mapping.is_rom:
+            self.write(gpa, (value & 0xFF).to_bytes(1, "little"))
+            return
+        mapping.data[gpa - mapping.start] = value & 0xFF
+        if self.on_write is not None:
+            self.on_write(gpa, 1)
 
     def write_u16(self, gpa: int, value: int) -> None:
         mapping = self._find(gpa, 2)

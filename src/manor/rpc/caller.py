@@ -100,10 +100,18 @@ class Caller:
 
     async def open_stream(self, procedure: Procedure, *arguments: Any) -> tuple[Any, Stream]:
         """As `call`, for a procedure that opens a stream."""
-        reply = await self._call(procedure, arguments, ())
-        return reply.value, self._streams[reply.serial]
+        # Taken now: the stream may have failed by the time the reply is looked at.
+        stream: list[Stream] = []
+        reply = await self._call(procedure, arguments, (), stream)
+        return reply.value, stream[0]
 
-    async def _call(self, procedure: Procedure, arguments: tuple[Any, ...], files: tuple[int, ...]) -> Reply:
+    async def _call(
+        self,
+        procedure: Procedure,
+        arguments: tuple[Any, ...],
+        files: tuple[int, ...],
+        streams: list[Stream] | None = None,
+    ) -> Reply:
         if self._end is not None:
             for file in files:
                 os.close(file)
@@ -114,6 +122,8 @@ class Caller:
         self._room.set()
         if procedure.stream:
             self._streams[serial] = Stream(self, serial)
+            if streams is not None:
+                streams.append(self._streams[serial])
         self._send()
         try:
             await self._channel.drain()

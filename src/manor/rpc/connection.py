@@ -194,7 +194,7 @@ class _Connection:
 
     def _stream_of(self, packet: Packet) -> _Stream | None:
         stream = self._streams.get(packet.serial)
-        if stream is None or stream.state is StreamState.OPENING:
+        if stream is None:
             # Data is not acknowledged: what was under way when a stream died arrives after its end.
             return None
         procedure = stream.procedure
@@ -267,8 +267,7 @@ class ClientConnection(_Connection):
                 raise ProtocolError(f"a reply of procedure {packet.procedure} to a call of {procedure.name}")
             if packet.status == Status.ERROR:
                 _close_files(packet.files)
-                if procedure.stream:
-                    self._step(packet.serial, StreamStep.FAIL)
+                self._streams.pop(packet.serial, None)
                 return CallFailed(packet.serial, procedure, _decode_error(packet.payload))
             if packet.status != Status.OK:
                 raise ProtocolError(f"a reply with status {packet.status}")
@@ -276,7 +275,8 @@ class ClientConnection(_Connection):
         except ProtocolError:
             _close_files(packet.files)
             raise
-        if procedure.stream:
+        # libvirtd sends a stream's data, or its failure, from another thread: it may be here before the reply.
+        if packet.serial in self._streams:
             self._step(packet.serial, StreamStep.REPLY)
         return Reply(packet.serial, procedure, value, packet.files)
 
@@ -297,7 +297,7 @@ class ClientConnection(_Connection):
             self._step(packet.serial, StreamStep.FAIL)
             return StreamAborted(packet.serial, _decode_error(packet.payload))
         if packet.status == Status.OK:
-            if stream.state is StreamState.OPEN:
+            if stream.state in (StreamState.OPENING, StreamState.OPEN):
                 raise ProtocolError(f"stream {packet.serial} is confirmed, but was not finished")
             self._step(packet.serial, StreamStep.CONFIRM)
             return StreamFinished(packet.serial)

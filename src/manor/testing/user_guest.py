@@ -17,7 +17,7 @@ from manor.backends.net.user.mappings import EchoMapping, ForwardedPeer, UdpMapp
 from manor.backends.net.user.plan import GATEWAY_MAC, Plan
 from manor.backends.net.user.tcp import TcpEndpoint
 from manor.backends.net.user.tcp_state import End
-from manor.backends.net.user.tcp_table import TcpTable
+from manor.backends.net.user.tcp_table import ACK_DELAY, TcpTable
 from manor.base.clock import SECOND
 
 MAC: Final = bytes.fromhex("525400123456")
@@ -432,7 +432,9 @@ class TcpDialogue:
         sequence = self.sequence if at is None else at
         if is_counted and at is None:
             self.sequence += len(payload) + bool(flags & FIN) + bool(flags & SYN)
-        return self.conversation.send(self.frame(flags, payload, options=options, sequence=sequence))
+        seen = self.conversation.send(self.frame(flags, payload, options=options, sequence=sequence))
+        # Data may be acknowledged a little later.
+        return seen or (self.conversation.after(ACK_DELAY) if payload else [])
 
     def frame(self, flags: int, payload: bytes = b"", *, options: bytes = b"", sequence: int | None = None) -> bytes:
         return tcp(

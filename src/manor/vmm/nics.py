@@ -23,6 +23,7 @@ from manor.spec.mac import derive_mac, parse_mac, show_mac
 from manor.spec.machine import MachineSpec
 from manor.spec.net import NicSpec, PortForward
 from manor.spec.net_text import parse_port
+from manor.vmm.net_loop import NetLoop
 
 if TYPE_CHECKING:
     from manor.backends.net.user.backend import UserBackend
@@ -76,9 +77,11 @@ class Forwards:
 class Nic:
     """One interface. Thread: any but the I/O loop's, unless a method says otherwise."""
 
-    def __init__(self, spec: NicSpec, host: NetHost, call: Call) -> None:
-        """call: runs something on the loop's thread and waits for it. Raises ConfigError or HostError."""
+    def __init__(self, spec: NicSpec, host: NetHost, call: Call, network_lock: threading.RLock) -> None:
+        """call: runs something on the loop's thread, with the network's lock, and waits for it. Raises ConfigError or
+        HostError."""
         self.spec = spec
+        self.network_lock = network_lock
         self.mac = host.mac
         self.backend = open_network(spec, host)
         self.is_link_up = spec.link_up and spec.kind != "none"
@@ -181,7 +184,9 @@ class Nics:
         try:
             for index, nic in enumerate(spec.nics):
                 mac = parse_mac(nic.mac) if nic.mac else derive_mac(spec.name, index)
-                opened.append(Nic(nic, NetHost(self._loop, self._clock, mac, index, spec.name), self.call))
+                lock = threading.RLock()
+                host = NetHost(NetLoop(self._loop, lock), self._clock, mac, index, spec.name)
+                opened.append(Nic(nic, host, partial(self._call_locked, lock), lock))
         except BaseException:
             for done in opened:
                 done.backend.close()
@@ -203,7 +208,16 @@ class Nics:
     def close(self) -> None:
         """Release everything on the host. While the loop still runs, or if it never did."""
         for nic in self.all:
-            self.call(nic.backend.close)
+            nic.call(nic.backend.close)
+
+    def _call_locked(self, lock: threading.RLock, work: Callable[[], T]) -> T:
+        """As `call`, with a network's lock held."""
+
+        def run() -> T:
+            with lock:
+                return work()
+
+        return self.call(run)
 
     def call(self, work: Callable[[], T]) -> T:
         """Run `work` on the loop's thread and wait; here, if the loop does not run. Raises what it raises."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import assert_never
 
 from manor.accel.api import Vcpu
@@ -40,7 +41,11 @@ class VcpuLoop:
         self._is_pausing = False
         self._may_run = threading.Event()
         self._outside = threading.Event()
-        self._awake = threading.Event()
+        self._bell = threading.Lock()
+        """Taken, unless somebody rang. A lock because to sleep and to be woken takes a fraction of an Event's time."""
+        self._bell.acquire()
+        self._is_asleep = False
+        """Set before the thread looks whether there is work: who gives it some then has to ring."""
         self._thread = threading.Thread(target=self._run, name=f"vcpu-{vcpu.index}", daemon=True)
         self.halts = 0
         """How often the vCPU went to sleep. Written by its thread only."""
@@ -50,14 +55,16 @@ class VcpuLoop:
 
     def wake(self) -> None:
         """The vCPU may have something to do. Thread: any."""
-        self._awake.set()
+        if self._is_asleep:
+            with suppress(RuntimeError):  # somebody rang already
+                self._bell.release()
 
     def request_pause(self) -> None:
         """Make the thread leave guest code and wait for `resume`. Thread: any but the vCPU's own."""
         self._outside.clear()
         self._may_run.clear()
         self._is_pausing = True
-        self._awake.set()
+        self.wake()
         self._vcpu.kick()
 
     def wait_paused(self, timeout: float) -> bool:
@@ -74,7 +81,7 @@ class VcpuLoop:
         """Make the thread leave guest code and end. Thread: any, also the vCPU's own."""
         self._stop = True
         self._may_run.set()
-        self._awake.set()
+        self.wake()
         self._vcpu.kick()
 
     def join(self) -> None:
@@ -129,9 +136,10 @@ class VcpuLoop:
         return f"{reason} ({name})" if name else reason
 
     def _sleep(self) -> None:
-        """Sleep until there is work. Clear, then look, then wait: a wake-up between any two of them is not lost."""
+        """Sleep until there is work. Say so, then look, then wait: a wake-up between any two of them is not lost. One
+        that comes late rings for the next sleep, which then looks once more."""
         self.halts += 1
-        self._awake.clear()
+        self._is_asleep = True
         while not self._stop and not self._is_pausing and not self._vcpu.has_work():
-            self._awake.wait()
-            self._awake.clear()
+            self._bell.acquire()
+        self._is_asleep = False

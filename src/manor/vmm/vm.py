@@ -22,14 +22,10 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from manor.accel.api import Accel
 from manor.accel.choose import choose
-from manor.backends.agent.client import AgentClient
-from manor.backends.agent.transport import PortTransport
-from manor.backends.share.worker import SharedFolder
-from manor.backends.vsock.host import VsockHost
 from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, HostError, ManorError, StateError
 from manor.base.pausable_clock import PausableClock
@@ -49,15 +45,20 @@ from manor.vmm.disks import OpenDisks, boots_from, resize_disk
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
 from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
 from manor.vmm.nics import Nic, Nics
+from manor.vmm.services import Services
 from manor.vmm.vcpu_loop import VcpuLoop
 from manor.vmm.workers import Workers
 
-_DRAIN_S: Final = 30.0
-"""How long the end of a VM waits for storage that does not answer."""
-_CLOSE_S = 5.0
-"""How long the I/O loop may take to close what it serves, in seconds; it never waits."""
+if TYPE_CHECKING:
+    from manor.backends.agent.client import AgentClient
+    from manor.backends.vsock.host import VsockHost
+
 logger = logging.getLogger(__name__)
 
+_DRAIN_S: Final = 30.0
+"""How long the end of a VM waits for storage that does not answer."""
+_CLOSE_S: Final = 5.0
+"""How long the I/O loop may take to close what it serves, in seconds; it never waits."""
 PAUSE_S = 5.0
 """How long vCPUs may take to pause, in seconds: one may wait for the reader of its output."""
 
@@ -108,10 +109,7 @@ class Vm:
         self._changing = threading.Lock()
         """Held by who pauses, resumes or takes apart the machine; before any other lock."""
         self._loop = IoLoop(self._clock, self._on_loop_error)
-        self._vsock = VsockHost(self._loop, self._clock, spec.vsock.cid, spec.vsock.path) if spec.vsock else None
-        self._agent_port = PortTransport()
-        self._agent = AgentClient(self._agent_port) if spec.agent else None
-        self._shares: list[SharedFolder] = []
+        self._services = Services(spec, self._loop, self._clock, self._on_loop_error)
         self._lifecycle = Lifecycle()
         self._readers = LoopReaders(self._loop)
         self._nics = Nics(self._loop, self._clock)
@@ -156,14 +154,11 @@ class Vm:
         try:
             self._disks.open()
             self._nics.open(self.spec)
-            if self._vsock is not None:
-                self._vsock.open()
-            for share in self.spec.shares:
-                self._shares.append(SharedFolder(share, self._on_loop_error))
+            self._services.open()
             self._build()
         except ManorError as error:
             self._nics.close()
-            self._close_services()
+            self._services.close()
             self._loop.stop()
             self._disks.close()
             self._end = VmEnd(Reason.ERROR, str(error))
@@ -183,7 +178,8 @@ class Vm:
         """Stop the vCPUs, timers and devices until `resume`. For the guest no time passes; its clock chip goes on.
 
         A machine that is paused can be powered off. Thread: any but the VM's own.
-        Raises StateError if it is not running, HostError if a vCPU waits for the reader of its output.
+        Raises StateError if it is not running, HostError if a vCPU waits for the reader of its output, or a disk for
+        the host's storage: while it is paused, disks and memory do not change.
         """
         with self._changing:
             self._lifecycle.advance(Event.PAUSE)
@@ -197,6 +193,10 @@ class Vm:
             machine, timers = self._machine, self._timers
             assert machine is not None
             assert timers is not None
+            slow = machine.drain(max(0.0, limit - time.monotonic()))
+            if slow:
+                self._go_on()
+                raise HostError(f"cannot pause: {slow[0]} waits for the host's storage")
             with machine.lock:
                 timers.pause()
                 machine.pause_network()
@@ -216,7 +216,7 @@ class Vm:
                 timers.resume()
                 machine.resume_network()
             self._go_on()
-        if self._agent is not None and self._agent_port.is_open:
+        if self._services.has_agent:
             threading.Thread(target=self._set_time, name="set-time", daemon=True).start()
 
     def _set_time(self) -> None:
@@ -300,21 +300,23 @@ class Vm:
     @property
     def agent(self) -> AgentClient:
         """The guest's agent; `agent.wait()` first. Raises ConfigError if the VM has no port for one."""
-        if self._agent is None:
+        agent = self._services.agent
+        if agent is None:
             raise ConfigError("agent", "this VM has no port for an agent; describe it with agent=True")
-        return self._agent
+        return agent
 
     @property
     def has_agent(self) -> bool:
         """Whether a program of the guest has opened the agent's port."""
-        return self._agent_port.is_open
+        return self._services.has_agent
 
     @property
     def vsock(self) -> VsockHost:
         """Connections to the guest's vsock ports. Raises ConfigError if the VM has no socket device."""
-        if self._vsock is None:
+        vsock = self._services.vsock
+        if vsock is None:
             raise ConfigError("vsock", "this VM has no socket device; describe it with vsock=VsockSpec()")
-        return self._vsock
+        return vsock
 
     def statistics(self) -> Statistics:
         """Counters up to now, or up to the end. All zero before `start`."""
@@ -354,12 +356,12 @@ class Vm:
             wake=self._wake,
             readers=self._readers,
             post=self._loop.call_soon_threadsafe,
-            nics=[HostNic(nic.backend, nic.mac) for nic in self._nics.all],
+            nics=[HostNic(nic.backend, nic.mac, nic.network_lock) for nic in self._nics.all],
             work=self._workers,
             disks=self._disks.backends,
-            vsock=None if self._vsock is None else self._vsock.multiplexer,
-            agent=None if self._agent is None else self._agent_port,
-            shares=self._shares,
+            vsock=None if self._services.vsock is None else self._services.vsock.multiplexer,
+            agent=self._services.agent_port,
+            shares=self._services.shares,
         )
         self._vcpus = []
         self._machine = build(self.spec, self._accel, host)
@@ -377,8 +379,7 @@ class Vm:
         port.on_room = self.console.connect(port, machine.lock)
         if machine.balloon is not None:
             self.balloon.connect(machine.balloon, machine.lock)
-        if machine.agent is not None:
-            self._agent_port.connect(machine.agent, machine.lock)
+        self._services.connect(machine)
         if self._size is not None:
             machine.resize_console(*self._size)
         self._nics.connect(machine.nics, machine.net_ports, machine.lock)
@@ -398,6 +399,7 @@ class Vm:
             # Requests that the guest made while it ran are done, whoever ended it. After a reboot a late write would
             # meet what the new guest writes, so that waits as long as it must.
             slow = self._machine.drain(None if is_reboot else _DRAIN_S)
+            self._machine.abandon()
         final = self.statistics()
         if self._timers is not None:
             self._timers.close()
@@ -405,7 +407,7 @@ class Vm:
         self.console.disconnect()
         self._nics.disconnect()
         self.balloon.disconnect()
-        self._agent_port.disconnect()
+        self._services.disconnect()
         machine, self._machine = self._machine, None
         self._final = final
         if machine is not None:
@@ -434,7 +436,7 @@ class Vm:
                     self._lifecycle.advance(Event.STOP)
                     break
         done = threading.Event()
-        self._loop.call_soon_threadsafe(self._close_services)
+        self._loop.call_soon_threadsafe(self._services.close)
         self._loop.call_soon_threadsafe(done.set)
         done.wait(_CLOSE_S)
         self._nics.close()
@@ -458,13 +460,6 @@ class Vm:
         except ManorError as error:
             return VmEnd(Reason.ERROR, str(error))
         return end
-
-    def _close_services(self) -> None:
-        """What belongs to the VM and not to one machine of it. Thread: the I/O loop's, or it does not run."""
-        if self._vsock is not None:
-            self._vsock.close()
-        for share in self._shares:
-            share.close()
 
     def _next_request(self) -> VmEnd:
         """Wait until there is something to do. A guest that is paused does not reboot before it goes on."""

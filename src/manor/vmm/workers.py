@@ -17,8 +17,9 @@ from manor.base.work import Job
 
 logger = logging.getLogger(__name__)
 
-MAX_THREADS: Final = 16
-"""Jobs beyond wait for one that ends; each disk keeps to a limit of its own below that."""
+MAX_THREADS: Final = 256
+"""Jobs beyond wait for one that ends. More than the disks of a machine use, each of which keeps to a limit of its own:
+so one whose storage hangs takes no thread from another."""
 
 
 class _Own(threading.local):

@@ -44,8 +44,11 @@ def test_completion_script(shell: str) -> None:
     ("typed", "offered"),
     [
         ("manor run --accel ", ["auto", "dbt", "kvm"]),
-        ("manor run --trace ", ["syscalls", "interrupts", "exits", "blocks", "disks", "network", "guest-errors"]),
-        ("manor run --trace exits,s", ["exits,syscalls"]),
+        (
+            "manor run --trace ",
+            ["syscalls", "interrupts", "exits", "blocks", "disks", "network", "services", "guest-errors"],
+        ),
+        ("manor run --trace exits,s", ["exits,syscalls", "exits,services"]),
         ("manor run --console ", ["serial", "virtio"]),
         ("manor doctor --j", ["--json"]),
     ],

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -375,3 +377,33 @@ def test_files_of_options_are_remembered_by_their_whole_path(
     folder.mkdir()
     monkeypatch.chdir(folder)
     assert _absolute("data.img,readonly=on") == f"{tmp_path}/a,,b/data.img,readonly=on"
+
+
+def test_wait_for_a_vm_that_runs_already(manor: Manor, kernel: Path) -> None:
+    manor("run", "web", "-d", *options(kernel))
+    assert "web is ready: login" in manor("run", "web", "--wait", "login").stderr
+    refused = manor("run", "web", "--wait", "login", "--cpus", "2", check=False)
+    assert "the VM web runs already" in refused.stderr
+
+
+def test_console_on_a_terminal_passes_keys_on_and_ctrl_bracket_leaves(manor: Manor, kernel: Path) -> None:
+    manor("run", "web", "--wait", "login", *options(kernel))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        argv = command("login", "console", "web")
+        os.execv(argv[0], argv)
+
+    def read_until(text: bytes) -> bytes:
+        seen = b""
+        while text not in seen:
+            assert select.select([terminal], [], [], 20)[0], seen
+            seen += os.read(terminal, 4096)
+        return seen
+
+    assert b"box login: " in read_until(b"Ctrl-] leaves")
+    os.write(terminal, b"one\n\x03\n")
+    read_until(b"<\x03>")  # Ctrl-C is the guest's
+    os.write(terminal, b"\x1d")
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(terminal)
+    assert listed(manor)["web"]["state"] == "running"

@@ -163,6 +163,17 @@ def test_device_write(vm: MicroVm) -> None:
     assert vm.get("stats", 5) >= invalidated
 
 
+def test_device_writes_many_places(vm: MicroVm) -> None:
+    run(vm, b"\xb8\x01\x00\x00\x00" + END)
+    code, data = vm.pages[CODE], vm.pages[DATA]
+    for value, places in ((9, (data, 8, code + 1, 1)), (10, (code, 0x1000, data, 0)), (11, (data, 0, code - 1, 3))):
+        vm.memory[code + 1] = value
+        vm.engine.code_written_ranges(struct.pack("<4Q", *places))
+        go(vm, CODE, CODE + 5)
+        assert vm.get("regs", RAX) == value
+    vm.engine.code_written_ranges(b"")
+
+
 def test_two_cpus_patch_each_others_code() -> None:
     """One vCPU increments the immediate of a function; the other calls it until it sees the last value."""
     memory = mmap.mmap(-1, 4 << 20)

@@ -76,7 +76,10 @@ def fill_cache(root: Path) -> Path:
     cache = Cache(root)
     cache.store("guest/cloud/vmlinuz", b"KERNEL")
     cache.store("guest/cloud/parts.cpio", b"PARTS")
-    manifest = {"format": MANIFEST_VERSION, "version": "6.1-9", "kernel": "guest/cloud/vmlinuz", "parts": "guest/cloud/parts.cpio"}
+    manifest = {
+        "format": MANIFEST_VERSION, "version": "6.1-9", "kernel": "guest/cloud/vmlinuz",
+        "parts": "guest/cloud/parts.cpio",
+    }  # fmt: skip
     cache.store("guest/cloud/manifest.json", json.dumps(manifest).encode())
     return root
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,8 +19,10 @@ from manor.instances.create import create
 from manor.instances.guest import MAX_INPUT, ask_to_power_off, copy_by_agent, run_by_agent
 from manor.instances.instance import Instance, Instances
 from manor.instances.reach import find_way
-from manor.spec.control import Json
+from manor.spec.control import Json, check_arguments
 from manor.testing.fake_vmm import Answer, FakeVmm
+from manor.vmm.control_services import ServiceControl
+from manor.vmm.vm import Vm
 
 Start = Callable[..., FakeVmm]
 
@@ -35,8 +37,8 @@ class FakeAgent:
         self._ended: Json = {}
 
     def __call__(self, arguments: Json) -> Json:
-        self.asked.append(arguments["command"])
-        handler = getattr(self, arguments["command"].replace("guest-", "").replace("-", "_"))
+        self.asked.append(arguments["execute"])
+        handler = getattr(self, arguments["execute"].replace("guest-", "").replace("-", "_"))
         return {"value": handler(arguments["arguments"])}
 
     def ping(self, arguments: Json) -> Json:
@@ -170,6 +172,16 @@ def test_copies_that_cannot_be_made(
     start()
     with pytest.raises((ConfigError, HostError), match=message):
         copy_by_agent(vm, [source.format(tmp_path) for source in sources], target)
+
+
+def test_vmm_takes_what_is_asked_of_the_agent(vm: Instance, start: Start) -> None:
+    vmm = start()
+    run_by_agent(vm, ("cat",), b"x")
+    known = ServiceControl(cast(Vm, None)).commands()["agent"]
+    requests = [arguments for command, arguments in vmm.asked if command == "agent"]
+    assert requests
+    for arguments in requests:
+        check_arguments("agent", arguments, known.needed, known.optional)
 
 
 def test_shut_down_by_the_agent(vm: Instance, start: Start, agent: FakeAgent) -> None:

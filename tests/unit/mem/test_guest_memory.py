@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import struct
 
 import pytest
 
@@ -181,3 +182,32 @@ def test_released_ram_reads_as_zeros_and_is_told_to_the_engine() -> None:
     assert memory.read_u8(0x8000) == ord("r")
     assert memory.release(0x100, 0x800) == 0
     assert memory.release(1 << 51, 1 << 40) == 0
+
+
+def test_views_and_structures_across_regions() -> None:
+    memory = GuestMemory([Region(Gpa(0), 0x2000), Region(Gpa(0x2000), 0x2000), Region(Gpa(0x4000), 0x1000, "rom")])
+    memory.load(0, bytes(index & 0xFF for index in range(0x4000)))
+    told: list[tuple[int, int]] = []
+    memory.on_write = lambda gpa, size: told.append((gpa, size))
+    whole, first, second = memory.views_of([(0x10, 4), (0x1FFE, 4)])
+    assert (bytes(whole), bytes(first), bytes(second)) == (b"\x10\x11\x12\x13", b"\xfe\xff", b"\x00\x01")
+    second[1] = 0x55
+    assert memory.read_u8(0x2001) == 0x55
+    memory.written_all([(0x1FFE, 4), (0, 0)])
+    assert told == [(0x1FFE, 4)]
+    assert memory.views_of([(0x4000, 2)])[0].readonly
+    layout_of_four = struct.Struct("<HH")
+    assert memory.unpack(layout_of_four, 0x10) == (0x1110, 0x1312)
+    assert memory.unpack(layout_of_four, 0x1FFE) == (0xFFFE, 0x5500)
+    for call in (lambda: memory.views_of([(0x4FFF, 2)]), lambda: memory.unpack(layout_of_four, 0x4FFE)):
+        with pytest.raises(OutOfRange):
+            call()
+    assert memory.find_region(0x1FFE, 4) is None
+    assert memory.find_region(0x4000, 1) == Region(Gpa(0x4000), 0x1000, "rom")
+    told.clear()
+    memory.write_u8(0x3FFF, 0x1AA)
+    memory.write_u8(0x4000, 0xAA)
+    assert (memory.read_u8(0x3FFF), memory.read_u8(0x4000)) == (0xAA, 0)
+    assert (0x3FFF, 1) in told
+    with pytest.raises(OutOfRange):
+        memory.write_u8(0x5000, 1)

@@ -190,7 +190,7 @@ def test_read_only_connections_get_neither_secrets_nor_changes() -> None:
 
     def missing(name: str, *arguments: Any) -> str | None:
         procedure = REMOTE[name]
-        found = procedure.missing_for_read_only(procedure.arguments_type(*arguments))  # type: ignore[call-arg]
+        found = procedure.missing_for_read_only(procedure.arguments_type(*arguments))
         return None if found is None else str(found)
 
     assert missing("domain_get_xml_desc", domain, 0) is None
@@ -213,5 +213,5 @@ def test_every_event_has_a_message_and_every_message_of_the_catalog_is_one() -> 
     known = {kind.message for kind in EVENTS.values()} | {REMOTE["connect_event_connection_closed"]}
     # The others are the messages that clients of before 2013 registered for, one kind for a whole connection.
     legacy = {procedure for procedure in REMOTE.values() if procedure.is_event} - known
-    assert all([field.name for field in procedure.arguments][0] == "domain" for procedure in legacy)
+    assert all(procedure.arguments[0].name == "domain" for procedure in legacy)
     assert len(legacy) == 16

@@ -266,6 +266,27 @@ def test_a_call_that_fails_opens_no_stream() -> None:
     assert not talk.client.has_stream(failed.serial)
 
 
+def test_data_that_overtakes_the_reply_is_kept() -> None:
+    """libvirtd 9.0 does so now and then: a screenshot was empty, or its reader waited for ever."""
+    client = ClientConnection()
+    serial = client.call(REMOTE["storage_vol_download"], [VOLUME, 0, 0, 0])
+    data = packet(Kind.STREAM, 209, serial, Status.CONTINUE, b"early")
+    assert list(client.receive(data)) == [StreamData(serial, b"early")]
+    assert list(client.receive(packet(Kind.REPLY, 209, serial))) == [
+        Reply(serial, REMOTE["storage_vol_download"], None)
+    ]
+    assert client.stream_state(serial) is StreamState.OPEN
+
+
+def test_a_failure_that_overtakes_the_reply_closes_the_stream() -> None:
+    client = ClientConnection()
+    serial = client.call(REMOTE["storage_vol_download"], [VOLUME, 0, 0, 0])
+    failure = packet(Kind.STREAM, 209, serial, Status.ERROR, bytes(encode_error(NO_DOMAIN)))
+    assert list(client.receive(failure)) == [StreamAborted(serial, NO_DOMAIN)]
+    assert len(list(client.receive(packet(Kind.REPLY, 209, serial)))) == 1
+    assert not client.has_stream(serial)
+
+
 def test_descriptors_go_both_ways() -> None:
     talk = Conversation()
     ours, theirs = os.pipe()

@@ -227,6 +227,28 @@ def test_storage_that_hangs_does_not_keep_the_vm_from_ending(
     assert told == []
 
 
+def test_pause_waits_for_requests(make: Callable[..., Vm], monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = MemoryDisk(4096, name="slow.img")
+    backend.gate.clear()
+    monkeypatch.setattr("manor.vmm.vm.PAUSE_S", 0.3)
+    monkeypatch.setattr("manor.vmm.disks._open", lambda spec: backend)
+    with make(DiskSpec("slow.img")) as vm:
+        vm.start()
+        vm.serial.wait_for("ready", 5)
+        machine = vm._machine
+        assert machine is not None
+        told: list[object] = []
+        with machine.lock:
+            machine.disks[0].start([Request(Kind.FLUSH, (), (), told.append)], lambda: None)
+        with pytest.raises(HostError, match="cannot pause: disk0 waits for the host's storage"):
+            vm.pause()
+        assert vm.state is State.RUNNING
+        backend.gate.set()
+        vm.pause()
+        assert told == [None]
+        vm.resume()
+
+
 # --- workers ------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +277,26 @@ def test_more_jobs_than_idle_threads_get_threads_of_their_own() -> None:
     workers.close()
     assert not barrier.broken
     assert barrier.n_waiting == 0
+
+
+def test_disks_whose_storage_hangs_do_not_hold_back_others() -> None:
+    workers = Workers(lambda error: None)
+    lock = threading.RLock()
+    hung = [MemoryDisk(4096) for _ in range(4)]
+    done = threading.Event()
+    with lock:
+        for backend in hung:
+            backend.gate.clear()
+            disk = Disk("hung", backend, lock, workers)
+            for _ in range(20):
+                disk.start([Request(Kind.FLUSH, (), (), lambda error: None)], lambda: None)
+        Disk("well", MemoryDisk(4096), lock, workers).start(
+            [Request(Kind.FLUSH, (), (), lambda error: None)], done.set
+        )
+    assert done.wait(10)
+    for backend in hung:
+        backend.gate.set()
+    workers.close()
 
 
 def test_short_jobs_are_for_threads_that_asked_for_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,10 @@ IDLE_SHARE: Final = 20
 IDLE_CODE: Final = 4 << 20
 """Bytes of host code that a guest may keep when it first becomes idle; what is hot among them is translated again in
 milliseconds. Each time the bound doubles, so that a guest that wakes now and then soon keeps all that it uses."""
+
+POLL_NS: Final = 100_000
+"""How long a halted vCPU waits for its next event before its thread sleeps, if its last halts were that short. To sleep
+and to be woken takes about as long."""
 
 CPU_MODELS: Final = ("max", "x86-64-v2")
 """The engine is an x86-64-v2 processor."""
@@ -182,6 +187,11 @@ class DbtVm:
         self.gate = Gate(self._kick_all)
         self.vcpus: Sequence[DbtVcpu] = tuple(DbtVcpu(self, index, c) for index, c in enumerate(callbacks))
         memory.on_write = self.engine.code_written
+        memory.on_write_ranges = self.engine.code_written_ranges
+        if cpus < len(os.sched_getaffinity(0)):
+            # A processor is left for those whom the vCPUs wait for.
+            for cpu in self.engine.cpus:
+                cpu.poll(POLL_NS)
 
     def shrink_if_idle(self) -> None:
         """Drop the translations of a guest that became idle: those of its boot are most of them. Thread: a vCPU's,
@@ -223,6 +233,7 @@ class DbtVm:
 
     def close(self) -> None:
         self.memory.on_write = None
+        self.memory.on_write_ranges = None
 
 
 class DbtAccel:

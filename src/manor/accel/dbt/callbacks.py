@@ -90,6 +90,10 @@ class Callbacks:
                 interrupt_deliver(self._index, *values)
             case "invalid":
                 guest_error("engine", f"invalid instruction at rip {values[0]:#018x} in ring {values[1]}")
+            case "invalid_msr":
+                index, value, is_write, rip = values
+                what = f"writing {value:#x} to" if is_write else "reading"
+                guest_error("engine", f"{what} MSR {index:#x} at rip {rip:#018x} is refused")
             case _:
                 raise ValueError(f"the engine reported an event of unknown kind {kind!r}")
 

@@ -29,7 +29,8 @@ class BlockError(ManorError):
 class Extent:
     """A range of an image with one answer to "what is here".
 
-    kind: "data"; "zero" reads as zeros by a mark in some layer; "hole" is allocated in no layer and reads as zeros.
+    kind: "data"; "zero" reads as zeros by a mark in some layer, or is set aside there and a hole of its file; "hole" is
+    allocated in no layer and reads as zeros.
     depth: how many images up the backing chain it was found; 0 is the image itself.
     file_offset: where the bytes are in the layer's file, if they are there as they are (not compressed or encrypted).
     """

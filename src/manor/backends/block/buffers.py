@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
 from manor.backends.block.api import Buffers
+from manor.mem.scatter_native import GuestBuffers
 
 ZEROS: Final = memoryview(bytes(1 << 20))
 """A mebibyte of zeros, to copy or to write from."""
 
 
+MAX_PIECES: Final = 1024
+"""Pieces that one preadv or pwritev takes: UIO_MAXIOV, Linux include/uapi/linux/uio.h."""
+
+
 def total(buffers: Buffers) -> int:
     """Bytes in all pieces."""
+    if isinstance(buffers, GuestBuffers):
+        return buffers.nbytes
     if len(buffers) == 1:
         return buffers[0].nbytes
     return sum(piece.nbytes for piece in buffers)
+
+
+def preadv(fd: int, buffers: Buffers, offset: int, flags: int = 0) -> int:
+    """Fill from a file; the bytes read, as many as one call took. Raises OSError."""
+    if isinstance(buffers, GuestBuffers):
+        return buffers.read_from(fd, offset, flags)
+    return os.preadv(fd, buffers if len(buffers) <= MAX_PIECES else buffers[:MAX_PIECES], offset, flags)
+
+
+def pwritev(fd: int, buffers: Buffers, offset: int) -> int:
+    """Write to a file; the bytes written, as many as one call took. Raises OSError."""
+    if isinstance(buffers, GuestBuffers):
+        return buffers.write_to(fd, offset)
+    return os.pwritev(fd, buffers if len(buffers) <= MAX_PIECES else buffers[:MAX_PIECES], offset)
 
 
 def zero_fill(buffers: Buffers) -> None:
@@ -55,8 +77,12 @@ class Cursor:
         self._index = 0
         self._start = 0
 
-    def take(self, size: int) -> list[memoryview]:
+    def take(self, size: int) -> Buffers:
         """The next `size` bytes, in place. There must be as many."""
+        if isinstance(self._pieces, GuestBuffers):
+            start = self._start
+            self._start += size
+            return self._pieces.part(start, size)
         taken: list[memoryview] = []
         while size:
             piece = self._pieces[self._index]
@@ -73,7 +99,7 @@ class Cursor:
         return taken
 
 
-def cut(buffers: Buffers, start: int, size: int) -> list[memoryview]:
+def cut(buffers: Buffers, start: int, size: int) -> Buffers:
     """Bytes [start, start + size) of the pieces, in place."""
     cursor = Cursor(buffers)
     cursor.take(start)

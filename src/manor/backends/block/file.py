@@ -13,15 +13,12 @@ from collections.abc import Iterator
 from typing import Final, Literal, Protocol
 
 from manor.backends.block.api import BlockError, Buffers
-from manor.backends.block.buffers import Cursor, total, zero_fill, zeros
+from manor.backends.block.buffers import MAX_PIECES, Cursor, preadv, pwritev, total, zero_fill, zeros
 from manor.backends.block.direct import DirectIo
 from manor.backends.block.fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 from manor.backends.block.lock import lock
 from manor.base.errors import HostError
 from manor.spec.block import CacheMode
-
-MAX_PIECES: Final = 1024
-"""Pieces that one preadv or pwritev takes: UIO_MAXIOV, Linux include/uapi/linux/uio.h."""
 
 MAX_CALL: Final = 1 << 30
 """Bytes for one call, below Linux's limit of 0x7ffff000."""
@@ -130,8 +127,7 @@ class HostFile:
             if self._direct is not None:
                 self._direct.read(offset, buffers)
                 return
-            wanted = total(buffers)
-            if len(buffers) <= MAX_PIECES and os.preadv(self._fd, buffers, offset) == wanted:
+            if preadv(self._fd, buffers, offset) == total(buffers):
                 return
             self._read_rest(offset, buffers)
         except OSError as error:
@@ -142,7 +138,7 @@ class HostFile:
         cursor = Cursor(buffers)
         left = total(buffers)
         while left:
-            pieces = cursor.take(min(left, MAX_CALL))
+            pieces = list(cursor.take(min(left, MAX_CALL)))
             left -= total(pieces)
             while pieces:
                 part, rest = pieces[:MAX_PIECES], pieces[MAX_PIECES:]
@@ -154,10 +150,10 @@ class HostFile:
                 pieces = remaining(part, count) + rest
 
     def read_nowait(self, offset: int, buffers: Buffers) -> bool:
-        if not self._nowait or len(buffers) > MAX_PIECES:
+        if not self._nowait:
             return False
         try:
-            return os.preadv(self._fd, buffers, offset, os.RWF_NOWAIT) == total(buffers)
+            return preadv(self._fd, buffers, offset, os.RWF_NOWAIT) == total(buffers)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -172,12 +168,9 @@ class HostFile:
             if self._direct is not None:
                 self._direct.write(offset, buffers)
                 return
-            wanted = total(buffers)
-            count = 0
-            if len(buffers) <= MAX_PIECES:
-                count = os.pwritev(self._fd, buffers, offset)
-                if count == wanted:
-                    return
+            count = pwritev(self._fd, buffers, offset)
+            if count == total(buffers):
+                return
             self._write_rest(offset + count, remaining(buffers, count))
         except OSError as error:
             raise block_error(f"writing {self.name} at {offset:#x}", error) from error

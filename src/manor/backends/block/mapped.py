@@ -141,7 +141,7 @@ class MappedImage(ABC):
             )
         return file
 
-    def _read_backing(self, offset: int, size: int, target: list[memoryview]) -> None:
+    def _read_backing(self, offset: int, size: int, target: Buffers) -> None:
         held = min(size, max(0, self.backing.size - offset)) if self.backing is not None else 0
         cursor = Cursor(target)
         if held:
@@ -237,7 +237,7 @@ def _follows(last: Piece, piece: Piece) -> bool:
     return piece.where != "file" or (piece.file is last.file and piece.file_offset == last.file_offset + last.size)
 
 
-def _scatter(data: bytes, start: int, target: list[memoryview]) -> None:
+def _scatter(data: bytes, start: int, target: Buffers) -> None:
     for part in target:
         part[:] = data[start : start + part.nbytes]
         start += part.nbytes

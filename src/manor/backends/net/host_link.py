@@ -205,7 +205,11 @@ def _interface_ioctl(request: int, argument: bytes) -> bytes:
 
 
 def _flags_of(name: str) -> int:
-    return int((_NETWORK / name / "tun_flags").read_text(), 16)
+    """Flags of a tap; 0 if it went away."""
+    try:
+        return int((_NETWORK / name / "tun_flags").read_text(), 16)
+    except OSError:
+        return 0
 
 
 def _refused(attempt: str, error: OSError) -> str:

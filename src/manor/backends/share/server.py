@@ -25,7 +25,6 @@ from manor.trace.event import declare, guest_error
 MAX_PAGES: Final = 120
 MAX_WRITE: Final = MAX_PAGES * 4096
 """Bytes of one read or write. With its headers a request of as many pages fits into a queue of 128 descriptors."""
-REQUEST_LIMIT: Final = MAX_WRITE + 4096
 HANDLE_LIMIT: Final = 4096
 ENTRY_LIMIT: Final = 1 << 20
 """Names of all folders that are open for reading; each costs some hundred bytes."""

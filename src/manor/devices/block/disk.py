@@ -32,10 +32,10 @@ from manor.trace.event import declare
 SECTOR: Final = 512
 """Bytes of the unit in which both device types count."""
 
-SHORT_REQUEST: Final = 256 << 10
-"""Bytes that a vCPU copies itself: more takes as long as to wake a worker, which then copies beside it."""
-SHORT_BATCH: Final = 512 << 10
-"""Bytes that one kick may cost the vCPU that made it."""
+SHORT_REQUEST: Final = 1 << 20
+"""Bytes of a request that a vCPU does itself: to copy so many takes about as long as a worker needs to wake up."""
+SHORT_BATCH: Final = 1 << 20
+"""Bytes that one kick may cost the vCPU that made it; a worker copies the rest of a larger batch beside it."""
 SLOW_NS: Final = 1_000_000
 """A short request that took longer may have waited for the medium."""
 WATCHED: Final = 64
@@ -47,7 +47,9 @@ most one part in so many of their time."""
 WORKERS: Final = 8
 """Requests of one disk that wait for the medium at the same time."""
 QUICK_NS: Final = 100_000
-"""While workers need less for a request, one of them is as good as several: they would wait for each other."""
+"""While workers wait less for a request, one of them is as good as several: they would wait for each other."""
+COPY_SPEED: Final = 2
+"""Bytes that a worker copies in a nanosecond, at least: so much of a request's time it has not waited."""
 TURN_NS: Final = 200_000
 """A worker tells the guest of what it has done at least so often."""
 
@@ -66,7 +68,7 @@ class Kind(Enum):
     ZERO_UNMAP = "zero-unmap"
 
 
-_COPIES: Final = frozenset((Kind.READ, Kind.WRITE))
+_COPIES: Final = (Kind.READ, Kind.WRITE)
 
 Range = tuple[int, int]
 """Offset and size in bytes."""
@@ -181,7 +183,7 @@ class Disk:
         self._watched = 0
         """Short requests that will still be watched."""
         self._mean_ns = 2 * QUICK_NS
-        """Of the copies that workers did lately."""
+        """What workers waited for each of the requests that they did lately."""
         self._size = backend.size
 
     @property
@@ -331,7 +333,8 @@ class Disk:
                 self._perform(request, may_wait=True)
                 now = time.monotonic_ns()
                 if request.kind in _COPIES:
-                    self._mean_ns += (now - started - self._mean_ns) >> 3
+                    waited = max(0, now - started - request.ranges[0][1] // COPY_SPEED)
+                    self._mean_ns += (waited - self._mean_ns) >> 3
         finally:
             if is_working:
                 # An exception, which ends the VM: nobody must wait for these for ever.

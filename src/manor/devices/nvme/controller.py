@@ -383,7 +383,7 @@ class NvmeController(PciFunction):
         if is_write and self.disk.is_read_only:
             return self._refuse(Status.WRITE_PROTECTED, "write to a read-only disk")
         where = prp.pieces(self._memory, command.prp1, command.prp2, size)
-        buffers = self._memory.views_of(where)
+        buffers = self._memory.buffers_of(where, 0, size)
         if is_write:
             done = partial(self._done, sq, command, ())
             return Request(Kind.WRITE, ((offset, size),), buffers, done, self._is_durable(command))

@@ -23,8 +23,9 @@ from manor.base.address import PAGE_SIZE
 from manor.base.bits import bit
 from manor.base.errors import SavedStateError
 from manor.devices.virtio.device import Defer, VirtioDevice
-from manor.devices.virtio.queue import Buffer, Chain, Queue
+from manor.devices.virtio.queue import Chain, Queue
 from manor.mem.guest_memory import GuestMemory
+from manor.mem.scatter_native import Buffer
 from manor.regs.access import RO, RW
 from manor.regs.block import RegisterBlock
 from manor.regs.field import Reg, RegisterTable

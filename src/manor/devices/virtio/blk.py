@@ -9,7 +9,6 @@ their ends return the chains, with one interrupt for those that end together.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -19,7 +18,7 @@ from manor.base.bits import bit
 from manor.base.errors import SavedStateError
 from manor.devices.block.disk import SECTOR, Disk, Kind, Request
 from manor.devices.virtio.device import Defer, VirtioDevice
-from manor.devices.virtio.queue import Chain, Queue
+from manor.devices.virtio.queue import Buffers, Chain, Queue
 from manor.mem.guest_memory import GuestMemory
 from manor.regs.access import RO, RW
 from manor.regs.block import RegisterBlock
@@ -55,7 +54,8 @@ VIRTIO_BLK_S_UNSUPP = 2
 WRITE_ZEROES_UNMAP = 1
 """The one flag of a segment of a discard or write zeroes request (5.2.6)."""
 
-QUEUE_SIZE: Final = 256
+QUEUE_SIZE: Final = 512
+"""Room for a mebibyte in pages that lie anywhere, Linux's largest request, as one chain (2.7.5.3.1)."""
 SEG_MAX: Final = QUEUE_SIZE - 2
 """Data buffers of a request: its header and its status have descriptors of their own."""
 SIZE_MAX: Final = 1 << 20
@@ -186,16 +186,19 @@ class VirtioBlk(VirtioDevice):
 
     def _take(self, queue: Queue, chain: Chain) -> Request | Answer:
         """The request in a chain, or the answer to one that needs no backend."""
-        header = chain.read(_HEADER.size)
         room = chain.writable_size - 1  # the last byte is the status (5.2.6)
         if room < 0:
             self.report("request without room for its status")
             return Answer(VIRTIO_BLK_S_IOERR)
-        if len(header) < _HEADER.size:
-            self.report(f"request with a header of {len(header)} bytes")
-            return Answer(VIRTIO_BLK_S_IOERR)
-        kind, sector = _HEADER.unpack(header)
         payload = chain.readable_size - _HEADER.size
+        if payload < 0:
+            self.report(f"request with a header of {chain.readable_size} bytes")
+            return Answer(VIRTIO_BLK_S_IOERR)
+        first = chain.readable[0]
+        if first.size >= _HEADER.size:
+            kind, sector = chain.memory.unpack(_HEADER, first.gpa)
+        else:
+            kind, sector = _HEADER.unpack(chain.read(_HEADER.size))
         if virtio_blk_request.on:
             virtio_blk_request(self.name, queue.index, kind, sector, payload if kind == VIRTIO_BLK_T_OUT else room)
         if kind == VIRTIO_BLK_T_IN:
@@ -203,7 +206,7 @@ class VirtioBlk(VirtioDevice):
         if kind == VIRTIO_BLK_T_OUT:
             return self._copy(queue, chain, Kind.WRITE, sector, payload)
         if kind == VIRTIO_BLK_T_FLUSH:
-            return Request(Kind.FLUSH, (), (), partial(self._done, queue, chain, (), 0))
+            return Request(Kind.FLUSH, (), (), partial(self._done, queue, chain, None, 0))
         if kind == VIRTIO_BLK_T_GET_ID:
             return self._identify(chain, room)
         if kind in (VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES):
@@ -227,12 +230,10 @@ class VirtioBlk(VirtioDevice):
             self.report(f"{kind.value} refused: {problem}")
             return Answer(VIRTIO_BLK_S_IOERR)
         if kind is Kind.READ:
-            pieces = chain.writable_pieces(size)
-            done = partial(self._done, queue, chain, pieces, size)
-            return Request(kind, ((offset, size),), chain.memory.views_of(pieces), done)
-        done = partial(self._done, queue, chain, (), 0)
-        buffers = chain.memory.views_of(chain.readable_pieces(_HEADER.size, size))
-        return Request(kind, ((offset, size),), buffers, done, self._is_write_through)
+            buffers = chain.writable_buffers(size)
+            return Request(kind, ((offset, size),), buffers, partial(self._done, queue, chain, buffers, size))
+        done = partial(self._done, queue, chain, None, 0)
+        return Request(kind, ((offset, size),), chain.readable_buffers(_HEADER.size), done, self._is_write_through)
 
     def _identify(self, chain: Chain, room: int) -> Request | Answer:
         if room < ID_SIZE:
@@ -265,7 +266,7 @@ class VirtioBlk(VirtioDevice):
             unmaps += flags
             if count:
                 ranges.append((SECTOR * sector, SECTOR * count))
-        done = partial(self._done, queue, chain, (), 0)
+        done = partial(self._done, queue, chain, None, 0)
         if is_discard:
             return Request(Kind.DISCARD, ranges, (), done)
         # One request of ours has one flag: space is given back only if all segments allow it.
@@ -274,13 +275,13 @@ class VirtioBlk(VirtioDevice):
         return Request(kind_of_zero, ranges, (), done, self._is_write_through)
 
     def _done(
-        self, queue: Queue, chain: Chain, pieces: Sequence[tuple[int, int]], filled: int, error: BlockError | None
+        self, queue: Queue, chain: Chain, buffers: Buffers | None, filled: int, error: BlockError | None
     ) -> None:
-        """A request ended. pieces: guest memory that it wrote; filled: bytes in them."""
+        """A request ended. buffers: guest memory that it wrote; filled: bytes in them."""
         self._busy[queue.index] -= 1
-        if filled:
+        if buffers is not None:
             # Also after an error: the backend may have got half-way.
-            chain.memory.written_all(pieces)
+            chain.filled(buffers)
         if not self.is_running or not queue.holds(chain):
             return  # the driver has forgotten the request
         if error is None:

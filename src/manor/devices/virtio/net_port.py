@@ -1,21 +1,30 @@
-"""Between a network device, which lives under the machine lock, and its backend, which lives on the loop without it.
+"""Between a network device, which lives under the machine lock, and its backend, which lives under the network's.
 
-    guest --kick--> device (lock held) --frames--> port --posted--> backend.send          no lock
-    guest <-buffers- device (lock taken here) <---- port <---------- backend.deliver       no lock
+    guest --kick--> device (machine lock) --frames--> port --later--> backend.send       network's lock
+    guest <-buffers- device (machine lock) <--------- port <--------- backend.deliver     network's lock
 
-What one side leaves undone and the other does not take is done here, where no lock is held.
+"Later" is on the I/O loop. Where the guest sends little, as in a question or an acknowledgement, it is on the thread of
+the vCPU that kicked, once that has left the device: an answer that needs no waiting is then there before the guest goes
+on, and no thread is woken for it. Much, as in a stream, is better sent beside the guest.
+
+What one side leaves undone and the other does not take is done here, where the machine lock is free.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from manor.backends.net.api import Frame, NetBackend, Offloads
 from manor.backends.net.offload import NOTHING, finish, is_taken
+from manor.base.work import Work
 from manor.trace.event import declare, guest_error
 
+SHORT_FRAMES: Final = 4
+SHORT_BYTES: Final = 2048
+"""What a vCPU sends itself."""
 RECEIVE_BATCH: Final = 64
 """Frames that are copied under one hold of the machine lock: vCPUs wait for it."""
 
@@ -37,7 +46,8 @@ class FrameDevice(Protocol):
 class NetPort:
     """The NetReceiver of one device.
 
-    lock: the machine lock. post: runs a callback soon on the I/O loop, without the lock.
+    lock: the machine lock. network_lock: the backend's, before the machine lock. post: runs a callback soon on the I/O
+    loop, without the locks. work: for what a vCPU does itself; without, the loop does all.
     """
 
     def __init__(
@@ -45,13 +55,17 @@ class NetPort:
         name: str,
         backend: NetBackend,
         lock: AbstractContextManager[object],
+        network_lock: threading.RLock,
         post: Callable[[Callable[[], None]], None],
+        work: Work | None = None,
     ) -> None:
         self.backend = backend
         self.device: FrameDevice | None = None
         self._name = name
         self._lock = lock
+        self._network_lock = network_lock
         self._post = post
+        self._work = work
         self._outgoing: list[Frame] = []
         self._is_posted = False
         self._has_room = False
@@ -86,26 +100,42 @@ class NetPort:
     def _wake(self) -> None:
         if not self._is_posted:
             self._is_posted = True
-            self._post(self._run)
+            if not (self._is_short() and self._work is not None and self._work.submit_short(self._run_short)):
+                self._post(self._run)
 
-    # --- the I/O loop's thread, without the lock ----------------------------------------------------------------------
+    def _is_short(self) -> bool:
+        frames = self._outgoing
+        return 0 < len(frames) <= SHORT_FRAMES and sum([len(frame.data) for frame in frames]) <= SHORT_BYTES
+
+    # --- the I/O loop's thread or a vCPU's, without the machine lock --------------------------------------------------
 
     @property
     def accepts(self) -> Offloads:
         """Also for frames that need work, which is done here; a backend that can do it better looks at this."""
         return NOTHING if self.device is None else self.device.accepts
 
+    def _run_short(self) -> None:
+        """On the vCPU's thread: do it here, unless the network is busy; then that goes on beside the guest."""
+        if self._network_lock.acquire(blocking=False):
+            try:
+                self._run()
+            finally:
+                self._network_lock.release()
+        else:
+            self._post(self._run)
+
     def _run(self) -> None:
-        with self._lock:
-            self._is_posted = False
-            frames, self._outgoing = self._outgoing, []
-            has_room, self._has_room = self._has_room, False
-        if frames:
-            self._send(frames)
-        if has_room:
-            self._deliver_rest()
-            if not self._rest:
-                self.backend.on_room()
+        with self._network_lock:
+            with self._lock:
+                self._is_posted = False
+                frames, self._outgoing = self._outgoing, []
+                has_room, self._has_room = self._has_room, False
+            if frames:
+                self._send(frames)
+            if has_room:
+                self._deliver_rest()
+                if not self._rest:
+                    self.backend.on_room()
 
     def _send(self, frames: list[Frame]) -> None:
         accepts = self.backend.accepts

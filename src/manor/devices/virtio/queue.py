@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from manor.base.errors import SavedStateError, StateError
-from manor.mem.guest_memory import GuestMemory
+from manor.mem.guest_memory import GuestMemory, slices
+from manor.mem.scatter_native import Buffer, GuestBuffers, Segments
 from manor.trace.event import declare, guest_error
 
 VIRTQ_DESC_F_NEXT = 1
@@ -41,19 +41,13 @@ CHAIN_LIMIT = 1024
 # use; the bound keeps a copy of one small.
 INDIRECT_LIMIT = QUEUE_SIZE_LIMIT
 
-_BYTES = tuple(bytes((value,)) for value in range(256))
+Buffers = GuestBuffers | list[memoryview]
+
 _unpack_descriptor = struct.Struct("<QIHH").unpack_from
 
 virtqueue_pop = declare("virtqueue_pop", queue=int, head=int, readable=int, writable=int)
 virtqueue_used = declare("virtqueue_used", queue=int, head=int, written=int)
 virtqueue_broken = declare("virtqueue_broken", queue=int, reason=str)
-
-
-class Buffer(NamedTuple):
-    """One piece of a chain: `size` bytes of RAM at guest-physical `gpa`; checked when the chain was taken."""
-
-    gpa: int
-    size: int
 
 
 class Chain:
@@ -69,68 +63,52 @@ class Chain:
         self,
         head: int,
         memory: GuestMemory,
-        readable: Sequence[Buffer],
-        writable: Sequence[Buffer],
-        readable_size: int,
-        writable_size: int,
+        readable: Segments,
+        writable: Segments,
     ) -> None:
         self.head = head
         self.memory = memory
         self.readable = readable
         self.writable = writable
-        self.readable_size = readable_size
-        self.writable_size = writable_size
+        self.readable_size = readable.size
+        self.writable_size = writable.size
 
-    def readable_pieces(self, offset: int, limit: int) -> Sequence[tuple[int, int]]:
-        """Address and size of at most `limit` bytes of the readable part, from `offset` bytes into it."""
-        first = self.readable[0].size if self.readable else 0
-        if offset == first and limit >= self.readable_size - first:
-            return self.readable[1:]
-        return _slices(self.readable, offset, limit)
+    def readable_buffers(self, offset: int) -> Buffers:
+        """The readable part from `offset` bytes into it, for the host to read; no copy."""
+        return self.memory.buffers_of(self.readable, offset, self.readable_size)
 
-    def writable_pieces(self, limit: int) -> Sequence[tuple[int, int]]:
-        """Address and size of the first `limit` bytes of the writable part."""
-        if self.writable and limit == self.writable_size - self.writable[-1].size:
-            return self.writable[:-1]
-        return _slices(self.writable, 0, limit)
+    def writable_buffers(self, limit: int) -> Buffers:
+        """The first `limit` bytes of the writable part, for the host to write; no copy. Then call `filled`."""
+        return self.memory.buffers_of(self.writable, 0, limit)
+
+    def filled(self, buffers: Buffers) -> None:
+        """Tell that the host wrote `buffers`, made by `writable_buffers`."""
+        if isinstance(buffers, GuestBuffers):
+            self.memory.written_buffers(buffers)
+        else:
+            self.memory.written_all(slices(self.writable, 0, sum(piece.nbytes for piece in buffers)))
 
     def write_last(self, value: int) -> None:
         """Set the last byte of the writable part, which must have one."""
         last = self.writable[-1]
-        self.memory.write(last.gpa + last.size - 1, _BYTES[value])
+        self.memory.write_u8(last.gpa + last.size - 1, value)
 
     def read(self, limit: int, offset: int = 0) -> bytes:
         """Copy up to `limit` bytes of the readable part, from `offset` bytes into it."""
         if offset == 0 and self.readable and self.readable[0].size == limit:
             return self.memory.read(self.readable[0].gpa, limit)
         parts: list[bytes] = []
-        for gpa, size in _slices(self.readable, offset, limit):
+        for gpa, size in slices(self.readable, offset, limit):
             parts.append(self.memory.read(gpa, size))
         return b"".join(parts)
 
     def write(self, data: bytes, offset: int = 0) -> int:
         """Copy `data` into the writable part at `offset` bytes; the count of bytes that found room."""
         done = 0
-        for gpa, size in _slices(self.writable, offset, len(data)):
+        for gpa, size in slices(self.writable, offset, len(data)):
             self.memory.write(gpa, data[done : done + size])
             done += size
         return done
-
-
-def _slices(buffers: Sequence[Buffer], offset: int, limit: int) -> list[tuple[int, int]]:
-    """Return (gpa, size) of the bytes `offset` to `offset + limit` of buffers laid end to end."""
-    found: list[tuple[int, int]] = []
-    for buffer in buffers:
-        if limit <= 0:
-            break
-        if offset >= buffer.size:
-            offset -= buffer.size
-            continue
-        size = min(buffer.size - offset, limit)
-        found.append((buffer.gpa + offset, size))
-        limit -= size
-        offset = 0
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +155,11 @@ class Queue:
         self.indirect = False  # VIRTIO_F_INDIRECT_DESC negotiated
         self._memory = memory
         self._ram = _ram_ranges(memory)
+        self._collect_fast = memory.ram_table.collect
+        low = next((region for region in memory.regions if region.kind == "ram"), None)
+        # The first region of RAM, where most buffers are.
+        self._low_start, self._low_end = (0, 0) if low is None else (int(low.start), int(low.end))
+        self._low = memoryview(b"") if low is None else memory.view(low.start, low.size)
         self._on_broken = on_broken
         self._fence = threading.Lock()
         self._name = f"virtqueue {index}"
@@ -248,7 +231,11 @@ class Queue:
         if head in self._in_flight:
             self._break(f"descriptor {head} made available while the device holds it")
             return None
-        chain = self._collect(rings, head)
+        # What it does not take is looked at again, from the beginning, by `_collect`: it says what is wrong.
+        parts = self._collect_fast(
+            self.descriptor_area, self.size, head, min(self.size, CHAIN_LIMIT), CHAIN_LIMIT, self.indirect
+        )
+        chain = self._collect(rings, head) if parts is None else Chain(head, self._memory, *parts)
         if chain is None:
             return None
         self._next_avail = (self._next_avail + 1) & 0xFFFF
@@ -297,20 +284,20 @@ class Queue:
         return waiting != 0
 
     def _collect(self, rings: _Rings, head: int) -> Chain | None:
-        """Copy and check the descriptors of the chain at `head`."""
-        # An indirect table is copied whole: it is read once, and one copy costs less than many.
+        """Copy and check the descriptors of the chain at `head`: the definition of what `RamTable.collect` does for
+        all but the rare and the wrong ones."""
+        # Each descriptor is read once, wherever its table is; `start` is that of the table in `table`.
         table: memoryview | bytes = rings.descriptors
-        count, position = self.size, head
+        start, count, position = 0, self.size, head
         limit = min(self.size, CHAIN_LIMIT)  # a chain visiting more descriptors than there are has a loop
         is_indirect = False
         readable: list[Buffer] = []
         writable: list[Buffer] = []
-        readable_size = writable_size = 0
         is_writing = False
-        ram_start, ram_end = self._ram[0]
+        ram_start, ram_end = self._low_start, self._low_end
         visited = 0
         while True:
-            gpa, size, flags, following = _unpack_descriptor(table, DESCRIPTOR_SIZE * position)
+            gpa, size, flags, following = _unpack_descriptor(table, start + DESCRIPTOR_SIZE * position)
             visited += 1
             if visited > limit:
                 self._break(f"chain at {head} has more than {limit} descriptors")
@@ -322,7 +309,10 @@ class Queue:
                     return None
                 count, position = size // DESCRIPTOR_SIZE, 0
                 limit, visited, is_indirect = min(count, CHAIN_LIMIT), 0, True
-                table = self._memory.read(gpa, size)
+                if ram_start <= gpa and gpa + size <= ram_end:
+                    table, start = self._low, gpa - ram_start
+                else:
+                    table, start = self._memory.read(gpa, size), 0
                 continue
             if not (ram_start <= gpa and gpa + size <= ram_end) and not self._in_ram(gpa, size):
                 self._break(f"chain at {head}: buffer {gpa:#018x}, size {size:#x} is not in RAM")
@@ -330,16 +320,14 @@ class Queue:
             if flags & VIRTQ_DESC_F_WRITE:
                 is_writing = True
                 if size:
-                    writable_size += size
                     writable.append(Buffer(gpa, size))
             elif is_writing:
                 self._break(f"chain at {head}: readable descriptor after a writable one")
                 return None
             elif size:
-                readable_size += size
                 readable.append(Buffer(gpa, size))
             if not flags & VIRTQ_DESC_F_NEXT:
-                return Chain(head, self._memory, readable, writable, readable_size, writable_size)
+                return Chain(head, self._memory, Segments(readable), Segments(writable))
             if following >= count:
                 self._break(f"chain at {head}: next descriptor {following} of {count}")
                 return None

@@ -78,6 +78,12 @@ def test_bits_follow_what_is_on(callbacks: Callbacks) -> None:
     assert not sink.events
 
 
+@pytest.mark.parametrize(("is_write", "text"), [(0, "reading MSR 0x123"), (1, "writing 0x7 to MSR 0x123")])
+def test_refused_msr_ends_no_guest(callbacks: Callbacks, ring: RingSink, is_write: int, text: str) -> None:
+    callbacks.trace("invalid_msr", 0x123, 7, is_write, 0x401000)
+    assert list(ring.events) == [("guest_error", ("engine", f"{text} at rip 0x0000000000401000 is refused"))]
+
+
 def test_an_event_of_unknown_kind_is_a_bug(callbacks: Callbacks) -> None:
     with pytest.raises(ValueError, match="'nonsense'"):
         callbacks.trace("nonsense", 0)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from manor.backends.block.api import BlockError
-from manor.backends.block.file import MAX_PIECES, HostFile, open_file
+from manor.backends.block.buffers import MAX_PIECES
+from manor.backends.block.file import HostFile, open_file
 from manor.backends.block.open import OpenOptions, open_image
 from manor.backends.block.raw import RawImage
 from manor.base.errors import HostError

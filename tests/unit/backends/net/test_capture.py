@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from manor.backends.net.pcapng import OUTWARD, PcapngWriter
 from manor.base.clock import FakeClock
 from manor.base.errors import ConfigError
 from manor.testing.net_frames import MAC_A, MAC_B, checksum_problem, eth, ipv4, ipv6, tcp, udp
+from manor.trace.sink import RingSink, disable, enable
 
 WALL = 1_700_000_000_123_456_789
 
@@ -122,6 +124,26 @@ def test_what_the_guest_did_not_take_is_not_in_it(tmp_path: Path) -> None:
     net.attach(guest)
     far.give(FRAMES[-1], FRAMES[-1], FRAMES[-1])
     assert net.statistics()["captured_frames"] == 1
+
+
+def test_full_disk_ends_the_capture_and_not_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    net, far = make(tmp_path / "x")
+    ring = RingSink()
+    enable("net_capture_failed", ring)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert net._writer is not None
+    monkeypatch.setattr(net._writer, "write", full)
+    try:
+        far.give(FRAMES[-1])
+    finally:
+        disable("*", ring)
+    assert list(ring.events) == [("net_capture_failed", (str(tmp_path / "x"), "No space left on device"))]
+    assert net.statistics()["capture_failed"] == 1
+    far.give(FRAMES[-1])
+    assert net.statistics()["capture_failed"] == 1
 
 
 @pytest.mark.parametrize(

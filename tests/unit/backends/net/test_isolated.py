@@ -20,6 +20,7 @@ from manor.backends.net.isolated import HELLO, MAGIC, QUEUE_LIMIT, VERSION, Isol
 from manor.backends.net.offload import EVERYTHING
 from manor.base.errors import HostError
 from manor.testing.poll_loop import PollLoop
+from manor.trace.sink import RingSink, disable, enable
 
 
 class Guest:
@@ -164,6 +165,22 @@ def test_without_a_receiver_or_with_the_cable_out_frames_are_dropped(join: Join,
     loop.settle()
     assert [got.data[14:] for got in guest.frames] == [b"last"]
     assert two.statistics()["host_receive_dropped"] == 2
+
+
+def test_members_that_come_and_go_are_traced(join: Join, loop: PollLoop) -> None:
+    ring = RingSink()
+    enable("isolated_peer", ring)
+    try:
+        join()
+        two, _ = join()
+        loop.settle()
+        two.close()
+        loop.settle()
+    finally:
+        disable("*", ring)
+    told = [(name, values[0], values[2]) for name, values in ring.events]
+    assert told.count(("isolated_peer", "lab", True)) == 2, "each of the two saw the other come"
+    assert ("isolated_peer", "lab", False) in told
 
 
 def test_a_member_leaves(join: Join, loop: PollLoop, root: Path) -> None:

@@ -120,7 +120,10 @@ def test_interrupted_convert_leaves_nothing_behind(number: int, tmp_path: Path) 
         for _ in range(6):
             file.write(os.urandom(16 * MiB))
     words = [sys.executable, "-m", "manor", "image", "convert", "-c", "-O", "qcow2", "big", "copy.qcow2"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
+    # A test run in the background of a shell ignores Ctrl-C, and so would its children.
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)
+    ) as process:
         deadline = time.monotonic() + 30
         while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)

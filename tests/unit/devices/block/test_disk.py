@@ -18,7 +18,7 @@ class SlowDisk(MemoryDisk):
     """Its writes take some time, sleeping or busy."""
 
     def __init__(self) -> None:
-        super().__init__(1 << 20)
+        super().__init__(2 * SHORT_REQUEST)
         self.sleeps = 0.0
         self.spins = 0.0
 
@@ -52,7 +52,7 @@ class Bench:
 
 def test_short_requests_are_the_vcpus() -> None:
     bench = Bench()
-    bench.start(512, 4096, SHORT_REQUEST)
+    bench.start(512, 4096, SHORT_BATCH // 2)
     assert bench.done == []
     assert bench.work.jobs == []
     bench.work.run_short()

@@ -92,13 +92,14 @@ def complaints(ring: RingSink) -> list[str]:
     return [str(values[1]) for name, values in ring.events if name == "guest_error"]
 
 
-def test_target_reaches_the_driver_and_its_answer_the_host() -> None:
+def test_target_reaches_the_driver_and_its_answer_the_host(ring: RingSink) -> None:
     bench = Bench().start()
     told: list[int] = []
     bench.device.on_actual = lambda: told.append(bench.device.actual)
     bench.device.set_target(17)
     assert bench.notifier.config_changes == 1
     assert bench.device.read_config(NUM_PAGES, 4) == 17
+    assert ("balloon_target", ("balloon", 17)) in ring.events
     bench.device.write_config(ACTUAL, 4, 16)
     assert told == [16]
     assert bench.device.read_config(ACTUAL, 4) == 16

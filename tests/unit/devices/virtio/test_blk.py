@@ -20,6 +20,7 @@ from manor.mem.guest_memory import GuestMemory, Region
 from manor.testing.fakes import FakeWork
 from manor.testing.memory_disk import MemoryDisk, refused
 from manor.testing.virtq_driver import Allocator, DeferQueue, FakeNotifier, Used, start_device
+from manor.trace.sink import RingSink, disable, enable
 
 RAM = 4 << 20
 SECTORS = 256
@@ -94,6 +95,21 @@ def test_read_and_write(is_vcpu: bool, is_cached: bool, indirect: bool) -> None:
     assert guest.request(blk.VIRTIO_BLK_T_IN, 8, room=4096, indirect=indirect) == (0, pattern, 4097)
     assert guest.device.queues[0].in_flight == 0
     assert guest.disk.in_flight == 0
+
+
+def test_requests_are_traced() -> None:
+    ring = RingSink()
+    enable("virtio_blk_request", ring)
+    guest = Guest()
+    try:
+        guest.request(blk.VIRTIO_BLK_T_OUT, 8, bytes(1024))
+        guest.request(blk.VIRTIO_BLK_T_IN, 16, room=512)
+    finally:
+        disable("*", ring)
+    assert list(ring.events) == [
+        ("virtio_blk_request", ("disk0", 0, blk.VIRTIO_BLK_T_OUT, 8, 1024)),
+        ("virtio_blk_request", ("disk0", 0, blk.VIRTIO_BLK_T_IN, 16, 512)),
+    ]
 
 
 def test_last_sector_can_be_used_and_the_one_behind_it_cannot() -> None:

@@ -20,8 +20,9 @@ from manor.devices.virtio.device import COMMON_FEATURES, VIRTIO_F_EVENT_IDX
 from manor.devices.virtio.net import CONFIG_TABLE, TRANSMIT_BUDGET, VirtioNet
 from manor.devices.virtio.net_control import VIRTIO_NET_ERR, VIRTIO_NET_OK
 from manor.devices.virtio.net_header import HEADER, HEADER_SIZE
-from manor.devices.virtio.net_port import NetPort
+from manor.devices.virtio.net_port import SHORT_BYTES, SHORT_FRAMES, NetPort
 from manor.mem.guest_memory import GuestMemory, Region
+from manor.testing.fakes import FakeWork
 from manor.testing.net_frames import MAC_A, MAC_B, eth, ipv4, tcp, udp
 from manor.testing.virtq_driver import Allocator, DeferQueue, FakeNotifier, VirtqDriver, start_device
 from manor.trace import sink
@@ -38,14 +39,22 @@ def without(*numbers: int) -> int:
 class Bench:
     """A device on a memory backend, driven without a transport."""
 
-    def __init__(self, features: int = ALL, pairs: int = 1, accepts: Offloads = EVERYTHING, size: int = 16) -> None:
+    def __init__(
+        self,
+        features: int = ALL,
+        pairs: int = 1,
+        accepts: Offloads = EVERYTHING,
+        size: int = 16,
+        work: FakeWork | None = None,
+    ) -> None:
         self.memory = GuestMemory([Region(Gpa(0), RAM)])
         self.allocator = Allocator(0x1000, RAM)
         self.defer = DeferQueue()
         self.posted = DeferQueue()
         self.notifier = FakeNotifier()
         self.backend = MemoryNet(accepts)
-        self.port = NetPort("net0", self.backend, threading.RLock(), self.posted)
+        self.network_lock = threading.RLock()
+        self.port = NetPort("net0", self.backend, threading.RLock(), self.network_lock, self.posted, work)
         self.device = VirtioNet("net0", self.memory, self.defer, self.port, mac=MAC_A, pairs=pairs)
         self.port.device = self.device
         self.backend.attach(self.port)
@@ -98,6 +107,7 @@ class Bench:
 
 
 FRAME = eth(MAC_B, MAC_A, 0x0800, ipv4(udp(1000, 2000, b"hello")))
+OTHER = eth(MAC_B, MAC_A, 0x0800, ipv4(udp(1000, 2000, b"again")))
 INWARD = eth(MAC_A, MAC_B, 0x0800, ipv4(udp(2000, 1000, b"world"), source=2, target=1))
 
 
@@ -122,6 +132,64 @@ def test_frames_of_one_kick_are_one_batch() -> None:
         bench.queues[1].add([PLAIN + FRAME])
     bench.kick(1)
     assert batches == [5]
+
+
+def test_a_vcpu_sends_a_little_itself_when_it_has_left_the_device() -> None:
+    work = FakeWork(is_vcpu=True)
+    bench = Bench(work=work).start()
+    bench.transmit(FRAME)
+    assert bench.backend.sent == []
+    work.run_short()
+    assert [frame.data for frame in bench.backend.sent] == [FRAME]
+    bench.transmit(FRAME)
+    work.run_short()
+    assert len(bench.backend.sent) == 2
+
+
+def test_an_answer_is_there_when_the_vcpu_goes_on() -> None:
+    work = FakeWork(is_vcpu=True)
+    bench = Bench(work=work).start()
+    bench.give_buffers(1)
+    bench.backend.send = lambda frames: bench.backend.give(Frame(INWARD))  # type: ignore[method-assign, assignment]
+    bench.transmit(FRAME)
+    work.run_short()
+    assert [data for _, data in bench.received()] == [INWARD]
+
+
+@pytest.mark.parametrize(("count", "size"), [(SHORT_FRAMES + 1, 60), (1, SHORT_BYTES + 1)])
+def test_much_is_sent_beside_the_guest(count: int, size: int) -> None:
+    work = FakeWork(is_vcpu=True)
+    bench = Bench(work=work).start()
+    for _ in range(count):
+        bench.queues[1].add([PLAIN + FRAME[:14] + bytes(size - 14)])
+    bench.kick(1)
+    assert work.short_jobs == []
+    assert len(bench.backend.sent) == count
+
+
+def test_a_vcpu_does_not_wait_for_a_network_that_is_busy() -> None:
+    work = FakeWork(is_vcpu=True)
+    bench = Bench(work=work).start()
+
+    def send(frame: bytes) -> None:
+        bench.queues[1].add([PLAIN + frame])
+        bench.device.kick(1)
+        bench.defer.run()
+
+    def as_vcpu() -> None:
+        send(FRAME)
+        work.run_short()
+        send(OTHER)  # behind the first, whoever sends it
+        assert work.short_jobs == []
+
+    with bench.network_lock:  # as the loop holds it
+        vcpu = threading.Thread(target=as_vcpu)
+        vcpu.start()
+        vcpu.join(5)
+        assert not vcpu.is_alive()
+        assert bench.backend.sent == []
+    bench.run()
+    assert [frame.data for frame in bench.backend.sent] == [FRAME, OTHER]
 
 
 def test_a_turn_is_bounded_by_bytes() -> None:

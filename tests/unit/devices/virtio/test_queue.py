@@ -23,6 +23,8 @@ from manor.mem.guest_memory import GuestMemory, Region
 from manor.testing.virtq_driver import Allocator, Used, VirtqDriver
 
 RAM_SIZE = 1 << 20
+SECOND = 1 << 32
+"""Where two regions of RAM meet."""
 SIZE = 8
 
 
@@ -31,7 +33,8 @@ class Bench:
 
     def __init__(self, size: int = SIZE, *, event_idx: bool = False, indirect: bool = True) -> None:
         rom = Region(Gpa(RAM_SIZE), 0x1000, "rom")
-        self.memory = GuestMemory([Region(Gpa(0), RAM_SIZE), rom])
+        high = (Region(Gpa(SECOND - 0x1000), 0x1000), Region(Gpa(SECOND), 0x1000))
+        self.memory = GuestMemory([Region(Gpa(0), RAM_SIZE), rom, *high])
         self.reasons: list[str] = []
         self.queue = Queue(0, 256, self.memory, self.reasons.append)
         self.driver = VirtqDriver(self.memory, Allocator(0x1000, RAM_SIZE), size)
@@ -269,6 +272,69 @@ def test_fuzz_no_exception_no_unbounded_work(
         bench.queue.add_used(chain, written)
         bench.queue.take_interrupt()
     assert bench.queue.pop() is None or not bench.queue.broken
+
+
+descriptors = st.tuples(
+    st.one_of(
+        st.sampled_from([0x8000, 0x8100, 0x1000, RAM_SIZE - 0x100, RAM_SIZE, SECOND - 0x20, SECOND]),
+        st.integers(0, (1 << 64) - 1),
+    ),
+    st.one_of(st.integers(0, 9).map(lambda count: 16 * count), st.sampled_from([1, 0x2000, 0xFFFF_FFFF])),
+    st.one_of(st.sampled_from([0, 1, 1, 1, 2, 3, 3, 4]), st.integers(0, 7)),
+    st.integers(0, SIZE + 1),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    table=st.lists(descriptors, min_size=SIZE, max_size=SIZE),
+    indirect=st.lists(descriptors, max_size=16),
+    head=st.integers(0, SIZE - 1),
+    allows_indirect=st.booleans(),
+)
+def test_both_parsers_find_the_same(
+    table: list[tuple[int, int, int, int]],
+    indirect: list[tuple[int, int, int, int]],
+    head: int,
+    allows_indirect: bool,
+) -> None:
+    """What the native one takes is what the definition finds; what it leaves is wrong or rare."""
+    bench = Bench(indirect=allows_indirect)
+    for position, entry in enumerate(table):
+        bench.driver.write_descriptor(position, *entry)
+    for position, entry in enumerate(indirect):
+        bench.memory.write(0x8000 + 16 * position, struct.pack("<QIHH", *entry))
+    queue = bench.queue
+    fast = queue._collect_fast(queue.descriptor_area, SIZE, head, SIZE, CHAIN_LIMIT, allows_indirect)
+    assert queue._rings is not None
+    chain = queue._collect(queue._rings, head)
+    if fast is not None:
+        assert chain is not None
+        assert [list(part) for part in fast] == [list(chain.readable), list(chain.writable)]
+        assert [part.size for part in fast] == [chain.readable_size, chain.writable_size]
+    elif chain is not None:
+        # Only a piece or a table in two regions.
+        spans = [*chain.readable, *chain.writable, *((gpa, size) for gpa, size, flags, _ in table if flags & 4)]
+        assert any(gpa < SECOND < gpa + size for gpa, size in spans)
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_longest_chain_of_both_parsers(is_direct: bool) -> None:
+    """Descriptors before an indirect table do not count for its chain; room for pieces is bounded all the same."""
+    bench = Bench()
+    for position in range(CHAIN_LIMIT):
+        flags = VIRTQ_DESC_F_NEXT if position < CHAIN_LIMIT - 1 else VIRTQ_DESC_F_WRITE
+        bench.memory.write(0x1_0000 + 16 * position, struct.pack("<QIHH", 0x8000, 1, flags, position + 1))
+    if is_direct:
+        bench.driver.write_descriptor(0, 0x8000, 1, VIRTQ_DESC_F_NEXT, 1)
+    bench.driver.write_descriptor(int(is_direct), 0x1_0000, 16 * CHAIN_LIMIT, VIRTQ_DESC_F_INDIRECT, 0)
+    bench.driver.make_available(0)
+    queue = bench.queue
+    fast = queue._collect_fast(queue.descriptor_area, SIZE, 0, SIZE, CHAIN_LIMIT, True)
+    assert (fast is None) is is_direct
+    chain = queue.pop()
+    assert chain is not None
+    assert (len(chain.readable), len(chain.writable)) == (CHAIN_LIMIT - 1 + is_direct, 1)
 
 
 def test_save_and_load() -> None:

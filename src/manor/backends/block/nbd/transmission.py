@@ -141,7 +141,7 @@ class Transmission:
         if call.command is not Command.READ or start < 0 or size == 0 or start + size > call.size:
             raise ProtocolError(f"the server sent {size} bytes at {offset:#x}, for which nobody had asked")
         call.received += size
-        return cut(call.buffers, start, size)
+        return list(cut(call.buffers, start, size))
 
     def _block_status(self, call: Call, size: int) -> Parser:
         if call.command is not Command.BLOCK_STATUS or size % STATUS.size != WORD.size or size > MAX_PAYLOAD:

@@ -15,7 +15,7 @@ from manor.backends.block.file import File, fill_with_zeros
 from manor.backends.block.qcow2 import layout
 from manor.backends.block.qcow2.header import COMPRESSION_TYPES, Header, feature_names
 from manor.backends.block.qcow2.layout import COPIED, Geometry
-from manor.backends.block.qcow2.refcounts import encode_counts, encode_words
+from manor.backends.block.qcow2.refcounts import CHUNK, encode_counts, encode_words
 from manor.base.errors import ConfigError
 from manor.base.units import format_size
 
@@ -85,13 +85,15 @@ def create_qcow2(
     backing_format: str | None = None,
     data: File | None = None,
 ) -> None:
-    """Write an empty image of `size` bytes into the empty `file`, and flush. Raises ConfigError, BlockError.
+    """Write an empty image of `size` bytes into `file`, which is empty or a device, and flush. Raises ConfigError,
+    BlockError.
 
     data: the data file, if the options name one; it gets the disk's size.
     """
     options = options or Qcow2Options()
     check_options(size, options, backing_file, backing_format)
     header = _header(size, options, backing_file, backing_format)
+    is_blank = file.size() == 0
     geometry = header.geometry
     header.encode()  # refuses names that do not fit before anything is written
     is_preallocated = options.preallocation != "off" and size > 0
@@ -113,7 +115,7 @@ def create_qcow2(
     file.write(header.refcount_table_offset, [memoryview(encode_words(table))])
     for index in range(blocks):
         in_use = min(geometry.refcount_entries, used - index * geometry.refcount_entries)
-        _write_counts(file, geometry, (first_block + index) << bits, in_use)
+        _write_counts(file, geometry, (first_block + index) << bits, in_use, is_blank)
     l1 = array("Q", bytes(8 * header.l1_size))
     if is_preallocated:
         _preallocate(file, geometry, l1, first_l1 + l1_clusters, size, options)
@@ -160,10 +162,14 @@ def _refcount_sizes(geometry: Geometry, others: int) -> tuple[int, int]:
         table, blocks = max(table, needed_table), max(blocks, needed_blocks)
 
 
-def _write_counts(file: File, geometry: Geometry, offset: int, in_use: int) -> None:
-    """A refcount block whose first `in_use` entries are 1."""
+def _write_counts(file: File, geometry: Geometry, offset: int, in_use: int, is_blank: bool) -> None:
+    """A refcount block whose first `in_use` entries are 1. is_blank: the file is zero where nothing is written."""
     code = {16: "H", 32: "I", 64: "Q"}.get(geometry.refcount_bits, "B")
-    counts = array(code, [1]) * in_use + array(code, [0]) * (geometry.refcount_entries - in_use)
+    step = geometry.refcount_entries
+    if is_blank:
+        step = min(step, CHUNK * 8 // geometry.refcount_bits)
+    written = (in_use + step - 1) // step * step
+    counts = array(code, [1]) * in_use + array(code, [0]) * (written - in_use)
     file.write(offset, [memoryview(encode_counts(counts, geometry.refcount_bits))])
 
 

@@ -74,7 +74,7 @@ class Qcow2Image:
         return host + inside
 
     def read(self, offset: int, buffers: Buffers) -> None:
-        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        size = total(buffers)
         gate = self._gate
         ident = get_ident()
         try:
@@ -103,7 +103,7 @@ class Qcow2Image:
                 gate.leave(ident)
 
     def read_nowait(self, offset: int, buffers: Buffers) -> bool:
-        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        size = total(buffers)
         gate = self._gate
         ident = get_ident()
         try:
@@ -130,7 +130,7 @@ class Qcow2Image:
                 gate.leave(ident)
 
     def write(self, offset: int, buffers: Buffers) -> None:
-        size = buffers[0].nbytes if len(buffers) == 1 else total(buffers)
+        size = total(buffers)
         if self.core.is_read_only:
             self._refuse_read_only()
         gate = self._gate

@@ -192,7 +192,7 @@ class Writer:
 
     # Filling new clusters
 
-    def _write_new(self, new: Allocation, offset: int, pieces: list[memoryview], size: int) -> None:
+    def _write_new(self, new: Allocation, offset: int, pieces: Buffers, size: int) -> None:
         """Write the data with what surrounds it in its units, then let the table point to it."""
         start = offset - (offset & (new.unit - 1)) if new.fills_head else offset
         end = offset + size
@@ -203,7 +203,7 @@ class Writer:
             tail = self._surrounding(end, stop - end, new)
             if head is None:
                 host += offset - start
-            self._core.data.write(host, [*(head or ()), *pieces, *(tail or ())])
+            self._core.data.write(host, [*(head or ()), *pieces, *(tail or ())] if head or tail else pieces)
         except BaseException:
             self._give_up(new)
             raise
@@ -359,8 +359,13 @@ class Writer:
         if not is_discard:
             self.write_zeros(offset, first - offset)
             self.write_zeros(last, end - last)
+        l1 = self._core.tables.l1
         while first < last:
-            count = min(last - first, ((first >> geometry.l2_shift) + 1 << geometry.l2_shift) - first)
+            index = first >> geometry.l2_shift
+            count = min(last - first, ((index + 1) << geometry.l2_shift) - first)
+            if not l1[index] and (is_discard or not self._core.is_backed(first)):
+                first += count
+                continue
             self._zero_units(first, first + count, may_unmap, is_discard)
             first += count
         if self._core.wants_commit:

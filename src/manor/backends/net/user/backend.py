@@ -57,7 +57,7 @@ class UserBackend:
             ("frames_from_guest", "bytes_from_guest", "frames_to_guest", "bytes_to_guest"), 0
         )
         self._lost = 0
-        self._host = HostSide(loop, clock, self._turn, lambda: bool(self._backlog), resolvers)
+        self._host = HostSide(loop, clock, self._turn, self._is_full, resolvers)
         self._core = self._host.core = UserNetwork(plan, self._host, other_names=other_names)
         self._core.enter(_NOTHING, clock.now_ns())
         try:
@@ -110,8 +110,8 @@ class UserBackend:
     def on_room(self) -> None:
         if self._backlog:
             self._deliver()
-        if not self._backlog:
-            self._core.tcp.is_stalled = self._receiver is None
+        if not self._backlog and self._receiver is not None:
+            self._core.tcp.is_stalled = False
             if self._host.has_paused:
                 self._turn(self._host.resume)
 
@@ -170,6 +170,10 @@ class UserBackend:
 
     # --- turns ----------------------------------------------------------------------------------------------
 
+    def _is_full(self) -> bool:
+        """Whether nobody takes frames at present."""
+        return bool(self._backlog) or self._receiver is None
+
     def _offloads(self) -> Offloads:
         return _NOTHING if self._receiver is None else self._receiver.accepts
 
@@ -221,6 +225,8 @@ class UserBackend:
                     del frames[MAX_BACKLOG:]
             self._backlog = frames
             self._core.tcp.is_stalled = bool(frames) or receiver is None
+            if self._host.has_paused and not frames:
+                self._loop.call_soon_threadsafe(self.on_room)  # a turn for those who had none in this one
         self._arm()
 
     def _arm(self) -> None:

@@ -79,7 +79,7 @@ class _Listener:
         self._socket.close()
 
 
-class _UdpPort:
+class UdpPort:
     """A bound UDP socket; its peers and their mappings are the core's."""
 
     def __init__(self, host: HostSide, forward: PortForward, guest: bytes, sock: socket.socket) -> None:
@@ -119,7 +119,7 @@ class Forwards:
 
     def __init__(self, host: HostSide) -> None:
         self._host = host
-        self._open: dict[PortForward, list[_Listener | _UdpPort]] = {}
+        self._open: dict[PortForward, list[_Listener | UdpPort]] = {}
 
     def all(self) -> tuple[PortForward, ...]:
         """As they were asked for, with the port that the host chose."""
@@ -135,7 +135,7 @@ class Forwards:
         addresses = _addresses(forward.host_address)
         sockets = self._bind(forward, addresses)
         actual = replace(forward, host_port=sockets[0].getsockname()[1])
-        make: Callable[..., _Listener | _UdpPort] = _Listener if forward.protocol == "tcp" else _UdpPort
+        make: Callable[..., _Listener | UdpPort] = _Listener if forward.protocol == "tcp" else UdpPort
         self._open[actual] = [make(self._host, actual, guest, sock) for sock in sockets]
         return actual
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from manor.backends.loop import Callback, Loop
 from manor.backends.net.user.core import UserNetwork
-from manor.backends.net.user.forwards import Forwards, _UdpPort
+from manor.backends.net.user.forwards import Forwards, UdpPort
 from manor.backends.net.user.host_socket import OUT_OF_DESCRIPTORS, Address, family_of, to_host
 from manor.backends.net.user.host_tcp import TcpFlow
 from manor.backends.net.user.host_udp import EchoFlow, UdpFlow
@@ -22,6 +22,8 @@ from manor.base.clock import SECOND, Clock
 
 logger = logging.getLogger(__name__)
 
+MAX_TURN: Final = 128
+"""Frames for the guest from which on no more is fetched for it in the same turn: 8 MiB, where they are whole."""
 _COMPLAINT: Final = 60 * SECOND
 
 
@@ -97,7 +99,7 @@ class HostSide:
 
     def answer_forwarded(self, peer: ForwardedPeer, payload: bytes) -> None:
         forward = peer.forward
-        if isinstance(forward, _UdpPort):
+        if isinstance(forward, UdpPort):
             forward.send(peer, payload)
 
     def ask_resolver(self, number: int, attempt: int, message: bytes, *, over_tcp: bool) -> bool:
@@ -127,8 +129,8 @@ class HostSide:
         return self.core.give_up_one()
 
     def is_congested(self, flow: TcpFlow) -> bool:
-        """Whether the guest takes no frames at present; then `flow` is pumped when it does again."""
-        if not self.is_full():
+        """Whether the guest takes no frames at present, or gets enough with this turn; `flow` is pumped later then."""
+        if not self.is_full() and len(self.core.out) < MAX_TURN:
             return False
         self._paused.add(flow)
         return True

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from manor.backends.net.user.host_socket import reset_on_close
+from manor.backends.net.user.host_socket import Address, reset_on_close
 from manor.backends.net.user.icmp import Reason, reason_of
 from manor.backends.net.user.tcp import TcpEndpoint
 from manor.backends.net.user.tcp_segment import MAX_PAYLOAD
@@ -26,7 +26,7 @@ _TURNS: Final = 4
 class TcpFlow:
     """A TcpApplication on a socket. Thread: the loop's."""
 
-    __slots__ = ("_host", "_is_connecting", "_is_reading", "_reads", "_socket", "_watch", "_writes", "endpoint")
+    __slots__ = ("_address", "_host", "_is_connecting", "_is_reading", "_reads", "_socket", "_watch", "_writes", "endpoint")
 
     def __init__(self, host: HostSide, sock: socket.socket) -> None:
         """sock: non-blocking; owned by the flow from now on."""
@@ -44,24 +44,37 @@ class TcpFlow:
         self._is_reading = False
         """The host may still send, and the connection is up: bytes are fetched when there is room."""
         self._is_connecting = False
+        self._address: Address = "", 0
+        """Where to, while connecting."""
         host.flows.add(self)
 
-    def connect(self, endpoint: TcpEndpoint, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    def connect(self, endpoint: TcpEndpoint, address: Address) -> None:
         """Connect for the guest's SYN."""
         self.endpoint = endpoint
         endpoint.application = self
         self._is_connecting = True
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, SYN_RETRIES)
+        self._address = address
         number = self._socket.connect_ex(address)
         if number == errno.EINPROGRESS:
-            self._want(write=True)
+            self._go_on_connecting()  # through the loopback it has come about, or failed, by now
         else:
             self._connected(number)
+
+    def _go_on_connecting(self) -> None:
+        """A second connect(2) says how the first one goes: it came about, it failed, or neither yet."""
+        number = self._socket.connect_ex(self._address)
+        if number == errno.EALREADY:
+            self._want(write=True)
+        else:
+            self._connected(0 if number == errno.EISCONN else number)
 
     def _connected(self, number: int) -> None:
         endpoint = self.endpoint
         if endpoint is None:
             return
+        if not number and self._is_own_echo():
+            number = errno.ECONNREFUSED
         if number:
             self._close()
             self._host.core.tcp_failed(endpoint, reason_of(number) or Reason.PORT)
@@ -69,6 +82,13 @@ class TcpFlow:
         self._is_connecting = False
         self._want()
         endpoint.accept()
+
+    def _is_own_echo(self) -> bool:
+        """Linux connects a socket with itself when it picks the very port that nobody listens on as the local one."""
+        try:
+            return bool(self._socket.getsockname() == self._socket.getpeername())
+        except OSError:
+            return False  # gone already; reading says so
 
     # --- the endpoint says ----------------------------------------------------------------------------------
 
@@ -114,7 +134,7 @@ class TcpFlow:
         if endpoint is None:
             return
         if self._is_connecting:
-            self._connected(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            self._go_on_connecting()
             return
         self._want(read=self._reads)
         endpoint.resume()

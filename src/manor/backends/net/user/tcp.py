@@ -311,7 +311,7 @@ class TcpEndpoint(TcpOutput):
         receive = self.receive
         application = self.application
         receive.nxt += len(data)
-        self.owe_ack()  # before the application's answer, which then carries it
+        self.owe_ack_for_data()  # before the application's answer, which then carries it
         if receive.pending or application is None:
             receive.append(data)
         else:

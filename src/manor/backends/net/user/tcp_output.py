@@ -24,6 +24,7 @@ class TcpOutput:
 
     __slots__ = (
         "_ack_is_owed",
+        "_acknowledged_to",
         "_fin_at",
         "_fin_wanted",
         "_offers_sack",
@@ -33,6 +34,7 @@ class TcpOutput:
         "_syns",
         "_table",
         "_unsent",
+        "ack_at",
         "active",
         "application",
         "deadline",
@@ -64,6 +66,10 @@ class TcpOutput:
         self._fin_wanted = False
         self._unsent: deque[bytes] = deque()
         self._ack_is_owed = False
+        self._acknowledged_to = 0
+        """What the guest was last told to have arrived."""
+        self.ack_at = 0
+        """When a delayed acknowledgement is to go, 0 for none."""
         self._room_is_owed = False
         self._probes = 0
         self._syns = 0
@@ -103,6 +109,14 @@ class TcpOutput:
             self._ack_is_owed = True
             self._table.owe(self)
 
+    def owe_ack_for_data(self) -> None:
+        """Acknowledge new bytes: from the second segment on at the end of the batch, else a little later, so that an
+        answer can carry it (RFC 9293, 3.8.6.3). Each frame for the guest is an interrupt to it."""
+        if self.receive.nxt - self._acknowledged_to >= 2 * self.send.mss:
+            self.owe_ack()
+        elif not self._ack_is_owed and not self.ack_at:
+            self._table.delay(self)
+
     def pay(self) -> None:
         """The batch is over: send the acknowledgement that is still owed."""
         if self._ack_is_owed and self.state is not State.CLOSED:
@@ -127,6 +141,8 @@ class TcpOutput:
         window = min(receive.window >> scale, 0xFFFF)
         receive.edge = max(receive.edge, receive.nxt + (window << scale))
         self._ack_is_owed = False
+        self._acknowledged_to = receive.nxt
+        self.ack_at = 0
         table = self._table
         self.path.frames(
             table.out,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +16,7 @@ from manor.backends.net.user.tcp import TcpEndpoint
 from manor.backends.net.user.tcp_output import TcpOutput
 from manor.backends.net.user.tcp_segment import ACK, FIN, M32, RST, SYN, Path
 from manor.backends.net.user.tcp_state import State, TcpApplication
-from manor.base.clock import SECOND
+from manor.base.clock import MILLISECOND, SECOND
 
 MAX_CONNECTIONS: Final = 1024
 """Open at a time, for a guest that opens as many as it can; bounds memory and the host's descriptors."""
@@ -24,6 +25,8 @@ BUDGET: Final = 64 << 20
 MAX_SHARE: Final = 512 << 10
 """What one connection needs for a gigabit a second and a guest that answers within four milliseconds."""
 MIN_SHARE: Final = 64 << 10
+ACK_DELAY: Final = MILLISECOND
+"""RFC 9293 allows half a second; an answer of this host comes sooner, or not soon."""
 EVICTABLE: Final = 60 * SECOND
 """At the limit a connection that was silent this long makes room for a new one."""
 MAX_WAITING: Final = 4096
@@ -67,6 +70,7 @@ class TcpTable:
         self._heap: list[tuple[int, int, TcpOutput]] = []
         self._order = itertools.count()
         self._owing: list[TcpOutput] = []
+        self._delayed: deque[tuple[int, TcpOutput]] = deque()
         self._roomy: list[TcpOutput] = []
         self._next_sweep = _SWEEP
 
@@ -196,6 +200,11 @@ class TcpTable:
     def owe_room(self, endpoint: TcpOutput) -> None:
         self._roomy.append(endpoint)
 
+    def delay(self, endpoint: TcpOutput) -> None:
+        """Have `endpoint` acknowledge in a moment, unless something it sends before does."""
+        endpoint.ack_at = self.now + ACK_DELAY
+        self._delayed.append((endpoint.ack_at, endpoint))
+
     def settle(self) -> None:
         """A batch is over: first let applications write, for their segments acknowledge too, then acknowledge."""
         while self._roomy:
@@ -236,6 +245,11 @@ class TcpTable:
 
     def expire(self) -> None:
         """Call what is due at `now`."""
+        delayed = self._delayed
+        while delayed and delayed[0][0] <= self.now:
+            ack_at, acknowledging = delayed.popleft()
+            if acknowledging.ack_at == ack_at:
+                acknowledging.owe_ack()
         heap = self._heap
         while heap and heap[0][0] <= self.now:
             deadline, _, endpoint = heapq.heappop(heap)
@@ -255,6 +269,11 @@ class TcpTable:
     @property
     def deadline(self) -> int | None:
         """When `expire` is to be called next."""
+        delayed = self._delayed
+        while delayed and delayed[0][1].ack_at != delayed[0][0]:
+            delayed.popleft()  # acknowledged by something else
+        if delayed:
+            return min(delayed[0][0], self._heap[0][0]) if self._heap else delayed[0][0]
         if self._heap:
             return self._heap[0][0]
         return self._next_sweep if self._endpoints else None
@@ -279,4 +298,5 @@ class TcpTable:
             endpoint.evict()
         self._heap.clear()
         self._owing.clear()
+        self._delayed.clear()
         self._roomy.clear()

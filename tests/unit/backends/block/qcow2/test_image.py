@@ -335,3 +335,24 @@ def test_discarding_a_whole_overlay_makes_no_tables(tmp_path: Path) -> None:
     assert bytes(data) == bytes(65536) + b"b" * (MiB - 65536)
     image.close()
     assert check(path).is_clean
+
+
+@pytest.mark.parametrize("options", [Qcow2Options(), Qcow2Options(cluster_size=512), Qcow2Options(refcount_bits=1)])
+def test_an_image_on_a_device_believes_no_old_bytes(options: Qcow2Options) -> None:
+    """A device has its size from the beginning, and what others left on it."""
+
+    class Device(MemoryFile):
+        def truncate(self, size: int) -> None:
+            assert size <= len(self.data)
+
+    file = Device(b"\xa5" * 4 * MiB)
+    create_qcow2(file, MiB, options)
+    image = assemble(file, file, None, read_header(file), is_read_only=False)
+    write(image, 100_000, b"x" * 1000)
+    image.write_zeroes(200_000, 1000, True)
+    data = bytearray(MiB)
+    image.read(0, [memoryview(data)])
+    assert data == bytes(100_000) + b"x" * 1000 + bytes(MiB - 101_000)
+    image.close()
+    found = check_file(file, read_header(file))
+    assert found.is_clean, found.messages

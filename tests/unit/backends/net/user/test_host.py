@@ -9,7 +9,7 @@ import random
 import resource
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from manor.backends.net.api import Frame
 from manor.backends.net.user import backend as backend_module
+from manor.backends.net.user import host as host_module
 from manor.backends.net.user.backend import UserBackend
 from manor.backends.net.user.host_socket import Address
 from manor.backends.net.user.plan import Plan, make_plan
@@ -171,6 +172,23 @@ class TestTcp:
         assert application.end is End.REFUSED
         assert network.guest.others == []
 
+    def test_nobody_listens_and_the_socket_finds_itself(
+        self, network: Network, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+
+        def bound(family: int, kind: int, protocol: int = 0) -> socket.socket:
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            sock.bind(("127.0.0.1", port))
+            return sock
+
+        monkeypatch.setattr(network.backend._host, "make_socket", bound)
+        application = network.guest.connect(GATEWAY, port)
+        network.until(lambda: application.end)
+        assert application.end is End.REFUSED
+
     def test_half_closed(self, network: Network, server: tuple[socket.socket, bytes, int]) -> None:
         application, peer = connect(network, server)
         assert application.endpoint is not None
@@ -251,6 +269,35 @@ class TestTcp:
 
         network.until(step, turns=20000)
         peer.close()
+
+    def test_many_that_may_send_at_once_take_turns(
+        self, network: Network, server: tuple[socket.socket, bytes, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(host_module, "MAX_TURN", 3)
+        listener, gateway, port = server
+        applications = [network.guest.connect(gateway, port, source_port=30000 + number) for number in range(20)]
+        network.until(lambda: all(one.events for one in applications))
+        network.guest.capacity = 0
+        peers = [listener.accept()[0] for _ in applications]
+        for peer in peers:
+            peer.sendall(bytes(50_000))
+        for _ in range(50):
+            network.loop.turn(0)
+        network.guest.capacity = 1 << 30
+        largest = 0
+        deliver = network.guest.deliver
+
+        def watched(frames: Sequence[Frame]) -> int:
+            nonlocal largest
+            largest = max(largest, len(frames))
+            return deliver(frames)
+
+        monkeypatch.setattr(network.guest, "deliver", watched)
+        network.backend.on_room()
+        network.until(lambda: all(len(one.total) == 50_000 for one in applications))
+        assert largest <= 6
+        for peer in peers:
+            peer.close()
 
     def test_a_new_machine_starts_with_nothing_open(
         self, network: Network, server: tuple[socket.socket, bytes, int]

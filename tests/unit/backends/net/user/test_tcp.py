@@ -178,10 +178,31 @@ class TestFromTheGuest:
 
     def test_one_acknowledgement_for_a_batch(self) -> None:
         talk = dialogue()
-        first = talk.frame(ACK, b"a" * 1000)
-        second = talk.frame(ACK, b"b" * 1000, sequence=talk.sequence + 1000)
+        first = talk.frame(ACK, b"a" * 1460)
+        second = talk.frame(ACK, b"b" * 1460, sequence=talk.sequence + 1460)
         (ack,) = talk.conversation.send(first, second)
-        assert ack.ack == (talk.sequence + 2000) & 0xFFFFFFFF
+        assert ack.ack == (talk.sequence + 2920) & 0xFFFFFFFF
+
+    def test_a_small_segment_is_acknowledged_a_moment_later(self) -> None:
+        talk = dialogue()
+        assert talk.conversation.send(talk.frame(ACK | PSH, b"one")) == []
+        talk.sequence += 3
+        assert talk.conversation.after(tcp_table.ACK_DELAY - 1) == []
+        assert talk.conversation.send(talk.frame(ACK | PSH, b"two")) == []
+        talk.sequence += 3
+        (ack,) = talk.conversation.after(1)
+        assert ack.ack == talk.sequence & 0xFFFFFFFF
+        assert talk.conversation.after(SECOND) == []
+
+    def test_an_answer_acknowledges_and_nothing_else_does(self) -> None:
+        talk = dialogue()
+        assert talk.conversation.send(talk.frame(ACK | PSH, b"question")) == []
+        talk.sequence += 8
+        (answer,) = write(talk, b"answer")
+        assert answer.ack == talk.sequence & 0xFFFFFFFF
+        talk.ack += 6
+        talk.send(ACK)
+        assert talk.conversation.after(SECOND) == []
 
     def test_a_frame_that_stands_for_many(self) -> None:
         talk = dialogue()
@@ -198,7 +219,8 @@ class TestFromTheGuest:
         assert talk.conversation.send(raw[:-1] + b"X") == []
         assert talk.application.total == b""
         assert talk.conversation.core.dropped == 1
-        assert len(talk.conversation.send(Frame(raw[:-1] + b"X", is_checked=True))) == 1
+        talk.conversation.send(Frame(raw[:-1] + b"X", is_checked=True))
+        assert talk.application.total == b"datX"
 
     def test_out_of_order(self) -> None:
         talk = dialogue(options=MSS + SACK_PERMITTED)
@@ -278,7 +300,8 @@ class TestFromTheGuest:
     def test_behind_ip_options(self) -> None:
         talk = dialogue()
         segment = talk.frame(ACK | PSH, b"routed")[34:]
-        (ack,) = talk.conversation.send(user_guest.ipv4(6, segment, WORLD, options=b"\x01\x01\x01\x00"))
+        talk.conversation.send(user_guest.ipv4(6, segment, WORLD, options=b"\x01\x01\x01\x00"))
+        (ack,) = talk.conversation.after(SECOND)
         assert ack.ack == (talk.sequence + 6) & 0xFFFFFFFF
         assert talk.application.total == b"routed"
 
@@ -286,7 +309,8 @@ class TestFromTheGuest:
         talk = dialogue()
         segment = talk.frame(ACK | PSH, b"x" * 100)[34:]
         assert talk.conversation.send(user_guest.ipv4(6, segment[:64], WORLD, fragment=0x2000)) == []
-        (ack,) = talk.conversation.send(user_guest.ipv4(6, segment[64:], WORLD, fragment=8))
+        talk.conversation.send(user_guest.ipv4(6, segment[64:], WORLD, fragment=8))
+        (ack,) = talk.conversation.after(SECOND)
         assert ack.ack == (talk.sequence + 100) & 0xFFFFFFFF
 
 
