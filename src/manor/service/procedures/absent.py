@@ -63,6 +63,14 @@ def node_device_lookup_by_name(client: Client, a: Any) -> NoReturn:
     )
 
 
+def node_device_get_xml_desc(client: Client, a: Any) -> NoReturn:
+    node_device_lookup_by_name(client, a)
+
+
+def node_device_is_active(client: Client, a: Any) -> NoReturn:
+    node_device_lookup_by_name(client, a)
+
+
 def nwfilter_lookup_by_name(client: Client, a: Any) -> NoReturn:
     raise ApiError(
         Code.NO_NWFILTER, Origin.NWFILTER, f"Network filter not found: no nwfilter with matching name '{a.name}'"
