@@ -1,0 +1,1 @@
+"""`manord`: sockets, clients and their limits, systemd."""

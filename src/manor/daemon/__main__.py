@@ -1,0 +1,5 @@
+"""`python -m manor.daemon`."""
+
+from manor.daemon.main import main
+
+main()

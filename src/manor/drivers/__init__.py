@@ -1,0 +1,1 @@
+"""Where domains, networks and storage really are: one interface, and who implements it."""

@@ -1,0 +1,56 @@
+"""`manor:///session` and `manor:///system`: this host's own VMs, described by files in the state directory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from manor.drivers.api import Notify
+from manor.drivers.directory import Directory
+from manor.drivers.domains import DomainBook
+from manor.drivers.keeper import StoreKeeper
+from manor.drivers.networks import NetworkBook
+from manor.drivers.node import HostNode
+from manor.drivers.pools import PoolBook
+from manor.drivers.processes import Processes
+from manor.drivers.snapshots import InternalSnapshots, SnapshotBook
+from manor.drivers.store import Store
+
+logger = logging.getLogger(__name__)
+
+DOMAIN_TYPES: Final = ("kvm", "qemu")
+"""What clients call hardware virtualisation and emulation; the accelerator decides which of both it is."""
+
+
+class LocalDriver:
+    """This host's VMs (api.Driver)."""
+
+    kind = "QEMU"  # virt-manager and virt-install look for this word before they offer anything
+
+    def __init__(self, root: Path, notify: Notify, uri: str, accel: str) -> None:
+        """root: the state directory."""
+        self.uri = uri
+        self.store = StoreKeeper(Store(root))
+        self.networks = NetworkBook(self.store, notify)
+        processes = Processes(root / "run", accel, self.networks.interface)
+        self.domains = DomainBook(processes, self.store, notify)
+        self.snapshots = SnapshotBook(self.domains, self.store, InternalSnapshots(), notify)
+        self.pools = PoolBook(self.store, notify, Directory)
+        self.node = HostNode(DOMAIN_TYPES, "/usr/bin/manor")
+
+    async def start(self) -> None:
+        await self.store.open()
+        try:
+            await self.networks.open(with_default=True)
+            await self.pools.open()
+            await self.domains.open()
+            await self.snapshots.open()
+            await self.domains.start_marked()
+        except BaseException:
+            await self.store.close()
+            raise
+
+    async def close(self) -> None:
+        await self.domains.close()
+        await self.store.close()

@@ -1,0 +1,295 @@
+"""`test:///default`: domains that run nowhere, pools in memory. What is done in it is gone with the daemon.
+
+Complete otherwise: for tests of clients, and to learn with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from manor.base.errors import ApiError
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify
+from manor.drivers.definition import Definition, disks, nics
+from manor.drivers.domains import DomainBook
+from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
+from manor.drivers.hypervisor import Ended, Found, OnEnd
+from manor.drivers.keeper import Forgetful
+from manor.drivers.networks import NetworkBook
+from manor.drivers.node import HostNode
+from manor.drivers.pools import PoolBook
+from manor.drivers.snapshots import NoContents, SnapshotBook
+from manor.drivers.states import ShutOff
+from manor.drivers.volumes import Volume, VolumePlan
+from manor.rpc.protocol.records import GuestInterface, IpAddress
+
+POOL_SIZE: Final = 1 << 40
+"""Bytes that an in-memory pool says it has."""
+MAX_KEPT: Final = 64 << 20
+"""Bytes of a volume that are really kept; the rest reads as zeros and cannot be written."""
+_TEST_DOMAIN: Final = """
+<domain type='test'>
+  <name>test</name>
+  <uuid>6695eb01-f6a4-8304-79aa-97f2502e193f</uuid>
+  <memory unit='KiB'>8388608</memory>
+  <currentMemory unit='KiB'>2097152</currentMemory>
+  <vcpu>2</vcpu>
+  <os><type>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'>
+      <source file='/guest/diskimage1'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <interface type='network'>
+      <mac address='52:54:00:cc:dd:ee'/>
+      <source network='default'/>
+      <target dev='testnet0'/>
+    </interface>
+    <console type='pty'/>
+  </devices>
+</domain>
+"""
+_TEST_POOL: Final = "<pool type='dir'><name>default-pool</name><target><path>/default-pool</path></target></pool>"
+
+
+@dataclass(slots=True)
+class _Running:
+    definition: Definition
+    started: float
+    used: float = 0.0
+    since: float | None = None
+    echo: list[_Echo] = field(default_factory=list)
+
+
+class _Echo:
+    """A console whose guest says back what it is told (ByteStream)."""
+
+    def __init__(self, name: str) -> None:
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue(64)
+        self._is_open = True
+        self._queue.put_nowait(f"\r\n{name} login: ".encode())
+
+    async def read(self, size: int) -> bytes:
+        if not self._is_open:
+            return b""
+        return await self._queue.get()
+
+    async def write(self, data: bytes) -> None:
+        await self._queue.put(data)
+
+    async def finish(self) -> None:
+        return
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            if self._queue.full():
+                self._queue.get_nowait()
+            self._queue.put_nowait(b"")
+
+
+class MemoryHypervisor:
+    """Notes that domains run (Hypervisor). A guest that is asked to shut down does so at once."""
+
+    can_hotplug = True
+
+    def __init__(self) -> None:
+        self._running: dict[bytes, _Running] = {}
+        self._on_end: OnEnd | None = None
+
+    async def recover(self, on_end: OnEnd) -> tuple[Sequence[Found], Sequence[Ended]]:
+        self._on_end = on_end
+        return (), ()
+
+    def check(self, definition: Definition) -> None:
+        return
+
+    async def start(self, definition: Definition, number: int, live: str, paused: bool) -> str:
+        now = time.monotonic()
+        self._running[definition.uuid] = _Running(definition, now, 0.0, None if paused else now)
+        return live
+
+    async def stop(self, uuid: bytes) -> None:
+        running = self._running.pop(uuid, None)
+        if running is not None:
+            for echo in running.echo:
+                echo.close()
+
+    async def shutdown(self, uuid: bytes, agent: bool) -> None:
+        await self.stop(uuid)
+        if self._on_end is not None:
+            self._on_end(Ended(uuid, ShutOff.SHUTDOWN))
+
+    async def reboot(self, uuid: bytes, agent: bool) -> None:
+        self._running[uuid].started = time.monotonic()
+
+    async def reset(self, uuid: bytes) -> None:
+        self._running[uuid].started = time.monotonic()
+
+    async def suspend(self, uuid: bytes) -> None:
+        running = self._running[uuid]
+        if running.since is not None:
+            running.used += time.monotonic() - running.since
+            running.since = None
+
+    async def resume(self, uuid: bytes) -> None:
+        self._running[uuid].since = time.monotonic()
+
+    async def set_memory(self, uuid: bytes, kib: int) -> None:
+        running = self._running[uuid]
+        running.definition = replace(running.definition, current=kib)
+
+    async def resize_disk(self, uuid: bytes, index: int, size: int) -> None:
+        return
+
+    async def statistics(self, uuid: bytes) -> MachineStatistics:
+        running = self._running[uuid]
+        used = running.used + (0.0 if running.since is None else time.monotonic() - running.since)
+        cpu_time = int(used * 1e9)
+        definition = running.definition
+        count = definition.vcpus
+        root = definition.root()
+        return MachineStatistics(
+            cpu_time,
+            tuple(cpu_time // count for _ in range(count)),
+            definition.current,
+            definition.current,
+            tuple(BlockStatistics() for _ in disks(root)),
+            tuple(NicStatistics() for _ in nics(root)),
+        )
+
+    async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
+        root = self._running[uuid].definition.root()
+        return [
+            GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
+            for index, nic in enumerate(nics(root))
+        ]
+
+    async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream:
+        running = self._running[uuid]
+        echo = _Echo(running.definition.name)
+        running.echo.append(echo)
+        return echo
+
+    async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
+        raise ApiError(Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, "Guest agent is not responding: there is no guest")
+
+    async def close(self) -> None:
+        for uuid in list(self._running):
+            await self.stop(uuid)
+
+
+class MemoryVolumes:
+    """A pool in memory (VolumeBackend)."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._volumes: dict[str, Volume] = {}
+        self._contents: dict[str, bytearray] = {}
+
+    async def build(self) -> None:
+        return
+
+    async def open(self) -> None:
+        return
+
+    async def remove(self) -> None:
+        self._volumes.clear()
+        self._contents.clear()
+
+    async def space(self) -> tuple[int, int]:
+        return POOL_SIZE, POOL_SIZE - sum(each.allocation for each in self._volumes.values())
+
+    async def all(self) -> Sequence[Volume]:
+        return [self._volumes[name] for name in sorted(self._volumes)]
+
+    async def create(self, plan: VolumePlan, source: Volume | None) -> None:
+        capacity = plan.capacity or (source.capacity if source else 0)
+        if plan.allocation > POOL_SIZE:
+            raise ApiError(Code.OPERATION_FAILED, Origin.STORAGE,
+                           f"operation failed: not enough free space in pool for volume '{plan.name}'")  # fmt: skip
+        self._volumes[plan.name] = Volume(
+            plan.name, f"{self.path}/{plan.name}", capacity, plan.allocation, plan.format, plan.backing
+        )
+        self._contents[plan.name] = bytearray(self._contents.get(source.name, b"") if source else b"")
+
+    async def delete(self, volume: Volume) -> None:
+        self._volumes.pop(volume.name, None)
+        self._contents.pop(volume.name, None)
+
+    async def resize(self, volume: Volume, size: int, shrink: bool) -> None:
+        self._volumes[volume.name] = replace(volume, capacity=size)
+        del self._contents[volume.name][size:]
+
+    async def wipe(self, volume: Volume) -> None:
+        self._contents[volume.name].clear()
+
+    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+        return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
+
+    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+        return _MemoryStream(self._contents[volume.name], offset, length or max(0, volume.capacity - offset), volume)
+
+
+class _MemoryStream:
+    """A part of a volume (ByteStream)."""
+
+    def __init__(self, data: bytearray, offset: int, length: int, volume: Volume) -> None:
+        if offset < 0 or length < 0 or offset + length > volume.capacity:
+            raise invalid_argument(f"the volume has {volume.capacity} bytes; the range goes beyond", Origin.STORAGE)
+        self._data = data
+        self._at = offset
+        self._end = offset + length
+
+    async def read(self, size: int) -> bytes:
+        size = min(size, self._end - self._at)
+        found = bytes(self._data[self._at : self._at + size])
+        self._at += size
+        return found + bytes(size - len(found))
+
+    async def write(self, data: bytes) -> None:
+        end = self._at + len(data)
+        if end > self._end:
+            raise invalid_argument("more data than the volume, or what was announced, has room for", Origin.STORAGE)
+        if end > MAX_KEPT:
+            raise unsupported(f"a volume in memory keeps {MAX_KEPT} bytes", Origin.STORAGE)
+        if len(self._data) < end:
+            self._data += bytes(end - len(self._data))
+        self._data[self._at : end] = data
+        self._at = end
+
+    async def finish(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class MemoryDriver:
+    """`test:///default` (api.Driver)."""
+
+    kind = "TEST"
+
+    def __init__(self, notify: Notify, uri: str = "test:///default") -> None:
+        self.uri = uri
+        keeper = Forgetful()
+        self.domains = DomainBook(MemoryHypervisor(), keeper, notify)
+        self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
+        self.networks = NetworkBook(keeper, notify)
+        self.pools = PoolBook(keeper, notify, MemoryVolumes)
+        self.node = HostNode(("test",), "/usr/bin/manor")
+
+    async def start(self) -> None:
+        await self.domains.open()
+        await self.networks.open(with_default=True)
+        await self.pools.open()
+        reference = await self.domains.define(_TEST_DOMAIN, "first start")
+        await self.domains.start(reference.uuid, False)
+        pool = await self.pools.define(_TEST_POOL, "first start")
+        await self.pools.start(pool.uuid, False)
+
+    async def close(self) -> None:
+        await self.domains.close()

@@ -1,0 +1,142 @@
+"""What networks and pools have in common: a description, whether they are active, kept, and started with the daemon."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from manor.base.errors import ApiError
+from manor.drivers.api import ObjectFlags
+from manor.drivers.errors import invalid, uuid_text
+from manor.drivers.keeper import Keeper
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Object:
+    """One network or pool."""
+
+    name: str
+    uuid: bytes
+    xml: str
+    is_active: bool = False
+    is_persistent: bool = False
+    autostart: bool = False
+
+    def flags(self) -> ObjectFlags:
+        return ObjectFlags(self.is_active, self.is_persistent, self.autostart)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one kind differs. kind: of the store. word: in messages. read: XML to (name, uuid, normalised XML).
+    missing, exists: their errors."""
+
+    kind: str
+    word: str
+    origin: int
+    read: Callable[[str], tuple[str, bytes, str]]
+    missing: Callable[[str], ApiError]
+    exists: int
+
+
+class ObjectTable:
+    """All objects of one kind."""
+
+    def __init__(self, manner: Manner, keeper: Keeper) -> None:
+        self.manner: Final = manner
+        self._keeper = keeper
+        self._objects: dict[bytes, Object] = {}
+
+    async def load(self) -> None:
+        """What is kept."""
+        for stored in await self._keeper.load(self.manner.kind):
+            try:
+                name, uuid, xml = self.manner.read(stored.xml)
+            except ApiError as error:
+                logger.error("the description of %s is left out: %s", stored.name, error)
+                continue
+            self._objects[uuid] = Object(name, uuid, xml, False, True, stored.autostart)
+
+    def __iter__(self) -> Iterator[Object]:
+        return iter(list(self._objects.values()))
+
+    def get(self, uuid: bytes) -> Object:
+        """Raises ApiError."""
+        found = self._objects.get(uuid)
+        if found is None:
+            raise self.manner.missing(f"with matching uuid '{uuid_text(uuid)}'")
+        return found
+
+    def named(self, name: str) -> Object:
+        """Raises ApiError."""
+        found = next((each for each in self._objects.values() if each.name == name), None)
+        if found is None:
+            raise self.manner.missing(f"with matching name '{name}'")
+        return found
+
+    async def define(self, text: str, who: str) -> tuple[Object, bool]:
+        """(object, whether it is new)."""
+        name, uuid, xml = self.manner.read(text)
+        self._check_unique(name, uuid)
+        found = self._objects.get(uuid)
+        if found is not None and found.is_active:
+            raise invalid(f"{self.manner.word} '{name}' is active; stop it before it is changed", self.manner.origin)
+        await self._keeper.save(self.manner.kind, uuid, name, xml, who)
+        if found is not None:
+            found.xml, found.is_persistent = xml, True
+            return found, False
+        made = Object(name, uuid, xml, False, True)
+        self._objects[uuid] = made
+        return made, True
+
+    def create(self, text: str) -> Object:
+        """One that is gone when it stops."""
+        name, uuid, xml = self.manner.read(text)
+        self._check_unique(name, uuid)
+        found = self._objects.get(uuid)
+        if found is None:
+            found = Object(name, uuid, xml)
+            self._objects[uuid] = found
+        return found
+
+    def drop(self, found: Object) -> None:
+        """Forget one that is neither active nor kept."""
+        if not found.is_active and not found.is_persistent:
+            self._objects.pop(found.uuid, None)
+
+    async def undefine(self, uuid: bytes, who: str) -> Object:
+        """Keep it no longer."""
+        found = self.get(uuid)
+        if not found.is_persistent:
+            raise invalid(f"{self.manner.word} '{found.name}' is transient; stop it", self.manner.origin)
+        await self._keeper.remove(self.manner.kind, uuid, found.name, found.xml, who)
+        found.is_persistent = found.autostart = False
+        self.drop(found)
+        return found
+
+    async def set_autostart(self, uuid: bytes, on: bool) -> None:
+        found = self.get(uuid)
+        if not found.is_persistent:
+            raise invalid(f"cannot set autostart for transient {self.manner.word}", self.manner.origin)
+        await self._keeper.set_autostart(self.manner.kind, found.name, on)
+        found.autostart = on
+
+    def need(self, found: Object, is_active: bool) -> None:
+        """Raise ApiError unless it is so."""
+        if found.is_active != is_active:
+            state = "not active" if is_active else "already active"
+            raise invalid(f"{self.manner.word} '{found.name}' is {state}", self.manner.origin)
+
+    def _check_unique(self, name: str, uuid: bytes) -> None:
+        for each in self._objects.values():
+            if (each.name == name) != (each.uuid == uuid):
+                raise ApiError(
+                    self.manner.exists,
+                    self.manner.origin,
+                    f"operation failed: {self.manner.word} '{each.name}' already exists with uuid "
+                    f"{uuid_text(each.uuid)}",
+                )

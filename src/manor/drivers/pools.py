@@ -1,0 +1,290 @@
+"""Storage pools: descriptions, and the volumes that their backends find."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+from xml.etree.ElementTree import Element
+
+from manor.base.errors import ApiError
+from manor.drivers.api import ByteStream, Kind, Notice, Notify, ObjectFlags, PoolInfo, VolumeInfo
+from manor.drivers.errors import Code, Origin, no_pool, no_volume, unsupported_config, xml_error
+from manor.drivers.keeper import Keeper
+from manor.drivers.objects import Manner, Object, ObjectTable
+from manor.drivers.volumes import Volume, VolumeBackend, read_volume, volume_exists, volume_xml
+from manor.drivers.xml import child, format_xml, parse, take_name, take_uuid, text_of
+from manor.rpc.protocol.records import StoragePool, StorageVol
+
+KINDS: Final = ("dir",)
+_DEFINED, _UNDEFINED, _STARTED, _STOPPED, _CREATED, _DELETED = range(6)
+"""Source: libvirt API reference, virStoragePoolEventLifecycleType."""
+_INACTIVE, _RUNNING = 0, 2
+"""Source: libvirt API reference, virStoragePoolState."""
+RESIZE_DELTA, RESIZE_SHRINK = 2, 4
+"""Source: libvirt API reference, virStorageVolResizeFlags."""
+
+
+def read_pool(text: str) -> tuple[str, bytes, str]:
+    """(name, UUID, normalised XML). Raises ApiError."""
+    root = parse(text, "pool", Origin.STORAGE)
+    name = take_name(root, Origin.STORAGE)
+    uuid = take_uuid(root, "name", Origin.STORAGE)
+    kind = root.get("type", "")
+    if kind not in KINDS:
+        raise unsupported_config(f"pool: type='{kind}' cannot be had; there is {', '.join(KINDS)}", Origin.STORAGE)
+    path = text_of(root, "target/path")
+    if not path.startswith("/"):
+        raise xml_error("<target><path>: missing storage pool target path; give a whole path", Origin.STORAGE)
+    child(child(root, "target"), "path").text = path.rstrip("/") or "/"
+    for tag in ("capacity", "allocation", "available"):
+        for each in root.findall(tag):
+            root.remove(each)
+    return name, uuid, format_xml(root)
+
+
+MANNER: Final = Manner("pools", "storage pool", Origin.STORAGE, read_pool, no_pool, Code.OPERATION_FAILED)
+MakeBackend = Callable[[str], VolumeBackend]
+"""Path of a `dir` pool -> its volumes."""
+
+
+class PoolBook:
+    """The pools of one driver (api.Pools)."""
+
+    def __init__(self, keeper: Keeper, notify: Notify, make_backend: MakeBackend) -> None:
+        self._table = ObjectTable(MANNER, keeper)
+        self._notify = notify
+        self._make_backend = make_backend
+        self._backends: dict[bytes, VolumeBackend] = {}
+        self._volumes: dict[bytes, dict[str, Volume]] = {}
+        self._space: dict[bytes, tuple[int, int]] = {}
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Read what is kept; start what is marked and can be."""
+        await self._table.load()
+        for each in self._table:
+            if each.autostart:
+                try:
+                    await self.start(each.uuid, False)
+                except Exception:  # noqa: BLE001 -- a place that is gone keeps nobody from starting
+                    continue
+
+    # --- pools --------------------------------------------------------------------------------------------------------
+
+    async def all(self) -> Sequence[tuple[StoragePool, ObjectFlags]]:
+        return [(_reference(each), each.flags()) for each in self._table]
+
+    async def find(self, uuid: bytes) -> StoragePool:
+        return _reference(self._table.get(uuid))
+
+    async def find_name(self, name: str) -> StoragePool:
+        return _reference(self._table.named(name))
+
+    async def find_target(self, path: str) -> StoragePool:
+        wanted = path.rstrip("/") or "/"
+        for each in self._table:
+            if _path(each) == wanted:
+                return _reference(each)
+        raise no_pool(f"with matching target path '{path}'")
+
+    async def flags(self, uuid: bytes) -> ObjectFlags:
+        return self._table.get(uuid).flags()
+
+    async def info(self, uuid: bytes) -> PoolInfo:
+        found = self._table.get(uuid)
+        if not found.is_active:
+            return PoolInfo(_INACTIVE, 0, 0, 0)
+        capacity, available = self._space[uuid] = await self._backends[uuid].space()
+        return PoolInfo(_RUNNING, capacity, capacity - available, available)
+
+    async def xml(self, uuid: bytes) -> str:
+        found = self._table.get(uuid)
+        info = await self.info(uuid)
+        root = parse(found.xml, "pool", Origin.STORAGE)
+        place = list(root).index(child(root, "uuid")) + 1
+        for tag, value in reversed(
+            (("capacity", info.capacity), ("allocation", info.allocation), ("available", info.available))
+        ):
+            element = Element(tag, unit="bytes")
+            element.text = str(value)
+            root.insert(place, element)
+        if root.find("source") is None:
+            root.insert(place + 3, Element("source"))
+        return format_xml(root)
+
+    async def define(self, xml: str, who: str) -> StoragePool:
+        found, _ = await self._table.define(xml, who)
+        self._tell(found, _DEFINED)
+        return _reference(found)
+
+    async def create_xml(self, xml: str, build: bool) -> StoragePool:
+        found = self._table.create(xml)
+        self._table.need(found, False)
+        try:
+            await self.start(found.uuid, build)
+        except BaseException:
+            self._table.drop(found)
+            raise
+        return _reference(found)
+
+    async def build(self, uuid: bytes) -> None:
+        found = self._table.get(uuid)
+        self._table.need(found, False)
+        await self._make_backend(_path(found)).build()
+        self._tell(found, _CREATED)
+
+    async def start(self, uuid: bytes, build: bool) -> None:
+        found = self._table.get(uuid)
+        self._table.need(found, False)
+        backend = self._make_backend(_path(found))
+        if build:
+            await backend.build()
+        await backend.open()
+        self._backends[uuid] = backend
+        found.is_active = True
+        await self._look(uuid)
+        self._tell(found, _STARTED)
+
+    async def stop(self, uuid: bytes) -> None:
+        found = self._table.get(uuid)
+        self._table.need(found, True)
+        found.is_active = False
+        del self._backends[uuid], self._volumes[uuid]
+        self._table.drop(found)
+        self._tell(found, _STOPPED)
+
+    async def delete(self, uuid: bytes) -> None:
+        found = self._table.get(uuid)
+        self._table.need(found, False)
+        await self._make_backend(_path(found)).remove()
+        self._tell(found, _DELETED)
+
+    async def undefine(self, uuid: bytes, who: str) -> None:
+        found = self._table.get(uuid)
+        self._table.need(found, False)
+        self._tell(await self._table.undefine(uuid, who), _UNDEFINED)
+
+    async def refresh(self, uuid: bytes) -> None:
+        found = self._table.get(uuid)
+        self._table.need(found, True)
+        await self._look(uuid)
+        self._notify(Notice(Kind.POOL_REFRESH, _reference(found)))
+
+    async def set_autostart(self, uuid: bytes, on: bool) -> None:
+        await self._table.set_autostart(uuid, on)
+
+    # --- volumes ------------------------------------------------------------------------------------------------------
+
+    async def volumes(self, uuid: bytes) -> Sequence[StorageVol]:
+        found = self._active(uuid)
+        return [StorageVol(found.name, each.name, each.path) for each in self._volumes[uuid].values()]
+
+    async def find_volume(self, uuid: bytes, name: str) -> StorageVol:
+        found = self._active(uuid)
+        volume = self._volumes[uuid].get(name)
+        if volume is None:
+            raise no_volume(f"with matching name '{name}'")
+        return StorageVol(found.name, volume.name, volume.path)
+
+    async def find_volume_path(self, path: str) -> StorageVol:
+        for each in self._table:
+            if each.is_active:
+                for volume in self._volumes[each.uuid].values():
+                    if volume.path == path:
+                        return StorageVol(each.name, volume.name, volume.path)
+        raise no_volume(f"with matching path '{path}'")
+
+    async def volume_info(self, pool: str, volume: str) -> VolumeInfo:
+        _, found = await self._fresh(pool, volume)
+        return VolumeInfo(2 if found.is_directory else 0, found.capacity, found.allocation)
+
+    async def volume_xml(self, pool: str, volume: str) -> str:
+        return volume_xml((await self._fresh(pool, volume))[1])
+
+    async def create_volume(self, uuid: bytes, xml: str, source: StorageVol | None, flags: int) -> StorageVol:
+        found = self._active(uuid)
+        plan = read_volume(xml)
+        async with self._lock:
+            backend = self._backends[uuid]
+            await self._look(uuid)
+            if plan.name in self._volumes[uuid]:
+                raise volume_exists(plan.name)
+            origin = None
+            if source is not None:
+                _, origin = self._volume(source.pool, source.name)
+                if plan.capacity is not None and plan.capacity < origin.capacity:
+                    plan = replace(plan, capacity=origin.capacity)
+            await backend.create(plan, origin)
+            await self._look(uuid)
+        return await self.find_volume(found.uuid, plan.name)
+
+    async def delete_volume(self, pool: str, volume: str) -> None:
+        uuid, found = self._volume(pool, volume)
+        await self._backends[uuid].delete(found)
+        self._volumes[uuid].pop(volume, None)
+
+    async def resize_volume(self, pool: str, volume: str, size: int, flags: int) -> None:
+        uuid, found = await self._fresh(pool, volume)
+        shrink = bool(flags & RESIZE_SHRINK)
+        if flags & RESIZE_DELTA:
+            size = found.capacity - size if shrink else found.capacity + size
+        if size < 0:
+            raise ApiError(Code.INVALID_ARG, Origin.STORAGE, "invalid argument: the size would be less than nothing")
+        if size < found.capacity and not shrink:
+            raise ApiError(
+                Code.INVALID_ARG,
+                Origin.STORAGE,
+                "invalid argument: Can't shrink capacity below current capacity unless shrink flag explicitly "
+                "specified",
+            )
+        await self._backends[uuid].resize(found, size, shrink)
+        await self._look(uuid)
+
+    async def wipe_volume(self, pool: str, volume: str) -> None:
+        uuid, found = self._volume(pool, volume)
+        await self._backends[uuid].wipe(found)
+
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+        uuid, found = self._volume(pool, volume)
+        return await self._backends[uuid].upload(found, offset, length)
+
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+        uuid, found = self._volume(pool, volume)
+        return await self._backends[uuid].download(found, offset, length)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _active(self, uuid: bytes) -> Object:
+        found = self._table.get(uuid)
+        self._table.need(found, True)
+        return found
+
+    def _volume(self, pool: str, volume: str) -> tuple[bytes, Volume]:
+        found = self._table.named(pool)
+        self._table.need(found, True)
+        result = self._volumes[found.uuid].get(volume)
+        if result is None:
+            raise no_volume(f"with matching name '{volume}'")
+        return found.uuid, result
+
+    async def _fresh(self, pool: str, volume: str) -> tuple[bytes, Volume]:
+        """As it is now: guests write to volumes."""
+        uuid, _ = self._volume(pool, volume)
+        await self._look(uuid)
+        return self._volume(pool, volume)
+
+    async def _look(self, uuid: bytes) -> None:
+        self._volumes[uuid] = {each.name: each for each in await self._backends[uuid].all()}
+
+    def _tell(self, found: Object, event: int) -> None:
+        self._notify(Notice(Kind.POOL, _reference(found), (event, 0)))
+
+
+def _reference(found: Object) -> StoragePool:
+    return StoragePool(found.name, found.uuid)
+
+
+def _path(found: Object) -> str:
+    return text_of(parse(found.xml, "pool", Origin.STORAGE), "target/path")

@@ -1,0 +1,1 @@
+"""What every face of the management layer shares: procedures on drivers, permissions, events, jobs, plans, errors."""

@@ -1,0 +1,60 @@
+"""A client as procedures see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from manor.base.errors import ApiError
+from manor.drivers.api import Driver
+from manor.drivers.errors import Code, Origin
+from manor.rpc.session import Session
+
+if TYPE_CHECKING:
+    from manor.service.service import Service
+
+
+@dataclass(slots=True)
+class Client:
+    """One connection. who: for the history. uri: as it was opened, "" before that."""
+
+    service: Service
+    session: Session
+    who: str
+    uri: str = ""
+    opened: Driver | None = None
+    wants_close_event: bool = False
+
+    @property
+    def driver(self) -> Driver:
+        """What it has opened. Raises ApiError before that."""
+        if self.opened is None:
+            raise ApiError(Code.INTERNAL_ERROR, Origin.REMOTE, "internal error: connection not open")
+        return self.opened
+
+
+def bits(flags: int, **names: int) -> dict[str, bool]:
+    """Flags by name."""
+    return {name: bool(flags & bit) for name, bit in names.items()}
+
+
+def affected(flags: int, is_active: bool) -> tuple[bool, bool]:
+    """(live, config) that a change affects. Source: libvirt API reference, virDomainModificationImpact."""
+    live, config = bool(flags & 1), bool(flags & 2)
+    if not live and not config:
+        return is_active, not is_active
+    return live, config
+
+
+def matches(flags: int, *groups: tuple[tuple[int, bool], ...]) -> bool:
+    """Whether an object passes a list's filter: of each group of (bit, property), no bit is set, or one that holds."""
+    for group in groups:
+        wanted = [holds for bit, holds in group if flags & bit]
+        if wanted and not any(wanted):
+            return False
+    return True
+
+
+def cut(names: list[Any], maximum: int) -> list[Any]:
+    """At most as many as the client has room for."""
+    return names[: max(0, maximum)]

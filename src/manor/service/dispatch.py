@@ -1,0 +1,94 @@
+"""Procedure -> who does it. What is in the catalog and nobody does is answered as unsupported, by its name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from manor.base.errors import ApiError, ConfigError, HostError, ManorError, ProtocolError, StateError
+from manor.drivers.errors import Code, Origin
+from manor.rpc.message import Call
+from manor.rpc.protocol.catalog import REMOTE, Procedure
+from manor.rpc.session import Session, close_files
+from manor.service.client import Client
+
+logger = logging.getLogger(__name__)
+
+SUBJECTS: Final = (
+    "connect", "domain", "domain_devices", "domain_looks", "domain_statistics", "snapshot", "network", "storage",
+    "node", "registration", "absent",
+)  # fmt: skip
+Work = Callable[[Client, Any], Any]
+
+
+def _load() -> dict[int, Work]:
+    found: dict[int, Work] = {}
+    for subject in SUBJECTS:
+        module = importlib.import_module(f"manor.service.procedures.{subject}")
+        for name, work in vars(module).items():
+            if name in REMOTE and inspect.isfunction(work):
+                number = REMOTE[name].number
+                if number in found:
+                    raise ValueError(f"{name} is there twice")
+                found[number] = work
+    return found
+
+
+PROCEDURES: Final = _load()
+"""Number -> function of the client and the arguments; a coroutine where it may wait."""
+
+
+def handle(session: Session, call: Call) -> Any:
+    """What rpc.session calls. Permissions were looked at before, by the connection."""
+    client: Client = session.state
+    if call.files:
+        close_files(call.files)
+    if call.procedure.program is not REMOTE:
+        raise _unknown(call.procedure)
+    work = PROCEDURES.get(call.procedure.number)
+    if work is None:
+        raise _unknown(call.procedure)
+    try:
+        result = work(client, call.arguments)
+    except ApiError:
+        raise
+    except ManorError as error:
+        raise translate(error) from error
+    return _wait(result) if inspect.isawaitable(result) else result
+
+
+async def _wait(result: Awaitable[Any]) -> Any:
+    try:
+        return await result
+    except ApiError:
+        raise
+    except ManorError as error:
+        raise translate(error) from error
+
+
+def translate(error: ManorError) -> ApiError:
+    """An error of ours with the number that libvirt's clients expect for its kind."""
+    match error:
+        case ApiError():
+            return error
+        case ConfigError():
+            return ApiError(Code.CONFIG_UNSUPPORTED, Origin.DOMAIN, f"unsupported configuration: {error}")
+        case StateError():
+            return ApiError(Code.OPERATION_INVALID, Origin.DOMAIN, f"Requested operation is not valid: {error}")
+        case HostError():
+            return ApiError(Code.SYSTEM_ERROR, Origin.DOMAIN, str(error))
+        case ProtocolError():
+            return ApiError(Code.RPC, Origin.RPC, str(error))
+    logger.error("an internal error", exc_info=error)
+    return ApiError(Code.INTERNAL_ERROR, Origin.NONE, f"internal error: {error}")
+
+
+def _unknown(procedure: Procedure) -> ApiError:
+    return ApiError(
+        Code.NO_SUPPORT,
+        Origin.NONE,
+        f"this function is not supported by the connection driver: {procedure.name}",
+    )

@@ -1,0 +1,111 @@
+"""The connection itself, and what its driver can do."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from manor import __version__
+from manor.base.errors import ApiError
+from manor.drivers.errors import Code, Origin, unsupported
+from manor.service.client import Client
+from manor.spec.machine import MAX_CPUS
+
+FEATURES: Final = frozenset({2, 8, 9, 10, 14, 15, 16})
+"""What clients ask about, and is there: remote, descriptors, string parameters, keepalive, numbered event callbacks,
+close callbacks, network callbacks. Source: observed with virsh 9.0 and 11.3."""
+_KEEPALIVE: Final = 10
+KEEPALIVE_INTERVAL: Final = 5.0
+KEEPALIVE_COUNT: Final = 5
+"""Source: libvirt, libvirtd.conf, keepalive_interval and keepalive_count."""
+READ_ONLY: Final = 1
+"""virConnectFlags."""
+PROTOCOL_VERSION: Final = 9_000_000
+"""The libvirt whose protocol this is, major * 1,000,000 + minor * 1,000 + release: clients look at nothing else."""
+
+
+def auth_list(client: Client, a: Any) -> list[int]:
+    return [0]
+
+
+async def connect_open(client: Client, a: Any) -> None:
+    if client.opened is not None:
+        raise ApiError(Code.INVALID_ARG, Origin.REMOTE, "invalid argument: connection already open")
+    if a.flags & READ_ONLY:
+        client.session.is_read_only = True
+    client.opened = await client.service.open(a.name)
+    client.uri = a.name or client.opened.uri
+
+
+def connect_close(client: Client, a: Any) -> None:
+    client.service.forget(client)
+
+
+def connect_supports_feature(client: Client, a: Any) -> int:
+    if a.feature == _KEEPALIVE:
+        client.session.start_keepalive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
+    return int(a.feature in FEATURES)
+
+
+def connect_register_close_callback(client: Client, a: Any) -> None:
+    client.wants_close_event = True
+
+
+def connect_unregister_close_callback(client: Client, a: Any) -> None:
+    client.wants_close_event = False
+
+
+def connect_set_identity(client: Client, a: Any) -> None:
+    return None
+
+
+def connect_get_type(client: Client, a: Any) -> str:
+    return client.driver.kind
+
+
+def connect_get_version(client: Client, a: Any) -> int:
+    numbers = [int(word) if word.isdigit() else 0 for word in __version__.split(".")[:3]]
+    major, minor, release = [*numbers, 0, 0, 0][:3]
+    return major * 1_000_000 + minor * 1000 + release
+
+
+def connect_get_lib_version(client: Client, a: Any) -> int:
+    return PROTOCOL_VERSION
+
+
+def connect_get_uri(client: Client, a: Any) -> str:
+    return client.uri
+
+
+def connect_get_hostname(client: Client, a: Any) -> str:
+    return client.driver.node.hostname()
+
+
+def connect_get_max_vcpus(client: Client, a: Any) -> int:
+    return MAX_CPUS
+
+
+def connect_get_capabilities(client: Client, a: Any) -> str:
+    return client.driver.node.capabilities()
+
+
+def connect_get_domain_capabilities(client: Client, a: Any) -> str:
+    return client.driver.node.domain_capabilities(a.arch, a.machine, a.virt_type)
+
+
+def connect_get_storage_pool_capabilities(client: Client, a: Any) -> str:
+    kinds = ("dir", "fs", "netfs", "logical", "disk", "iscsi", "scsi", "rbd", "zfs")
+    rows = "".join(f"  <pool type='{kind}' supported='{'yes' if kind == 'dir' else 'no'}'/>\n" for kind in kinds)
+    return f"<storagepoolCapabilities>\n{rows}</storagepoolCapabilities>\n"
+
+
+def connect_is_secure(client: Client, a: Any) -> int:
+    return 1
+
+
+def connect_get_sysinfo(client: Client, a: Any) -> str:
+    raise unsupported("the host's SMBIOS information is not read", Origin.NONE)
+
+
+def connect_get_cpu_model_names(client: Client, a: Any) -> tuple[list[str], int]:
+    names = ["qemu64"] if a.arch in ("x86_64", "i686") else []
+    return (names if a.need_results else [], len(names))

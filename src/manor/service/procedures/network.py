@@ -1,0 +1,107 @@
+"""Virtual networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manor.drivers.api import ObjectFlags
+from manor.rpc.protocol.records import DhcpLease, Network
+from manor.service.client import Client, cut, matches
+
+
+def is_wanted(flags: int, found: ObjectFlags) -> bool:
+    """Whether an object passes a list's filter. Source: libvirt API reference, virConnectListAllNetworksFlags, whose
+    numbers those of pools share."""
+    return matches(
+        flags,
+        ((1, not found.active), (2, found.active)),
+        ((4, found.persistent), (8, not found.persistent)),
+        ((16, found.autostart), (32, not found.autostart)),
+    )
+
+
+async def connect_list_all_networks(client: Client, a: Any) -> tuple[list[Network], int]:
+    found = [network for network, flags in await client.driver.networks.all() if is_wanted(a.flags, flags)]
+    return (found if a.need_results else [], len(found))
+
+
+async def connect_num_of_networks(client: Client, a: Any) -> int:
+    return sum(flags.active for _, flags in await client.driver.networks.all())
+
+
+async def connect_list_networks(client: Client, a: Any) -> list[str]:
+    return cut([each.name for each, flags in await client.driver.networks.all() if flags.active], a.max_names)
+
+
+async def connect_num_of_defined_networks(client: Client, a: Any) -> int:
+    return sum(not flags.active for _, flags in await client.driver.networks.all())
+
+
+async def connect_list_defined_networks(client: Client, a: Any) -> list[str]:
+    return cut([each.name for each, flags in await client.driver.networks.all() if not flags.active], a.max_names)
+
+
+async def network_lookup_by_name(client: Client, a: Any) -> Network:
+    return await client.driver.networks.find_name(a.name)
+
+
+async def network_lookup_by_uuid(client: Client, a: Any) -> Network:
+    return await client.driver.networks.find(a.uuid)
+
+
+async def network_define_xml(client: Client, a: Any) -> Network:
+    return await client.driver.networks.define(a.xml, client.who)
+
+
+async def network_define_xml_flags(client: Client, a: Any) -> Network:
+    return await client.driver.networks.define(a.xml, client.who)
+
+
+async def network_create_xml(client: Client, a: Any) -> Network:
+    return await client.driver.networks.create_xml(a.xml)
+
+
+async def network_create_xml_flags(client: Client, a: Any) -> Network:
+    return await client.driver.networks.create_xml(a.xml)
+
+
+async def network_create(client: Client, a: Any) -> None:
+    await client.driver.networks.start(a.network.uuid)
+
+
+async def network_destroy(client: Client, a: Any) -> None:
+    await client.driver.networks.stop(a.network.uuid)
+
+
+async def network_undefine(client: Client, a: Any) -> None:
+    await client.driver.networks.undefine(a.network.uuid, client.who)
+
+
+async def network_get_xml_desc(client: Client, a: Any) -> str:
+    return await client.driver.networks.xml(a.network.uuid)
+
+
+async def network_get_bridge_name(client: Client, a: Any) -> str:
+    return await client.driver.networks.bridge(a.network.uuid)
+
+
+async def network_get_autostart(client: Client, a: Any) -> int:
+    return int((await client.driver.networks.flags(a.network.uuid)).autostart)
+
+
+async def network_set_autostart(client: Client, a: Any) -> None:
+    await client.driver.networks.set_autostart(a.network.uuid, bool(a.autostart))
+
+
+async def network_is_active(client: Client, a: Any) -> int:
+    return int((await client.driver.networks.flags(a.network.uuid)).active)
+
+
+async def network_is_persistent(client: Client, a: Any) -> int:
+    return int((await client.driver.networks.flags(a.network.uuid)).persistent)
+
+
+async def network_get_dhcp_leases(client: Client, a: Any) -> tuple[list[DhcpLease], int]:
+    await client.driver.networks.find(a.network.uuid)
+    # Each VM's interface has a server of its own; its lease is the domain's address.
+    return [], 0

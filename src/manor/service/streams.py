@@ -1,0 +1,75 @@
+"""Between a client's stream and a driver's: to the end, or to whoever ends it first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from manor.base.errors import StateError
+from manor.drivers.api import ByteStream
+from manor.rpc.session import SessionStream
+
+CHUNK: Final = 256 * 1024 - 24
+"""Bytes of a piece. Source: libvirt 9.0 sends no more in a packet, headers included."""
+_ZEROS: Final = bytes(CHUNK)
+
+
+async def send_all(stream: SessionStream, source: ByteStream) -> None:
+    """Everything of `source`; then its end, which the client confirms."""
+    try:
+        while data := await source.read(CHUNK):
+            await stream.send(data)
+        await stream.end()
+    except StateError:
+        stream.confirm()  # the client has had enough
+    finally:
+        source.close()
+
+
+async def receive_all(stream: SessionStream, target: ByteStream) -> None:
+    """Everything that the client sends. It is on the disk before the client's finishing is confirmed."""
+    try:
+        while piece := await stream.receive():
+            if isinstance(piece, int):
+                while piece > 0:
+                    await target.write(_ZEROS[:piece])
+                    piece -= CHUNK
+            else:
+                await target.write(piece)
+        await target.finish()
+        stream.confirm()
+    except StateError:
+        stream.confirm()  # aborted
+    finally:
+        target.close()
+
+
+async def both_ways(stream: SessionStream, device: ByteStream) -> None:
+    """A console: until the client or the guest goes."""
+
+    async def out() -> None:
+        while data := await device.read(CHUNK):
+            await stream.send(data)
+
+    async def into() -> None:
+        while piece := await stream.receive():
+            await device.write(_ZEROS[:piece] if isinstance(piece, int) else piece)
+
+    output, entry = asyncio.ensure_future(out()), asyncio.ensure_future(into())
+    try:
+        done, _ = await asyncio.wait((output, entry), return_when=asyncio.FIRST_COMPLETED)
+        if output in done and entry not in done and output.exception() is None:
+            await stream.end()
+        else:
+            for task in done:
+                error = task.exception()
+                if error is not None and not isinstance(error, StateError):
+                    raise error
+            stream.confirm()
+    except StateError:
+        stream.confirm()
+    finally:
+        for task in (output, entry):
+            task.cancel()
+        await asyncio.gather(output, entry, return_exceptions=True)
+        device.close()
