@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.rows import ALL, Row
+
 from manor import __version__
 from manor.testing.guest_process import QEMU
 
