@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from manor.base.errors import ConfigError, HostError
-from manor.base.files import config_directory, runtime_directory, state_directory
+from manor.base.files import config_directory, state_directory
+from manor.rpc.uri import own_socket
 
 MAX_FILE: Final = 1 << 20
 SYSTEM_STATE: Final = Path("/var/lib/manor")
-SYSTEM_RUNTIME: Final = Path("/run/manor")
 SYSTEM_CONFIG: Final = Path("/etc/manor/manord.toml")
 
 
@@ -60,10 +60,11 @@ _LIMITS: Final = {
 
 def defaults(is_system: bool) -> Config:
     """Without any file. Raises HostError where there is no place for sockets."""
+    socket = own_socket(is_session=not is_system)
+    read_only = socket.with_name(f"{socket.name}-ro")
     if is_system:
-        return Config(SYSTEM_RUNTIME / "manor-sock", SYSTEM_RUNTIME / "manor-sock-ro", SYSTEM_STATE, True)
-    runtime = runtime_directory()
-    return Config(runtime / "manor-sock", runtime / "manor-sock-ro", state_directory() / "manord")
+        return Config(socket, read_only, SYSTEM_STATE, True)
+    return Config(socket, read_only, state_directory() / "manord")
 
 
 def default_file(is_system: bool) -> Path:

@@ -54,12 +54,12 @@ class Server:
         return len(self._sessions)
 
     async def open(self, inherited: dict[str, socket.socket]) -> None:
-        """Begin to listen. inherited: sockets by the name `manor-sock`, `manor-sock-ro`. Raises HostError."""
+        """Begin to listen. inherited: sockets by the name `manord-sock`, `manord-sock-ro`. Raises HostError."""
         if self.config.tls_listen:
             await self._open_tls()  # first: who waits for the socket may count on the rest
         for name, path, read_only in (
-            ("manor-sock", self.config.socket, False),
-            ("manor-sock-ro", self.config.socket_ro, True),
+            ("manord-sock", self.config.socket, False),
+            ("manord-sock-ro", self.config.socket_ro, True),
         ):
             found = inherited.pop(name, None)
             if found is None:
