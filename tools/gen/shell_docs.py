@@ -1,4 +1,4 @@
-"""The reference of `manor sh`: a Markdown page and a man page, from its options and its commands' declarations."""
+"""The reference of `manor sh`, a Markdown page and a man page, from its options and the records of its commands."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ STATUSES = (
 
 INTRODUCTION = (
     "Manages domains, networks, storage and what else a daemon offers, with the commands, arguments and output of "
-    "virsh "
-    f"9.0: {len(COMMANDS)} commands. Without a command it asks for them at a prompt, with completion and history."
+    f"virsh 9.0: {len(COMMANDS)} commands. Without a command it asks for them at a prompt, with completion and history."
 )
 BEYOND = (
     "Every command takes --output, --wait and --timeout, also behind its name, unless it has its own option of that "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -83,7 +84,21 @@ class Session:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a procedure. Raises RemoteError, CommandError."""
-        return self.link.call(name, *arguments)
+        link = self.link
+        self.trace(0, f"call {name}")
+        return link.call(name, *arguments)
+
+    def trace(self, level: int, text: str) -> None:
+        """Tell of the work: to the log always, to standard error if --debug asks for that level (0 is the most)."""
+        if self.settings.debug <= level:
+            self.warn(f"{self.settings.uri or 'default'}: {text}")
+        if self.settings.log:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S%z")
+            try:
+                with open(self.settings.log, "a", encoding="utf-8") as file:
+                    file.write(f"{stamp}: {text}\n")
+            except OSError as error:
+                raise CommandError(f"failed to write the log file: {error.strerror}") from None
 
     def params(self, name: str, *arguments: Any, flags: int = 0) -> list[TypedParam]:
         """The typed parameters of a procedure that is asked for their number first. Raises RemoteError."""
@@ -236,6 +251,7 @@ class Session:
         started = time.perf_counter()
         status = 0
         try:
+            self.trace(1, f"command {name}")
             self._common(arguments)
             module = importlib.import_module(arguments.command.module)
             getattr(module, arguments.command.function)(self, arguments)
@@ -274,6 +290,8 @@ class Session:
     def _failed(self, error: Exception) -> None:
         self.note("")
         self.report(error)
+        with contextlib.suppress(CommandError):  # the log cannot be written: that was said
+            self.trace(3, f"error: {error}")
 
     def _after(self, started: float) -> None:
         if self.settings.is_timed:

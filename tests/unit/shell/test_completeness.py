@@ -31,9 +31,7 @@ def test_every_option_is_asked_for(command: Command) -> None:
     imported = [
         inspect.getsource(value)
         for value in vars(module).values()
-        if inspect.isfunction(value)
-        and value.__module__.startswith("manor.shell")
-        and value.__module__ != command.module
+        if inspect.isfunction(value) and value.__module__.startswith("manor.shell")
     ]
     words = set(re.findall(r"[\w-]+", source + "\n".join(imported)))
     for option in command.options:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +17,7 @@ from manor.shell.interactive import complete
 from manor.shell.link import RemoteError, Stream
 from manor.shell.main import main
 from manor.shell.session import Session, Settings
-from manor.shell.terminal import escape_byte
+from manor.shell.terminal import copy, escape_byte
 
 WEB = Domain("web1", bytes(range(16)), 3)
 DB = Domain("db", bytes(16), -1)
@@ -157,3 +160,50 @@ def test_completion(text: str, words: list[str]) -> None:
 
 def test_escape_characters() -> None:
     assert (escape_byte("^]"), escape_byte("^a"), escape_byte("q")) == (0x1D, 0x01, 0x71)
+
+
+def test_the_log_tells_of_commands_calls_and_errors(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    status, _, err, _ = run("-l", str(log), "-d", "0", "suspend web1; suspend nope")
+    assert status == 1
+    lines = [line.split(": ", 1)[1] for line in log.read_text("utf-8").splitlines()]
+    assert lines == [
+        "command suspend", "call domain_lookup_by_name", "call domain_suspend", "command suspend",
+        "call domain_lookup_by_name", "error: failed to get domain 'nope'",
+    ]  # fmt: skip
+    assert "call domain_suspend" in err
+    assert run("-l", str(tmp_path / "no" / "log"), "suspend web1")[0] == 1
+
+
+def test_a_console_is_copied_both_ways_until_the_escape() -> None:
+    keyboard, typed = os.pipe()
+    shown, screen = os.pipe()
+
+    class Console:
+        def __init__(self) -> None:
+            self.sent = b""
+            self.is_over = threading.Event()
+            self.chunks = [b"login: "]
+
+        def receive(self, timeout: float | None = None) -> bytes | None:
+            if self.chunks:
+                return self.chunks.pop()
+            self.is_over.wait(10)
+            return b""
+
+        def send(self, data: bytes) -> None:
+            self.sent += data
+
+        def finish(self) -> None:
+            """Nothing to do."""
+
+        def abort(self) -> None:
+            self.is_over.set()
+
+    console = Console()
+    os.write(typed, b"root\r\x1dnot sent")
+    copy(console, keyboard, screen, 0x1D)
+    assert console.sent == b"root\r"
+    assert os.read(shown, 100) == b"login: "
+    for file in (keyboard, typed, shown, screen):
+        os.close(file)

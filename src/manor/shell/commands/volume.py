@@ -195,8 +195,7 @@ def vol_upload(session: Session, arguments: Arguments) -> None:
 
 def _no_sparse(session: Session, arguments: Arguments) -> None:
     """--sparse saves traffic where the daemon can leave zeros out; the bytes are the same without it."""
-    if arguments.flag("sparse"):
-        session.note("zeros are sent as they are", end="\n")
+    arguments.flag("sparse")
 
 
 def vol_dumpxml(session: Session, arguments: Arguments) -> None:
