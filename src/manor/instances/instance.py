@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -94,6 +95,15 @@ class Instance:
             raise HostError.from_os_error(f"writing {self.path / _CONFIG}", error) from error
 
     # --- who runs it --------------------------------------------------------------------------------------------------
+
+    def lock_soon(self) -> None:
+        """As `lock`, for a new VM: who sweeps leftovers away may hold its lock for a moment. Raises VmRunning."""
+        for _ in range(100):
+            try:
+                return self.lock()
+            except VmRunning:
+                time.sleep(0.01)
+        return self.lock()
 
     def lock(self) -> None:
         """Become the process that runs, or changes, this VM; until `unlock`, or the end of the process however it ends.
@@ -214,7 +224,7 @@ class Instances:
             raise HostError.from_os_error(f"making the VM {config.name} in {self.root}", error) from error
         new = Instance(temporary)
         try:
-            new.lock()
+            new.lock_soon()
             fill(new, final)
             new.save(config)
             os.rename(temporary, final.path)
