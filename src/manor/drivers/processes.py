@@ -10,7 +10,7 @@ VM runs and looks as if it did not. Thread: the event loop's; what blocks runs i
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import errno
 import json
 import logging
 import os
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from manor.base import process_lock
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
@@ -123,7 +124,7 @@ class Processes:
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
         """The VM that runs in `directory`, None if there is none."""
         limit = time.monotonic() + CONNECT_PATIENCE
-        while (pid := _locked_by(directory / "lock")) == 0 and time.monotonic() < limit:
+        while (pid := process_lock.holder(directory / "lock")) == 0 and time.monotonic() < limit:
             await asyncio.sleep(0.05)  # it has the lock and has not yet written its number
         if not pid:
             return None
@@ -362,10 +363,11 @@ def _spawn(
 ) -> tuple[subprocess.Popen[bytes], int]:
     """(process, descriptor its report comes from). Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = process_lock.open_lock(directory / "lock")
     reading, writing = os.pipe()
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not process_lock.try_lock(lock):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(directory))
         os.ftruncate(lock, 0)
         for name in ("end.json", "control"):
             (directory / name).unlink(missing_ok=True)
@@ -440,22 +442,6 @@ def _end_of(uuid: bytes, directory: Path, status: int | None) -> Ended:
         return Ended(uuid, ShutOff.CRASHED, True, f"its process was killed ({how}); {_last_words(directory)}")
     reason, is_crash = _REASONS.get(str(value.get("reason")), (ShutOff.UNKNOWN, True))
     return Ended(uuid, reason, is_crash, str(value.get("detail", "")) if is_crash else "")
-
-
-def _locked_by(path: Path) -> int | None:
-    """The process that holds a lock, 0 if it is not known; None if nobody does."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(descriptor, 32, 0).strip()
-        return int(text) if text.isdigit() else 0
-    finally:
-        os.close(descriptor)
-    return None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ Thread: any one at a time; the drivers call it from one thread of their own.
 from __future__ import annotations
 
 import difflib
-import fcntl
 import os
 import re
 import shutil
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from manor.base import process_lock
 from manor.base.errors import HostError
 from manor.base.files import sync_directory, write_atomically
 from manor.drivers.errors import uuid_text
@@ -128,15 +128,12 @@ class Store:
             self._lock = -1
 
     def _take_lock(self) -> None:
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            text = os.pread(descriptor, 32, 0).strip()
+        descriptor = process_lock.open_lock(self.root / "lock")
+        if not process_lock.try_lock(descriptor):
+            pid = process_lock.noted_pid(descriptor)
             os.close(descriptor)
-            raise Busy(self.root, int(text) if text.isdigit() else None) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            raise Busy(self.root, pid)
+        process_lock.note_pid(descriptor)
         self._lock = descriptor
 
     def _sweep(self) -> None:

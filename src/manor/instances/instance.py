@@ -19,11 +19,12 @@ import json
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from manor.base import process_lock
 from manor.base.errors import ConfigError, HostError
 from manor.base.files import runtime_directory, state_directory, sync_directory, write_atomically
 from manor.instances.config import InstanceConfig, check_name, load_config, save_config
@@ -96,35 +97,23 @@ class Instance:
 
     # --- who runs it --------------------------------------------------------------------------------------------------
 
-    def lock_soon(self) -> None:
-        """As `lock`, for a new VM: who sweeps leftovers away may hold its lock for a moment. Raises VmRunning."""
-        for _ in range(100):
-            try:
-                return self.lock()
-            except VmRunning:
-                time.sleep(0.01)
-        return self.lock()
-
     def lock(self) -> None:
         """Become the process that runs, or changes, this VM; until `unlock`, or the end of the process however it ends.
 
         Children made by fork share the lock. Raises VmRunning if another process has it.
         """
         descriptor = self._open_lock()
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = _pid(descriptor)
+        if not process_lock.try_lock(descriptor):
+            pid = process_lock.noted_pid(descriptor)
             os.close(descriptor)
-            raise VmRunning(self.name, pid) from error
+            raise VmRunning(self.name, pid)
         self._lock = descriptor
         self.note_pid()
 
     def note_pid(self) -> None:
         """Write this process's number into the lock, for people."""
         assert self._lock is not None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+        process_lock.note_pid(self._lock)
 
     def unlock(self) -> None:
         """Let others run it; nothing happens if this process does not."""
@@ -137,21 +126,11 @@ class Instance:
 
         A process that was killed holds no lock: what it left behind is not taken for a running VM.
         """
-        try:
-            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _pid(descriptor) or 0
-        finally:
-            os.close(descriptor)
-        return None
+        return process_lock.holder(self.path / "lock")
 
     def _open_lock(self) -> int:
         try:
-            return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return process_lock.open_lock(self.path / "lock")
         except FileNotFoundError as error:
             raise no_such_vm(self.name) from error
         except OSError as error:
@@ -218,13 +197,14 @@ class Instances:
         final = Instance(self.root / check_name(config.name))
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._sweep()
-            temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".new", dir=self.root))
+            with self._one_at_a_time():
+                self._sweep()
+                temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".new", dir=self.root))
+                new = Instance(temporary)
+                new.lock()
         except OSError as error:
             raise HostError.from_os_error(f"making the VM {config.name} in {self.root}", error) from error
-        new = Instance(temporary)
         try:
-            new.lock_soon()
             fill(new, final)
             new.save(config)
             os.rename(temporary, final.path)
@@ -245,29 +225,34 @@ class Instances:
         """Remove a VM with its disk. Raises VmRunning if it runs, HostError."""
         instance.lock()
         try:
-            gone = self.root / f".{instance.name}.{os.getpid()}.new"
-            os.rename(instance.path, gone)
-            sync_directory(self.root)
-            instance.unlock()
-            shutil.rmtree(gone)
+            with self._one_at_a_time():
+                gone = self.root / f".{instance.name}.{os.getpid()}.new"
+                os.rename(instance.path, gone)
+                sync_directory(self.root)
+                shutil.rmtree(gone)
         except OSError as error:
             raise HostError.from_os_error(f"removing the VM {instance.name}", error) from error
         finally:
             instance.unlock()
 
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """What is being made and not locked yet, or half removed, must not be taken for a leftover. Raises OSError."""
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def _sweep(self) -> None:
         """Remove what processes left that were killed while they made or removed a VM."""
         for path in self.root.glob(".*.new"):
             left = Instance(path)
-            if (path / "lock").exists() and left.running_pid() is None:
+            if left.running_pid() is None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def no_such_vm(name: str) -> ConfigError:
     """The error for a VM that does not exist."""
     return ConfigError("", f"there is no VM {name!r}; manor ls shows those there are, and manor run {name} makes one")
-
-
-def _pid(descriptor: int) -> int | None:
-    text = os.pread(descriptor, 32, 0).strip()
-    return int(text) if text.isdigit() else None

@@ -12,7 +12,6 @@ starter is needed afterwards: it may end, and find the VM again by its directory
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from manor.base import process_lock
 from manor.base.errors import HostError, ManorError
 from manor.base.files import write_atomically
 from manor.spec.control import error_to_json
@@ -50,17 +50,16 @@ def main(arguments: list[str]) -> int:
 def _lock(directory: Path, inherited: int | None) -> int:
     try:
         if inherited is None:
-            descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = process_lock.open_lock(directory / "lock")
         else:
             descriptor = inherited
             os.set_inheritable(descriptor, False)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise HostError(f"the VM of {directory} runs already") from error
+        is_ours = process_lock.try_lock(descriptor)
     except OSError as error:
         raise HostError.from_os_error(f"locking {directory}", error) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    if not is_ours:
+        raise HostError(f"the VM of {directory} runs already")
+    process_lock.note_pid(descriptor)
     return descriptor
 
 

@@ -20,12 +20,15 @@ from manor.guests.default import default_guest
 from manor.guests.progress import Silent
 from manor.vmm.vm import Statistics
 
+USAGE = {"sh": "\nmanor sh [options]... [<command_string>]\n"}
+"""What help begins with where it does not begin as click writes it: the shell's is in virsh's form."""
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_exists_and_has_help(name: str) -> None:
     result = CliRunner().invoke(manor, [name, "--help"])
     assert result.exit_code == 0
-    assert "Usage: manor" in result.output or f"manor {name} [options]" in result.output
+    assert USAGE.get(name, f"Usage: manor {name}") in result.output
     assert COMMANDS[name][1] in CliRunner().invoke(manor, ["--help"]).output
 
 

@@ -20,6 +20,7 @@ from manor.rpc.protocol.errors import ErrorCode
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.rpc.transport import UnixChannel
 from manor.testing.rpc_server import VOLUME, FakeDaemon, open_files
+from manor.trace.sink import RingSink, disable, enable
 
 
 class Pair:
@@ -136,7 +137,16 @@ def test_a_bug_in_a_handler_is_an_answer() -> None:
                 assert caught.value.code == ErrorCode.INTERNAL_ERROR
             assert await pair.call("connect_get_type") == "QEMU"
 
-    run(work)
+    ring = RingSink()
+    enable("rpc_call_failed", ring)
+    try:
+        run(work)
+    finally:
+        disable("*", ring)
+    told = [(name, values[1]) for name, values in ring.events]
+    assert told == [
+        ("rpc_call_failed", name) for name in ("domain_destroy", "domain_get_state", "connect_get_hostname")
+    ]
 
 
 def test_a_console_in_both_directions() -> None:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
 from typing import Final
 
 from manor.base.errors import HostError
+from manor.base.process_lock import FLOCK, is_locked
 
 # Rights: bit numbers within both groups.
 CONSISTENT_READ: Final = 0
@@ -26,9 +26,6 @@ RESIZE: Final = 3
 
 _USED: Final = 100
 _UNSHARED: Final = 200
-
-_FLOCK: Final = struct.Struct("@hhqqi4x")
-"""struct flock of 64-bit Linux: type, whence, start, length, pid (0 for locks of open file descriptions)."""
 
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
 """What file systems without such locks answer; an image there is used without, as it always was."""
@@ -55,9 +52,9 @@ def lock(fd: int, path: str, *, write: bool, force_share: bool = False) -> None:
     wanted = "opened for writing" if write else "read"
     try:
         for byte in [_USED + right for right in used] + [_UNSHARED + right for right in unshared]:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
         contradicting = [_UNSHARED + right for right in used] + [_USED + right for right in unshared]
-        taken = [byte for byte in contradicting if _is_held(fd, byte)]
+        taken = [byte for byte in contradicting if is_locked(fd, byte, 1)]
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return
@@ -72,12 +69,7 @@ def lock(fd: int, path: str, *, write: bool, force_share: bool = False) -> None:
 
 def unlock(fd: int) -> None:
     """Give all locks of the description back."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
-
-
-def _is_held(fd: int, byte: int) -> bool:
-    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
 
 
 def holder(fd: int) -> str:
