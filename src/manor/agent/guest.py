@@ -31,7 +31,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 VERSION = "1.0"
 DEFAULT_PATHS = ("/dev/virtio-ports/org.qemu.guest_agent.0", "/sys/class/virtio-ports")
@@ -129,7 +129,7 @@ class Commands:
     """What the host can ask for. A method `guest_x_y` is the command `guest-x-y`."""
 
     def __init__(self) -> None:
-        self._files: dict[int, BinaryIO] = {}
+        self._files: dict[int, IO[bytes]] = {}
         self._programs: dict[int, Program] = {}
         self._next_handle = 1000
         self._frozen: list[int] = []
@@ -216,12 +216,13 @@ class Commands:
         plain = mode.replace("b", "")
         if plain not in ("r", "w", "a", "r+", "w+", "a+"):
             raise Refusal(f"Invalid file mode {mode}")
-        file = open(path, plain.replace("+", "") + "b" + ("+" if "+" in plain else ""), buffering=0)  # noqa: SIM115
+        binary = plain.replace("+", "") + "b" + ("+" if "+" in plain else "")
+        file = open(path, binary, buffering=0)  # noqa: SIM115 - it stays open until guest-file-close
         self._next_handle += 1
-        self._files[self._next_handle] = file  # type: ignore[assignment]
+        self._files[self._next_handle] = file
         return self._next_handle
 
-    def _file(self, handle: int) -> BinaryIO:
+    def _file(self, handle: int) -> IO[bytes]:
         file = self._files.get(handle)
         if file is None:
             raise Refusal(f"handle {handle} has not been found")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from manor.base.errors import ApiError
+from manor.base.errors import ApiError, ManorError
 from manor.drivers.api import ByteStream, Kind, Notice, Notify, ObjectFlags, PoolInfo, VolumeInfo
 from manor.drivers.errors import Code, Origin, no_pool, no_volume, unsupported_config, xml_error
 from manor.drivers.keeper import Keeper
@@ -16,6 +17,8 @@ from manor.drivers.objects import Manner, Object, ObjectTable
 from manor.drivers.volumes import Volume, VolumeBackend, read_volume, volume_exists, volume_xml
 from manor.drivers.xml import child, format_xml, parse, take_name, take_uuid, text_of
 from manor.rpc.protocol.records import StoragePool, StorageVol
+
+logger = logging.getLogger(__name__)
 
 KINDS: Final = ("dir",)
 _DEFINED, _UNDEFINED, _STARTED, _STOPPED, _CREATED, _DELETED = range(6)
@@ -68,8 +71,8 @@ class PoolBook:
             if each.autostart:
                 try:
                     await self.start(each.uuid, False)
-                except Exception:  # noqa: BLE001 -- a place that is gone keeps nobody from starting
-                    continue
+                except (ManorError, OSError):
+                    logger.warning("the pool %s cannot be started", each.name, exc_info=True)
 
     # --- pools --------------------------------------------------------------------------------------------------------
 

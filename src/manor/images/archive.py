@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
@@ -59,17 +60,17 @@ def _oci(files: Files, target: Path, limit: int, progress: Progress) -> tuple[Pa
     return disk_of_layout(files, target, limit, progress)
 
 
-class Files:
+class Files(ABC):
     """Named files of an archive. names: with / between their parts, nothing before them."""
 
     names: tuple[str, ...] = ()
 
+    @abstractmethod
     def open(self, name: str) -> IO[bytes]:
         """The contents. Raises ProtocolError if there is no regular file of that name."""
-        raise NotImplementedError
 
-    def size(self, name: str) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def size(self, name: str) -> int: ...
 
     def read_json(self, name: str) -> Any:
         """A small file's value. Raises ProtocolError."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -94,7 +95,7 @@ class _Stream:
         self.state = StreamState.OPENING
 
 
-class _Connection:
+class _Connection(ABC):
     """What both ends do: packets, streams, keepalive."""
 
     def __init__(self, receive_limit: int, send_limit: int) -> None:
@@ -152,8 +153,8 @@ class _Connection:
         for outgoing in self.take_outgoing():
             _close_files(outgoing.files)
 
-    def _accept(self, packet: Packet) -> Message | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _accept(self, packet: Packet) -> Message | None: ...
 
     def _keepalive(self, packet: Packet) -> Message:
         if packet.kind != Kind.MESSAGE or packet.version != KEEPALIVE_VERSION or packet.payload:

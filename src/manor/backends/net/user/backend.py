@@ -63,7 +63,7 @@ class UserBackend:
         try:
             for forward in forwards:
                 self._host.forwards.add(forward)
-        except Exception:
+        except BaseException:
             self._host.close()
             raise
 

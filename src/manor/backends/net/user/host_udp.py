@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from manor.backends.net.user.host_socket import (
@@ -27,7 +28,7 @@ BUFFER: Final = bytearray(_MAX_DATAGRAM + 1)
 """Where datagrams are received, on the loop's thread alone; a copy of the size that came goes on."""
 
 
-class DatagramFlow:
+class DatagramFlow(ABC):
     """A socket whose peers change. Thread: the owner's."""
 
     __slots__ = ("_host", "_is_v6", "_socket", "_ttl", "_watch")
@@ -73,11 +74,11 @@ class DatagramFlow:
             source, port = from_host(address)
             self._received(source, port, bytes(memoryview(BUFFER)[:size]))
 
-    def _received(self, source: bytes, port: int, payload: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _received(self, source: bytes, port: int, payload: bytes) -> None: ...
 
-    def _errors(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _errors(self) -> None: ...
 
     def close(self) -> None:
         self._watch.close()

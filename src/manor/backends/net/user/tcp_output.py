@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from manor.backends.net.user.tcp_table import TcpTable
 
 
-class TcpOutput:
+class TcpOutput(ABC):
     """The sending side of a TcpEndpoint: of the application's calls those that write, and what the others need.
 
     key: how the table finds it. path: None until the guest's MAC is known.
@@ -232,9 +233,9 @@ class TcpOutput:
         else:
             self.deadline = 0
 
+    @abstractmethod
     def expire(self) -> None:
         """`deadline` has come."""
-        raise NotImplementedError
 
     @property
     def memory(self) -> int:
