@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from manor.base.errors import ApiError, ManorError
+from manor.domain.events import DefinedDetail, LifecycleEvent, StartedDetail, StoppedDetail
+from manor.domain.state import ACTIVE, DomainState, PausedReason, RunningReason, ShutoffReason
 from manor.drivers.api import (
     ByteStream,
     Change,
@@ -45,17 +47,6 @@ from manor.drivers.errors import (
 )
 from manor.drivers.hypervisor import Ended, Hypervisor
 from manor.drivers.keeper import Keeper
-from manor.drivers.states import (
-    ACTIVE,
-    Defined,
-    Lifecycle,
-    Paused,
-    Running,
-    ShutOff,
-    Started,
-    State,
-    Stopped,
-)
 from manor.drivers.xml import check_name, child, format_xml
 from manor.rpc.protocol.records import Domain, GuestInterface
 
@@ -63,9 +54,9 @@ logger = logging.getLogger(__name__)
 
 SNAPSHOTS_METADATA: Final = 2
 """virDomainUndefineFlagsValues: VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA."""
-_ORDERLY: Final = {ShutOff.SHUTDOWN: Stopped.SHUTDOWN, ShutOff.DESTROYED: Stopped.DESTROYED,
-                   ShutOff.CRASHED: Stopped.CRASHED, ShutOff.FAILED: Stopped.FAILED,
-                   ShutOff.SAVED: Stopped.SAVED}  # fmt: skip
+_ORDERLY: Final = {ShutoffReason.SHUTDOWN: StoppedDetail.SHUTDOWN, ShutoffReason.DESTROYED: StoppedDetail.DESTROYED,
+                   ShutoffReason.CRASHED: StoppedDetail.CRASHED, ShutoffReason.FAILED: StoppedDetail.FAILED,
+                   ShutoffReason.SAVED: StoppedDetail.SAVED}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -75,8 +66,8 @@ class Record:
     config: Definition | None
     live: Definition | None = None
     number: int = -1
-    state: int = State.SHUTOFF
-    reason: int = ShutOff.UNKNOWN
+    state: int = DomainState.SHUTOFF
+    reason: int = ShutoffReason.UNKNOWN
     autostart: bool = False
     snapshots: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -231,13 +222,13 @@ class DomainBook:
                 except BaseException:
                     self._forget(record)
                     raise
-            detail = Defined.ADDED
+            detail = DefinedDetail.ADDED
         else:
             async with record.lock:
                 await self._save(definition, who)
                 record.config = definition
-            detail = Defined.UPDATED
-        self._tell(record, Lifecycle.DEFINED, detail)
+            detail = DefinedDetail.UPDATED
+        self._tell(record, LifecycleEvent.DEFINED, detail)
         return record.reference()
 
     async def undefine(self, uuid: bytes, who: str, flags: int) -> None:
@@ -256,7 +247,7 @@ class DomainBook:
             if not record.is_active:
                 self._records.pop(uuid, None)
                 self._names.pop(config.name, None)
-        self._notify(Notice(Kind.LIFECYCLE, reference, (int(Lifecycle.UNDEFINED), 0)))
+        self._notify(Notice(Kind.LIFECYCLE, reference, (int(LifecycleEvent.UNDEFINED), 0)))
 
     async def rename(self, uuid: bytes, name: str, who: str) -> None:
         record = self._get(uuid)
@@ -275,8 +266,8 @@ class DomainBook:
             del self._names[config.name]
             self._names[name] = uuid
             record.config = new
-        self._notify(Notice(Kind.LIFECYCLE, old, (int(Lifecycle.UNDEFINED), 1)))
-        self._tell(record, Lifecycle.DEFINED, Defined.RENAMED)
+        self._notify(Notice(Kind.LIFECYCLE, old, (int(LifecycleEvent.UNDEFINED), 1)))
+        self._tell(record, LifecycleEvent.DEFINED, DefinedDetail.RENAMED)
 
     async def set_autostart(self, uuid: bytes, on: bool) -> None:
         record = self._get(uuid)
@@ -309,7 +300,7 @@ class DomainBook:
             if new_live is not None:
                 record.live = replace(read_definition(new_live), text=new_live)
         if config:
-            self._tell(record, Lifecycle.DEFINED, Defined.UPDATED)
+            self._tell(record, LifecycleEvent.DEFINED, DefinedDetail.UPDATED)
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -348,12 +339,12 @@ class DomainBook:
             live = await self._hypervisor.start(definition, number, live, paused)
             record.live, record.number = replace(definition, text=live), number
             if paused:
-                record.state, record.reason = State.PAUSED, Paused.USER
+                record.state, record.reason = DomainState.PAUSED, PausedReason.USER
             else:
-                record.state, record.reason = State.RUNNING, Running.BOOTED
-        self._tell(record, Lifecycle.STARTED, Started.BOOTED)
+                record.state, record.reason = DomainState.RUNNING, RunningReason.BOOTED
+        self._tell(record, LifecycleEvent.STARTED, StartedDetail.BOOTED)
         if paused:
-            self._tell(record, Lifecycle.SUSPENDED, 0)
+            self._tell(record, LifecycleEvent.SUSPENDED, 0)
 
     async def destroy(self, uuid: bytes, graceful: bool) -> None:
         record = self._get(uuid)
@@ -364,7 +355,7 @@ class DomainBook:
                 await self._hypervisor.stop(uuid)
             finally:
                 record.is_stopping = False
-            self._ended(record, Ended(uuid, ShutOff.DESTROYED))
+            self._ended(record, Ended(uuid, ShutoffReason.DESTROYED))
 
     async def shutdown(self, uuid: bytes, flags: int) -> None:
         await self._ask(uuid, self._hypervisor.shutdown, flags)
@@ -384,25 +375,25 @@ class DomainBook:
         record = self._get(uuid)
         async with record.lock:
             self._need_active(record)
-            if record.state == State.PAUSED:
+            if record.state == DomainState.PAUSED:
                 return
             await self._hypervisor.suspend(uuid)
             if not record.is_active:
                 raise not_running()
-            record.state, record.reason = State.PAUSED, Paused.USER
-        self._tell(record, Lifecycle.SUSPENDED, 0)
+            record.state, record.reason = DomainState.PAUSED, PausedReason.USER
+        self._tell(record, LifecycleEvent.SUSPENDED, 0)
 
     async def resume(self, uuid: bytes) -> None:
         record = self._get(uuid)
         async with record.lock:
             self._need_active(record)
-            if record.state == State.RUNNING:
+            if record.state == DomainState.RUNNING:
                 return
             await self._hypervisor.resume(uuid)
             if not record.is_active:
                 raise not_running()
-            record.state, record.reason = State.RUNNING, Running.UNPAUSED
-        self._tell(record, Lifecycle.RESUMED, 0)
+            record.state, record.reason = DomainState.RUNNING, RunningReason.UNPAUSED
+        self._tell(record, LifecycleEvent.RESUMED, 0)
 
     async def set_memory(self, uuid: bytes, kib: int, live: bool, config: bool, maximum: bool) -> None:
         record = self._get(uuid)
@@ -512,7 +503,7 @@ class DomainBook:
     async def _ask(self, uuid: bytes, how: Any, flags: int) -> Record:
         record = self._get(uuid)
         self._need_active(record)
-        if record.state == State.PAUSED:
+        if record.state == DomainState.PAUSED:
             raise invalid("domain is paused; resume it first")
         # virDomainShutdownFlagValues: 1 ACPI, 2 agent; the guest is asked by whatever is there without either.
         asked: Awaitable[None] = how(uuid, bool(flags & 2))
@@ -532,16 +523,16 @@ class DomainBook:
         if not record.is_active:
             return
         reference = record.reference()
-        record.state = State.CRASHED if end.is_crash and record.config is None else State.SHUTOFF
+        record.state = DomainState.CRASHED if end.is_crash and record.config is None else DomainState.SHUTOFF
         record.reason = end.reason
         record.live, record.number = None, -1
-        if end.reason == ShutOff.SHUTDOWN:
-            self._notify(Notice(Kind.LIFECYCLE, reference, (int(Lifecycle.SHUTDOWN), 0)))
+        if end.reason == ShutoffReason.SHUTDOWN:
+            self._notify(Notice(Kind.LIFECYCLE, reference, (int(LifecycleEvent.SHUTDOWN), 0)))
         if record.config is None:
             self._records.pop(end.uuid, None)
             self._names.pop(reference.name, None)
-        detail = _ORDERLY.get(ShutOff(end.reason), Stopped.FAILED)
-        self._notify(Notice(Kind.LIFECYCLE, reference, (int(Lifecycle.STOPPED), int(detail))))
+        detail = _ORDERLY.get(ShutoffReason(end.reason), StoppedDetail.FAILED)
+        self._notify(Notice(Kind.LIFECYCLE, reference, (int(LifecycleEvent.STOPPED), int(detail))))
 
     def _get(self, uuid: bytes) -> Record:
         record = self._records.get(uuid)
@@ -590,7 +581,7 @@ class DomainBook:
     async def _save(self, definition: Definition, who: str) -> None:
         await self._keeper.save("domains", definition.uuid, definition.name, definition.text, who)
 
-    def _tell(self, record: Record, event: Lifecycle, detail: int) -> None:
+    def _tell(self, record: Record, event: LifecycleEvent, detail: int) -> None:
         self._notify(Notice(Kind.LIFECYCLE, record.reference(), (int(event), int(detail))))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from manor.base.errors import ApiError
+from manor.domain.state import ShutoffReason
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify
 from manor.drivers.definition import Definition, disks, nics
 from manor.drivers.domains import DomainBook
@@ -22,7 +23,6 @@ from manor.drivers.networks import NetworkBook
 from manor.drivers.node import HostNode
 from manor.drivers.pools import PoolBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
-from manor.drivers.states import ShutOff
 from manor.drivers.volumes import Volume, VolumePlan
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 
@@ -121,7 +121,7 @@ class MemoryHypervisor:
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
         await self.stop(uuid)
         if self._on_end is not None:
-            self._on_end(Ended(uuid, ShutOff.SHUTDOWN))
+            self._on_end(Ended(uuid, ShutoffReason.SHUTDOWN))
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
         self._running[uuid].started = time.monotonic()

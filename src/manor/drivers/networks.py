@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Element
 from manor.drivers.api import Kind, Notice, Notify, ObjectFlags
 from manor.drivers.errors import Code, Origin, no_network, unsupported_config, xml_error
 from manor.drivers.keeper import Keeper
+from manor.drivers.life import Life
 from manor.drivers.objects import Manner, Object, ObjectTable
-from manor.drivers.states import Life
 from manor.drivers.xml import child, format_xml, parse, take_name, take_uuid
 from manor.rpc.protocol.records import Network
 from manor.spec.net import NicSpec

@@ -13,6 +13,7 @@ from manor.base.errors import ApiError, ManorError
 from manor.drivers.api import ByteStream, Kind, Notice, Notify, ObjectFlags, PoolInfo, VolumeInfo
 from manor.drivers.errors import Code, Origin, no_pool, no_volume, unsupported_config, xml_error
 from manor.drivers.keeper import Keeper
+from manor.drivers.life import Life
 from manor.drivers.objects import Manner, Object, ObjectTable
 from manor.drivers.volumes import Volume, VolumeBackend, read_volume, volume_exists, volume_xml
 from manor.drivers.xml import child, format_xml, parse, take_name, take_uuid, text_of
@@ -21,8 +22,6 @@ from manor.rpc.protocol.records import StoragePool, StorageVol
 logger = logging.getLogger(__name__)
 
 KINDS: Final = ("dir",)
-_DEFINED, _UNDEFINED, _STARTED, _STOPPED, _CREATED, _DELETED = range(6)
-"""Source: libvirt API reference, virStoragePoolEventLifecycleType."""
 _INACTIVE, _RUNNING = 0, 2
 """Source: libvirt API reference, virStoragePoolState."""
 RESIZE_DELTA, RESIZE_SHRINK = 2, 4
@@ -119,7 +118,7 @@ class PoolBook:
 
     async def define(self, xml: str, who: str) -> StoragePool:
         found, _ = await self._table.define(xml, who)
-        self._tell(found, _DEFINED)
+        self._tell(found, Life.DEFINED)
         return _reference(found)
 
     async def create_xml(self, xml: str, build: bool) -> StoragePool:
@@ -136,7 +135,7 @@ class PoolBook:
         found = self._table.get(uuid)
         self._table.need(found, False)
         await self._make_backend(_path(found)).build()
-        self._tell(found, _CREATED)
+        self._tell(found, Life.CREATED)
 
     async def start(self, uuid: bytes, build: bool) -> None:
         found = self._table.get(uuid)
@@ -148,7 +147,7 @@ class PoolBook:
         self._backends[uuid] = backend
         found.is_active = True
         await self._look(uuid)
-        self._tell(found, _STARTED)
+        self._tell(found, Life.STARTED)
 
     async def stop(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
@@ -156,18 +155,18 @@ class PoolBook:
         found.is_active = False
         del self._backends[uuid], self._volumes[uuid]
         self._table.drop(found)
-        self._tell(found, _STOPPED)
+        self._tell(found, Life.STOPPED)
 
     async def delete(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
         self._table.need(found, False)
         await self._make_backend(_path(found)).remove()
-        self._tell(found, _DELETED)
+        self._tell(found, Life.DELETED)
 
     async def undefine(self, uuid: bytes, who: str) -> None:
         found = self._table.get(uuid)
         self._table.need(found, False)
-        self._tell(await self._table.undefine(uuid, who), _UNDEFINED)
+        self._tell(await self._table.undefine(uuid, who), Life.UNDEFINED)
 
     async def refresh(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
@@ -281,7 +280,7 @@ class PoolBook:
     async def _look(self, uuid: bytes) -> None:
         self._volumes[uuid] = {each.name: each for each in await self._backends[uuid].all()}
 
-    def _tell(self, found: Object, event: int) -> None:
+    def _tell(self, found: Object, event: Life) -> None:
         self._notify(Notice(Kind.POOL, _reference(found), (event, 0)))
 
 

@@ -28,13 +28,13 @@ from uuid import UUID
 from manor.base import process_lock
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
+from manor.domain.state import DomainState, PausedReason, RunningReason, ShutoffReason
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
 from manor.drivers.console import VmConsole
 from manor.drivers.control import Control
 from manor.drivers.definition import Definition, check_spec, to_spec
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
 from manor.drivers.hypervisor import Ended, Found, OnEnd
-from manor.drivers.states import Paused, Running, ShutOff, State
 from manor.drivers.xml import text_of
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.control import error_from_json
@@ -51,12 +51,12 @@ STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
 _MAX_FILE: Final = 8 << 20
 _REASONS: Final = {
-    "power-off": (ShutOff.SHUTDOWN, False),
-    "reboot": (ShutOff.SHUTDOWN, False),
-    "stopped": (ShutOff.DESTROYED, False),
-    "panic": (ShutOff.CRASHED, True),
-    "triple-fault": (ShutOff.CRASHED, True),
-    "error": (ShutOff.FAILED, True),
+    "power-off": (ShutoffReason.SHUTDOWN, False),
+    "reboot": (ShutoffReason.SHUTDOWN, False),
+    "stopped": (ShutoffReason.DESTROYED, False),
+    "panic": (ShutoffReason.CRASHED, True),
+    "triple-fault": (ShutoffReason.CRASHED, True),
+    "error": (ShutoffReason.FAILED, True),
 }
 """vmm.lifecycle.Reason -> (virDomainShutoffReason, whether it is a crash)."""
 _GUEST_MEMORY: Final = {
@@ -149,8 +149,8 @@ class Processes:
                 status = await vm.control.call("status")
                 vm.memory = int(status.get("memory", 0)) >> 10
                 if status.get("state") == "paused":
-                    return State.PAUSED, Paused.USER
-        return State.RUNNING, Running.UNKNOWN
+                    return DomainState.PAUSED, PausedReason.USER
+        return DomainState.RUNNING, RunningReason.UNKNOWN
 
     def check(self, definition: Definition) -> None:
         # A network may be made, or started, later.
@@ -439,8 +439,8 @@ def _end_of(uuid: bytes, directory: Path, status: int | None) -> Ended:
     value = _read_json(directory / "end.json")
     if value is None:
         how = f"signal {-status}" if status is not None and status < 0 else "it left no word"
-        return Ended(uuid, ShutOff.CRASHED, True, f"its process was killed ({how}); {_last_words(directory)}")
-    reason, is_crash = _REASONS.get(str(value.get("reason")), (ShutOff.UNKNOWN, True))
+        return Ended(uuid, ShutoffReason.CRASHED, True, f"its process was killed ({how}); {_last_words(directory)}")
+    reason, is_crash = _REASONS.get(str(value.get("reason")), (ShutoffReason.UNKNOWN, True))
     return Ended(uuid, reason, is_crash, str(value.get("detail", "")) if is_crash else "")
 
 

@@ -11,12 +11,13 @@ from typing import Final, Protocol
 from xml.etree.ElementTree import Element, SubElement
 
 from manor.base.errors import ApiError, ManorError
+from manor.domain.events import LifecycleEvent
+from manor.domain.state import DomainState
 from manor.drivers.api import Kind, Notice, Notify
 from manor.drivers.definition import Definition, disks, normalise
 from manor.drivers.domains import DomainBook, Record
 from manor.drivers.errors import Code, Origin, failed, invalid, no_snapshot, unsupported, xml_error
 from manor.drivers.keeper import Keeper
-from manor.drivers.states import Lifecycle, State
 from manor.drivers.xml import format_xml, parse, text_of
 from manor.rpc.protocol.records import Snapshot
 
@@ -126,10 +127,10 @@ class SnapshotBook:
             await _in_thread(lambda: self._contents.revert(definition, name))
             await self._domains.replace_config(record, definition, f"revert to {name}")
             await self._set_current(uuid, name)
-            record.state = State.SHUTOFF
+            record.state = DomainState.SHUTOFF
             record.reason = 7
         # DEFINED, from a snapshot. Source: libvirt API reference, virDomainEventDefinedDetailType.
-        self._notify(Notice(Kind.LIFECYCLE, record.reference(), (int(Lifecycle.DEFINED), 3)))
+        self._notify(Notice(Kind.LIFECYCLE, record.reference(), (int(LifecycleEvent.DEFINED), 3)))
 
     async def delete(self, uuid: bytes, name: str, flags: int) -> None:
         record = self._domains.record(uuid)

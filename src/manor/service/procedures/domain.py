@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from manor.domain.state import DomainState
 from manor.drivers.api import DomainFlags
 from manor.drivers.errors import invalid, invalid_argument, no_domain
-from manor.drivers.states import State
 from manor.rpc.protocol.records import Domain
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.service.client import Client, cut, matches
@@ -25,12 +25,17 @@ CONSOLE_FORCE: Final = 1
 def is_wanted(flags: int, found: DomainFlags) -> bool:
     """Whether a domain passes a list's filter. Source: libvirt API reference, virConnectListAllDomainsFlags."""
     state = found.state
-    is_other = state not in (State.RUNNING, State.PAUSED, State.SHUTOFF)
+    is_other = state not in (DomainState.RUNNING, DomainState.PAUSED, DomainState.SHUTOFF)
     return matches(
         flags,
         ((1, found.active), (2, not found.active)),
         ((4, found.persistent), (8, not found.persistent)),
-        ((16, state == State.RUNNING), (32, state == State.PAUSED), (64, state == State.SHUTOFF), (128, is_other)),
+        (
+            (16, state == DomainState.RUNNING),
+            (32, state == DomainState.PAUSED),
+            (64, state == DomainState.SHUTOFF),
+            (128, is_other),
+        ),
         ((256, found.managed_save), (512, not found.managed_save)),
         ((1024, found.autostart), (2048, not found.autostart)),
         ((4096, found.snapshots), (8192, not found.snapshots)),
