@@ -1,0 +1,1 @@
+"""Benchmarks: the same guest under Manor and under QEMU's translator, in one run, as ratios."""
