@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.report import describe_machine
-
 from manor.backends.block.open import OpenOptions, open_image
 from manor.base.errors import ManorError
 from manor.boot.disk import DiskBoot

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.report import describe_machine
-
 from manor.base.errors import ManorError
 from manor.base.units import MiB
 from manor.guests.default import DefaultGuest, default_guest

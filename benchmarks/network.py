@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.report import describe_machine
-
 from manor.base.errors import ManorError
 from manor.guests.default import default_guest
 from manor.guests.init_script import PROMPT

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.rows import ALL, Row
-
 from manor import __version__
 from manor.testing.guest_process import QEMU
 

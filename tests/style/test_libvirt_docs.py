@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tools.gen import libvirt_docs
-
 from manor.domain.xml.property import Property, declarations
 from manor.domain.xml.values import Choice, Support
+from tools.gen import libvirt_docs
 
 
 def test_page_is_up_to_date() -> None:

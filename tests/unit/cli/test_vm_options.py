@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from tests.unit.cli.test_named import Manor, directories, kernel, listed, manor, put_image
 
 __all__ = ["directories", "kernel", "manor"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.domain.documents import EXAMPLES
 
 from manor.base.errors import ConfigError
 from manor.base.units import MiB
@@ -21,6 +20,7 @@ from manor.domain.xml.changes import (
 )
 from manor.domain.xml.live import live
 from manor.domain.xml.normal import inactive, normalise, secure
+from tests.unit.domain.documents import EXAMPLES
 
 SMALL = (EXAMPLES / "domain-small.xml").read_text("utf-8")
 FULL = (EXAMPLES / "domain-full.xml").read_text("utf-8")

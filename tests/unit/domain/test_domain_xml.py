@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.domain.documents import ALL, EXAMPLES, KINDS, kind
 
 from manor.base.errors import ConfigError
 from manor.domain.xml import domain
 from manor.domain.xml.values import Support
+from tests.unit.domain.documents import ALL, EXAMPLES, KINDS, kind
 
 SMALL = (EXAMPLES / "domain-small.xml").read_text("utf-8")
 FULL = (EXAMPLES / "domain-full.xml").read_text("utf-8")

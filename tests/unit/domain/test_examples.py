@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.domain.documents import ALL, KINDS, kind
 
 from manor.domain.xml.property import Element, Note, declarations, schema
 from manor.domain.xml.values import Present
+from tests.unit.domain.documents import ALL, KINDS, kind
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.domain.documents import KINDS
 
 from manor.domain.xml.network import Ip
 from manor.domain.xml.property import Element, Property, schema
 from manor.domain.xml.storage import Mode
 from manor.domain.xml.tree import Node
 from manor.domain.xml.values import Choice, Flag, Integer, Kind, Mac, Present, Size, Text, Uuid
+from tests.unit.domain.documents import KINDS
 
 
 def value(kind: Kind[Any], dice: random.Random) -> Any:

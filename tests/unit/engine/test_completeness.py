@@ -16,7 +16,6 @@ from types import ModuleType
 
 import click
 import pytest
-from tests.oracle.cases import ROWS, Row
 
 from manor.cli.main import COMMANDS
 from manor.engine.disassemble import decode
@@ -26,6 +25,7 @@ from manor.engine.isa.x86.helper_catalog import HELPERS
 from manor.engine.isa.x86.template import PSEUDO, Item, P, build, variants
 from manor.engine.uop.ops import RELATIONS, WIDTHS
 from manor.engine.uop.table import NUMBER, OPS
+from tests.oracle.cases import ROWS, Row
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = ROOT / "tests"

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.image.programs import Ended, Run, qemu, write
 
 from manor.cli.main import main
+from tests.unit.cli.image.programs import Ended, Run, qemu, write
 
 
 @pytest.fixture(autouse=True)

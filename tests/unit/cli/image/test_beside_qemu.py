@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.image.programs import Run, needs_qemu, qemu, write
 
 from manor.backends.block.operations import CheckResult
 from manor.base.units import MiB
 from manor.cli.image import check as check_module
+from tests.unit.cli.image.programs import Run, needs_qemu, qemu, write
 
 
 @needs_qemu

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.cli.image.programs import Run, needs_qemu, qemu, write
 
 from manor.base.units import MiB
 from manor.cli.image.resize import new_size
+from tests.unit.cli.image.programs import Run, needs_qemu, qemu, write
 
 
 @needs_qemu

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.image.programs import Run, needs_qemu, qemu, write
 
 from manor.base.units import MiB
+from tests.unit.cli.image.programs import Run, needs_qemu, qemu, write
 
 
 @contextmanager

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from tests.unit.cli.image.programs import needs_qemu, qemu
 
 from manor.backends.block.operations import SnapshotInfo
 from manor.base.units import KiB, MiB
 from manor.cli.image.progress import progress
 from manor.cli.image.text import size_text, snapshot_table
+from tests.unit.cli.image.programs import needs_qemu, qemu
 
 
 def test_sizes_as_qemu_img_writes_them() -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.fs.trees import trees
 
 from manor.base.errors import ConfigError
 from manor.base.units import GiB, MiB
@@ -24,6 +23,7 @@ from manor.fs.ext4.reader import Ext4Reader
 from manor.fs.ext4.writer import Ext4Writer
 from manor.fs.io import ImageFile, MemoryImage
 from manor.fs.reading import list_directory, read_file, resolve
+from tests.unit.fs.trees import trees
 
 IDENTITY = uuid.UUID("11111111-2222-3333-4444-555555555555")
 E2FSCK = shutil.which("e2fsck") or shutil.which("e2fsck", path="/usr/sbin:/sbin")
