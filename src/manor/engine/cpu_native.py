@@ -47,7 +47,8 @@ from cython.cimports.manor.engine.isa.x86.exception_native import deliver_event,
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
 from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave, fxrstor_image, fxsave_image
 from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
-from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
+from cython.cimports.manor.engine.isa.x86.translate_native import translate
+from cython.cimports.manor.engine.isa.x86.translator import Translator
 from cython.cimports.manor.engine.lower.arena_native import (
     code_used,
     create_emitter,

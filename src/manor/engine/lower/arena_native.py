@@ -40,8 +40,7 @@ from cython.cimports.posix.unistd import close, ftruncate
 from manor.engine.lower import layout as _layout
 
 cython.declare(
-    COLD_SIZE=uint64_t,
-    SLOW=uint64_t[8], SLOW_COUNT=cython.int,
+    COLD_SIZE=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
 )  # fmt: skip
 COLD_SIZE = (2 * EMIT_MAX_UOPS + 1) * 1024
 SLOW_COUNT = len(_layout.SLOW_PATHS)

@@ -67,9 +67,10 @@ from manor.engine import env as _env
 from manor.engine.lower import layout as _layout
 
 cython.declare(
-    ops=cython.pointer(OpInfo), FLAG_SHIFT=cython.int,
-    stencils=cython.pointer(Stencil), relocations=cython.pointer(Relocation), stencil_code=cython.pointer(uint8_t),
-    first_stencil=cython.pointer(uint32_t), blob_memory=cython.pointer(uint8_t), special=uint32_t[32], LARGEST=uint64_t,
+    ops=cython.pointer(OpInfo), FLAG_SHIFT=cython.int, stencils=cython.pointer(Stencil),
+    relocations=cython.pointer(Relocation), stencil_code=cython.pointer(uint8_t),
+    first_stencil=cython.pointer(uint32_t), blob_memory=cython.pointer(uint8_t), special=uint32_t[32],
+    LARGEST=uint64_t,
 )  # fmt: skip
 ops = op_table()
 FLAG_SHIFT = _env.JUMP_KEY_SHIFT

@@ -55,8 +55,7 @@ from cython.cimports.manor.engine.vm import Exit
 from manor.engine.uop.table import NUMBER as _NUMBER
 
 cython.declare(
-    ops=cython.pointer(OpInfo),
-    JUMP_INDIRECT=cython.int,
+    ops=cython.pointer(OpInfo), JUMP_INDIRECT=cython.int,
 )  # fmt: skip
 ops = op_table()
 JUMP_INDIRECT = _NUMBER["jump_indirect"]

@@ -7,10 +7,7 @@ WHY NATIVE: it is part of the translator's inner loop. SAFETY: as emit_native. T
 
 import cython
 from cython.cimports.libc.stdint import int32_t, int64_t, uint64_t
-from cython.cimports.manor.engine.lower.copy_native import (
-    first,
-    put,
-)
+from cython.cimports.manor.engine.lower.copy_native import first, put
 from cython.cimports.manor.engine.lower.emitter import (
     FORM_MEMORY,
     FORM_MEMORY_COLD,

@@ -23,10 +23,7 @@ import cython
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, Env
-from cython.cimports.manor.engine.lower.arena_native import (
-    executable_address,
-    trim_emitter,
-)
+from cython.cimports.manor.engine.lower.arena_native import executable_address, trim_emitter
 from cython.cimports.manor.engine.lower.copy_native import (
     align_block,
     largest_stencil,
@@ -35,13 +32,8 @@ from cython.cimports.manor.engine.lower.copy_native import (
     set_jump,
     special_stencil,
 )
-from cython.cimports.manor.engine.lower.emit_exit_native import (
-    put_exit,
-    put_exit_stub,
-)
-from cython.cimports.manor.engine.lower.emit_uop_native import (
-    emit_uop,
-)
+from cython.cimports.manor.engine.lower.emit_exit_native import put_exit, put_exit_stub
+from cython.cimports.manor.engine.lower.emit_uop_native import emit_uop
 from cython.cimports.manor.engine.lower.emitter import (
     DEAD_D,
     EMIT_FULL,
@@ -60,10 +52,7 @@ from cython.cimports.manor.engine.lower.emitter import (
     enter_fn,
     patch32,
 )
-from cython.cimports.manor.engine.lower.loop_native import (
-    begin_loop,
-    close_loop,
-)
+from cython.cimports.manor.engine.lower.loop_native import begin_loop, close_loop
 from cython.cimports.manor.engine.lower.passes_native import (
     KIND_CMPXCHG,
     KIND_HELPER,
@@ -83,18 +72,15 @@ from cython.cimports.manor.engine.lower.passes_native import (
     helper_table,
     op_table,
 )
-from cython.cimports.manor.engine.lower.slots_native import (
-    is_temporary,
-    write_back_all,
-    x_forget_scratch,
-)
+from cython.cimports.manor.engine.lower.slots_native import is_temporary, write_back_all, x_forget_scratch
 from cython.cimports.manor.engine.uop.uop import Uop
 from cython.cimports.manor.engine.vm import Block, Exit, Vm
 
 from manor.engine import env as _env
 
 cython.declare(
-    ops=cython.pointer(OpInfo), helpers=cython.pointer(HelperInfo), TLB_BASE=cython.int, TLB_MODE_SIZE=cython.int, ZERO_VREG=cython.int, MEMORY_KINDS=uint64_t, ACCESS_UPDATE=cython.int, TRIM_SIZE=uint64_t,
+    ops=cython.pointer(OpInfo), helpers=cython.pointer(HelperInfo), TLB_BASE=cython.int, TLB_MODE_SIZE=cython.int,
+    ZERO_VREG=cython.int, MEMORY_KINDS=uint64_t, ACCESS_UPDATE=cython.int, TRIM_SIZE=uint64_t,
 )  # fmt: skip
 ops = op_table()
 helpers = helper_table()

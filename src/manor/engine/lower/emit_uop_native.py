@@ -7,15 +7,8 @@ WHY NATIVE: it is part of the translator's inner loop. SAFETY: as emit_native. T
 
 import cython
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
-from cython.cimports.manor.engine.lower.copy_native import (
-    first,
-    put,
-    put_jump,
-    special_stencil,
-)
-from cython.cimports.manor.engine.lower.emit_exit_native import (
-    emit_branch,
-)
+from cython.cimports.manor.engine.lower.copy_native import first, put, put_jump, special_stencil
+from cython.cimports.manor.engine.lower.emit_exit_native import emit_branch
 from cython.cimports.manor.engine.lower.emit_memory_native import (
     emit_load,
     emit_locked,
@@ -111,7 +104,8 @@ from cython.cimports.manor.engine.uop.uop import Uop
 from manor.engine import env as _env
 
 cython.declare(
-    ops=cython.pointer(OpInfo), helpers=cython.pointer(HelperInfo), REGS=cython.int, TEMPORARIES_MASK=uint64_t, SCRATCH=cython.int, NO_STENCIL=uint32_t,
+    ops=cython.pointer(OpInfo), helpers=cython.pointer(HelperInfo), REGS=cython.int, TEMPORARIES_MASK=uint64_t,
+    SCRATCH=cython.int, NO_STENCIL=uint32_t,
 )  # fmt: skip
 ops = op_table()
 helpers = helper_table()

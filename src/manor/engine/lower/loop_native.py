@@ -11,15 +11,8 @@ WHY NATIVE: it is part of the translator's inner loop. SAFETY: as emit_native. T
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.manor.engine.lower.copy_native import (
-    put,
-    put_jump,
-    set_jump,
-    special_stencil,
-)
-from cython.cimports.manor.engine.lower.emit_exit_native import (
-    put_exit_stub,
-)
+from cython.cimports.manor.engine.lower.copy_native import put, put_jump, set_jump, special_stencil
+from cython.cimports.manor.engine.lower.emit_exit_native import put_exit_stub
 from cython.cimports.manor.engine.lower.emitter import (
     IN_MEMORY,
     IS_CONSTANT,

@@ -13,10 +13,7 @@ Threads: under vm.lock.
 
 import cython
 from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from cython.cimports.manor.engine.lower.copy_native import (
-    put,
-    special_stencil,
-)
+from cython.cimports.manor.engine.lower.copy_native import put, special_stencil
 from cython.cimports.manor.engine.lower.emitter import (
     IN_MEMORY,
     IS_CONSTANT,
@@ -46,7 +43,8 @@ from cython.cimports.manor.engine.uop.uop import Uop
 from manor.engine import env as _env
 
 cython.declare(
-    ops=cython.pointer(OpInfo), REGS=cython.int, XMM=cython.int, FPR=cython.int, XMM_CELLS=cython.int, TEMPORARIES_MASK=uint64_t, S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
+    ops=cython.pointer(OpInfo), REGS=cython.int, XMM=cython.int, FPR=cython.int, XMM_CELLS=cython.int,
+    TEMPORARIES_MASK=uint64_t, S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t,
 )  # fmt: skip
 ops = op_table()
 REGS = _env.OFFSETS["regs"]
