@@ -45,7 +45,7 @@ class Defining(DomainTable):
             async with record.lock:
                 self._add(record)  # before the wait, so that the name is taken
                 try:
-                    await self._save_config(record, document, who)
+                    await self._save_config(record, definition, who)
                 except BaseException:
                     self._forget(record)
                     raise
@@ -53,7 +53,7 @@ class Defining(DomainTable):
         else:
             async with record.lock:
                 need(record, Cause.DEFINE)
-                await self._save_config(record, document, who)
+                await self._save_config(record, definition, who)
                 self._step(record, Cause.DEFINE)
         for warning in warnings:
             logger.warning("%s: %s", definition.name, warning)
@@ -104,7 +104,7 @@ class Defining(DomainTable):
         """Give it another configuration, one that it had before; its lock is held."""
         document = self._complete(xml)
         self._check(document)
-        await self._save_config(record, document, who)
+        await self._save_config(record, definition_of(document), who)
 
     async def messages(self, uuid: bytes) -> Sequence[str]:
         record = self.record(uuid)

@@ -108,9 +108,8 @@ class DomainTable:
         assert record.config is not None
         return record.config
 
-    async def _save_config(self, record: Record, document: Document, who: str) -> None:
+    async def _save_config(self, record: Record, definition: Definition, who: str) -> None:
         """Give it another configuration; its lock is held."""
-        definition = definition_of(document)
         await self._keeper.save("domains", definition.uuid, definition.name, definition.text, who)
         record.config = definition
 
