@@ -18,8 +18,8 @@ from manor.service.client import Client
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
-    "connect", "domain", "domain_devices", "domain_looks", "domain_statistics", "snapshot", "network", "storage",
-    "node", "registration", "absent",
+    "connect", "domain", "domain_devices", "domain_looks", "domain_placing", "domain_statistics", "domain_tuning",
+    "snapshot", "network", "storage", "node", "registration", "absent",
 )  # fmt: skip
 Work = Callable[[Client, Any], Any]
 

@@ -10,22 +10,13 @@ from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.domain import Domain as Document
 from manor.domain.xml.metadata import application_element, read_application, with_application_element
 from manor.drivers.api import Kind, Notice
-from manor.drivers.errors import Code, Origin, invalid, invalid_argument, reading
-from manor.service.client import Client, affected
+from manor.drivers.errors import Code, Origin, invalid_argument, reading
+from manor.service.client import Client, affected, impact
 
 MAXIMUM: Final = 4
 """virDomainVcpuFlags and virDomainMemoryModFlags."""
 _DESCRIPTION, _TITLE, _ELEMENT = range(3)
 """virDomainMetadataType."""
-
-
-async def _impact(client: Client, a: Any) -> tuple[bool, bool]:
-    """(live, config) that a call asks for. Raises ApiError for what the domain does not have."""
-    flags = await client.driver.domains.flags(a.domain.uuid)
-    live, config = affected(getattr(a, "flags", 0), flags.active)
-    if not flags.persistent and config:
-        raise invalid("cannot modify device on transient domain")
-    return live, config
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -36,7 +27,7 @@ async def domain_attach_device(client: Client, a: Any) -> None:
 
 
 async def domain_attach_device_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.attach(a.domain.uuid, a.xml, *await _impact(client, a), client.who)
+    await client.driver.domains.attach(a.domain.uuid, a.xml, *await impact(client, a), client.who)
 
 
 async def domain_detach_device(client: Client, a: Any) -> None:
@@ -44,15 +35,15 @@ async def domain_detach_device(client: Client, a: Any) -> None:
 
 
 async def domain_detach_device_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.detach(a.domain.uuid, a.xml, *await _impact(client, a), client.who)
+    await client.driver.domains.detach(a.domain.uuid, a.xml, *await impact(client, a), client.who)
 
 
 async def domain_detach_device_alias(client: Client, a: Any) -> None:
-    await client.driver.domains.detach_alias(a.domain.uuid, a.alias, *await _impact(client, a), client.who)
+    await client.driver.domains.detach_alias(a.domain.uuid, a.alias, *await impact(client, a), client.who)
 
 
 async def domain_update_device_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.update(a.domain.uuid, a.xml, *await _impact(client, a), client.who)
+    await client.driver.domains.update(a.domain.uuid, a.xml, *await impact(client, a), client.who)
 
 
 # --- memory and vCPUs -------------------------------------------------------------------------------------------------
@@ -132,6 +123,6 @@ async def domain_set_metadata(client: Client, a: Any) -> None:
             return replace(document, title=a.metadata or None)
         return replace(document, description=a.metadata or None)
 
-    await client.driver.domains.edit(a.domain.uuid, change, *await _impact(client, a), client.who)
+    await client.driver.domains.edit(a.domain.uuid, change, *await impact(client, a), client.who)
     domain = await client.driver.domains.find(a.domain.uuid)
     client.service.events.publish(client.driver.uri, Notice(Kind.METADATA, domain, (a.type, a.uri)))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from manor.base.errors import ApiError, ConfigError
 from manor.drivers.errors import Code, Origin, invalid_argument, not_running
 from manor.rpc.protocol.records import DiskError, Filesystem, GuestInterface, VcpuInfo
-from manor.service.client import Client, affected
+from manor.service.client import Client, is_config
 
 AGENT_TIMEOUT: Final = 5.0
 """Seconds. Source: libvirt 9.0 waits as long for the agent."""
@@ -37,10 +37,7 @@ async def domain_get_max_vcpus(client: Client, a: Any) -> int:
 
 
 async def domain_get_vcpus_flags(client: Client, a: Any) -> int:
-    live, config = affected(a.flags, (await client.driver.domains.flags(a.domain.uuid)).active)
-    if live and config:
-        raise invalid_argument("ask for the live number or for that of the configuration, not for both")
-    current, maximum = await client.driver.domains.vcpus(a.domain.uuid, config)
+    current, maximum = await client.driver.domains.vcpus(a.domain.uuid, await is_config(client, a))
     return maximum if a.flags & 4 else current
 
 
@@ -51,15 +48,6 @@ async def domain_get_vcpus(client: Client, a: Any) -> tuple[list[VcpuInfo], byte
     size = min(max(0, a.map_size), 4096)
     one = ((1 << cpus) - 1).to_bytes(max(size, (cpus + 7) // 8), "little")[:size]
     return [VcpuInfo(i, _VCPU_RUNNING, t, -1) for i, t in enumerate(times)], one * len(times)
-
-
-async def domain_get_vcpu_pin_info(client: Client, a: Any) -> tuple[bytes, int]:
-    info = await client.driver.domains.info(a.domain.uuid)
-    count = min(info.vcpus, max(0, a.max_maps))
-    cpus = client.driver.node.info().cpus
-    size = min(max(0, a.map_size), 4096)
-    one = ((1 << cpus) - 1).to_bytes(max(size, (cpus + 7) // 8), "little")[:size]
-    return one * count, count
 
 
 async def domain_get_security_label(client: Client, a: Any) -> tuple[str, int]:
