@@ -14,6 +14,7 @@ from manor.drivers.networks import NetworkBook
 from manor.drivers.node import HostNode
 from manor.drivers.pools import PoolBook
 from manor.drivers.processes import Processes
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import InternalSnapshots, SnapshotBook
 from manor.drivers.store import Store
 
@@ -37,6 +38,7 @@ class LocalDriver:
         self.domains = DomainBook(processes, self.store, notify)
         self.snapshots = SnapshotBook(self.domains, self.store, InternalSnapshots(), notify)
         self.pools = PoolBook(self.store, notify, Directory)
+        self.secrets = SecretBook(root / "secrets", notify)
         self.node = HostNode(DOMAIN_TYPES, "/usr/bin/manor")
 
     async def start(self) -> None:
@@ -44,6 +46,7 @@ class LocalDriver:
         try:
             await self.networks.open(with_default=True)
             await self.pools.open()
+            await self.secrets.open()
             await self.domains.open()
             await self.snapshots.open()
             await self.domains.start_marked()

@@ -22,6 +22,7 @@ from manor.drivers.keeper import Forgetful
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import HostNode
 from manor.drivers.pools import PoolBook
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
 from manor.drivers.volumes import Volume, VolumePlan
 from manor.rpc.protocol.records import GuestInterface, IpAddress
@@ -280,6 +281,7 @@ class MemoryDriver:
         self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
         self.networks = NetworkBook(keeper, notify)
         self.pools = PoolBook(keeper, notify, MemoryVolumes)
+        self.secrets = SecretBook(None, notify)
         self.node = HostNode(("test",), "/usr/bin/manor")
 
     async def start(self) -> None:

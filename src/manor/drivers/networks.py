@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from manor.drivers.api import Kind, Notice, Notify, ObjectFlags
+from manor.drivers.api import Change, Kind, Notice, Notify, ObjectFlags
 from manor.drivers.errors import Code, Origin, no_network, unsupported_config, xml_error
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
@@ -134,6 +134,12 @@ class NetworkBook:
     async def set_autostart(self, uuid: bytes, on: bool) -> None:
         await self._table.set_autostart(uuid, on)
 
+    async def edit(self, uuid: bytes, change: Change, who: str) -> None:
+        """Change the description, also of a network that is active: domains that start from then on see it."""
+        found = await self._table.edit(uuid, change, who)
+        if found.is_persistent:
+            self._tell(found, Life.DEFINED)
+
     def interface(self, name: str) -> NicSpec:
         """How a guest is attached to a network. Raises ApiError if there is none, or it is not active."""
         found = self._table.named(name)
@@ -162,8 +168,6 @@ def _check_ip(ip: Element) -> None:
         for each in ip.iterfind("dhcp/range"):
             for key in ("start", "end"):
                 if ipaddress.ip_address(each.get(key, "")) not in network:
-                    raise xml_error(
-                        f"<range>: {key} {each.get(key)} is not in the network {network}", Origin.NETWORK
-                    )
+                    raise xml_error(f"<range>: {key} {each.get(key)} is not in the network {network}", Origin.NETWORK)
     except ValueError as error:
         raise xml_error(f"<ip>: {error}", Origin.NETWORK) from error

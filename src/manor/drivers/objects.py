@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ApiError
-from manor.drivers.api import ObjectFlags
+from manor.drivers.api import Change, ObjectFlags
 from manor.drivers.errors import invalid, uuid_text
 from manor.drivers.keeper import Keeper
 
@@ -92,6 +92,17 @@ class ObjectTable:
         made = Object(name, uuid, xml, False, True)
         self._objects[uuid] = made
         return made, True
+
+    async def edit(self, uuid: bytes, change: Change, who: str) -> Object:
+        """Change a description in place; its name and UUID stay."""
+        found = self.get(uuid)
+        name, same, xml = self.manner.read(change(found.xml))
+        if (name, same) != (found.name, found.uuid):
+            raise invalid(f"the name and UUID of {self.manner.word} '{found.name}' stay", self.manner.origin)
+        if found.is_persistent:
+            await self._keeper.save(self.manner.kind, uuid, name, xml, who)
+        found.xml = xml
+        return found
 
     def create(self, text: str) -> Object:
         """One that is gone when it stops."""

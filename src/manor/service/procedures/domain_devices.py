@@ -10,14 +10,13 @@ from manor.base.errors import ApiError
 from manor.drivers.api import Change, Kind, Notice
 from manor.drivers.errors import Code, Origin, invalid, invalid_argument, xml_error
 from manor.drivers.xml import MAX_XML, child, format_xml, parse
+from manor.service import metadata
 from manor.service.client import Client, affected
 
 MAXIMUM: Final = 4
 """virDomainVcpuFlags and virDomainMemoryModFlags."""
 _KEYS: Final = {"disk": ("target", "dev"), "interface": ("mac", "address"), "filesystem": ("target", "dir")}
 """What one of a kind is known by."""
-_DESCRIPTION, _TITLE, _ELEMENT = range(3)
-"""virDomainMetadataType."""
 
 
 async def _change(client: Client, a: Any, change: Change, is_hardware: bool = True) -> None:
@@ -71,9 +70,7 @@ async def domain_attach_device_flags(client: Client, a: Any) -> None:
             tag, key = _KEYS[device.tag]
             mine = _key(device, tag, key)
             if mine and any(_key(each, tag, key) == mine for each in devices.findall(device.tag)):
-                raise ApiError(
-                    Code.OPERATION_FAILED, Origin.DOMAIN, f"operation failed: target {mine} already exists"
-                )
+                raise ApiError(Code.OPERATION_FAILED, Origin.DOMAIN, f"operation failed: target {mine} already exists")
         same = [index for index, each in enumerate(devices) if each.tag == device.tag]
         devices.insert(same[-1] + 1 if same else len(devices), device)
         return format_xml(root)
@@ -176,52 +173,16 @@ async def domain_block_resize(client: Client, a: Any) -> None:
 
 async def domain_get_metadata(client: Client, a: Any) -> str:
     root = parse(await client.driver.domains.xml(a.domain.uuid, bool(a.flags & 2), False), "domain")
-    if a.type in (_DESCRIPTION, _TITLE):
-        found = root.find("description" if a.type == _DESCRIPTION else "title")
-        if found is not None and found.text:
-            return found.text
-    else:
-        for each in root.findall("metadata/*"):
-            if each.tag.startswith(f"{{{a.uri}}}"):
-                each.tag = each.tag.partition("}")[2]
-                return format_xml(each)
-    raise ApiError(
-        Code.NO_DOMAIN_METADATA, Origin.DOMAIN, "metadata not found: Requested metadata element is not present"
-    )
+    found = metadata.read(root, a.type, a.uri)
+    if found is None:
+        raise ApiError(
+            Code.NO_DOMAIN_METADATA, Origin.DOMAIN, "metadata not found: Requested metadata element is not present"
+        )
+    return found
 
 
 async def domain_set_metadata(client: Client, a: Any) -> None:
-    if a.type not in (_DESCRIPTION, _TITLE, _ELEMENT):
-        raise invalid_argument(f"unknown metadata type {a.type}")
-    if a.type == _TITLE and a.metadata and "\n" in a.metadata:
-        raise invalid_argument("Domain title can't contain newlines")
-    if a.type == _ELEMENT and not a.uri:
-        raise invalid_argument("an element of metadata needs a namespace")
-    element = _device(a.metadata) if a.type == _ELEMENT and a.metadata else None
-
-    def change(text: str) -> str:
-        root = parse(text, "domain")
-        if a.type == _ELEMENT:
-            metadata = root.find("metadata")
-            if metadata is None:
-                metadata = Element("metadata")
-                root.insert(2, metadata)
-            for each in [each for each in metadata if each.tag.startswith(f"{{{a.uri}}}")]:
-                metadata.remove(each)
-            if element is not None:
-                element.tag = f"{{{a.uri}}}{element.tag.rpartition('}')[2]}"
-                metadata.append(element)
-            return format_xml(root)
-        tag = "description" if a.type == _DESCRIPTION else "title"
-        found = root.find(tag)
-        if found is not None:
-            root.remove(found)
-        if a.metadata:
-            made = Element(tag)
-            made.text = a.metadata
-            root.insert(2, made)
-        return format_xml(root)
-
+    change = metadata.writer("domain", a.type, a.metadata, a.key, a.uri)
     await _change(client, a, change, is_hardware=False)
     domain = await client.driver.domains.find(a.domain.uuid)
     client.service.events.publish(client.driver.uri, Notice(Kind.METADATA, domain, (a.type, a.uri)))

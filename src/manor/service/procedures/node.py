@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from manor.base.errors import ApiError
-from manor.drivers.errors import Code, Origin
+from manor.drivers.errors import Code, Origin, failed, unsupported
 from manor.drivers.xml import escape
-from manor.rpc.protocol.records import Interface, NodeStat
+from manor.rpc.protocol.records import Interface, NodeStat, TypedParam
 from manor.service.client import Client, cut
+from manor.service.parameters import UINT, ULLONG, limited
 
+_KSM_SETTINGS: Final = ("shm_pages_to_scan", "shm_sleep_millisecs", "shm_merge_across_nodes")
 _NET: Final = Path("/sys/class/net")
 
 
@@ -48,6 +50,21 @@ def node_get_cpu_map(client: Client, a: Any) -> tuple[bytes, int, int]:
     return bits if a.need_map else b"", cpus if a.need_online else 0, cpus
 
 
+def node_get_free_pages(client: Client, a: Any) -> list[int]:
+    """Counts of one cell after the other: the host is shown as one."""
+    if a.start_cell > 0 or a.start_cell < -1:
+        raise failed(f"start cell {a.start_cell} out of range (0-0)", Origin.NONE)
+    return [client.driver.node.free_pages(size) for size in a.pages]
+
+
+def node_get_memory_parameters(client: Client, a: Any) -> tuple[list[TypedParam], int]:
+    found = client.driver.node.merging()
+    if not found:
+        raise unsupported("the host's kernel has no merging of same pages", Origin.NONE)
+    rows = [TypedParam(name, UINT if name in _KSM_SETTINGS else ULLONG, value) for name, value in found.items()]
+    return limited(rows, a.nparams)
+
+
 # --- network interfaces -----------------------------------------------------------------------------------------------
 
 
@@ -67,9 +84,7 @@ def _interface(name: str) -> tuple[Interface, bool]:
     for each in _interfaces():
         if each[0].name == name:
             return each
-    raise ApiError(
-        Code.NO_INTERFACE, Origin.INTERFACE, f"Interface not found: couldn't find interface named '{name}'"
-    )
+    raise ApiError(Code.NO_INTERFACE, Origin.INTERFACE, f"Interface not found: couldn't find interface named '{name}'")
 
 
 def connect_list_all_interfaces(client: Client, a: Any) -> tuple[list[Interface], int]:
