@@ -30,6 +30,7 @@ from manor.drivers.keeper import Forgetful
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
 from manor.drivers.volumes import Volume, VolumePlan
 from manor.rpc.protocol.records import GuestInterface, IpAddress
@@ -320,6 +321,7 @@ class MemoryDriver:
         self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
         self.networks = NetworkBook(keeper, notify)
         self.pools = PoolBook(keeper, notify, MemoryVolumes)
+        self.secrets = SecretBook(None, notify)
         self.node = HostNode(("test",), EMULATOR)
 
     async def start(self) -> None:

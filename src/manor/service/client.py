@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from manor.base.errors import ApiError
 from manor.drivers.api import Driver
-from manor.drivers.errors import Code, Origin, invalid, invalid_argument
+from manor.drivers.errors import Code, Origin, invalid, invalid_argument, not_running
 from manor.rpc.session import Session
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ def affected(flags: int, is_active: bool) -> tuple[bool, bool]:
 
 
 async def impact(client: Client, a: Any, flags: int | None = None) -> tuple[bool, bool]:
-    """(live, config) that a change of `a.domain` affects. Raises ApiError for a configuration that there is not."""
+    """(live, config) that a change of `a.domain` affects. Raises ApiError for a description that there is not."""
     found = await client.driver.domains.flags(a.domain.uuid)
     live, config = affected(getattr(a, "flags", 0) if flags is None else flags, found.active)
+    if live and not found.active:
+        raise not_running()
     if config and not found.persistent:
         raise invalid("cannot modify the persistent config of a transient domain")
     return live, config

@@ -12,7 +12,6 @@ from manor.base.errors import ApiError, ManorError
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.domain import Domain as Document
 from manor.drivers.memory import MemoryDriver
-from manor.rpc.protocol.catalog import REMOTE
 from manor.rpc.protocol.records import Domain
 from manor.service.client import Client
 from manor.service.dispatch import PROCEDURES, translate
@@ -65,7 +64,7 @@ class Harness:
 
     async def call(self, name: str, /, **arguments: Any) -> Any:
         """Raises ApiError, as it would cross the wire."""
-        work = PROCEDURES[REMOTE[name].number]
+        work = PROCEDURES[name]
         try:
             result = work(self.client, SimpleNamespace(**arguments))
             return await result if inspect.isawaitable(result) else result

@@ -19,7 +19,7 @@ from manor.domain.xml.devices import Devices
 from manor.domain.xml.property import Element, Finding, note, part, parts, prop, raw
 from manor.domain.xml.rules import domain_rules
 from manor.domain.xml.tree import Node
-from manor.domain.xml.tuning import NO_SHARES, BlkioTune, CpuSet, CpuTune, MemTune, NumaTune
+from manor.domain.xml.tuning import NO_SHARES, BlkioTune, CpuSet, CpuTune, IothreadId, MemTune, NumaTune, PerfEvent
 from manor.domain.xml.values import Choice, Flag, Integer, Present, Size, Support, Text, Uuid, ignored, refused
 
 ROOT = "domain"
@@ -114,6 +114,8 @@ class Domain(Element):
     current_vcpus: int | None = prop("vcpu/@current", Integer(1, 4096), "vCPUs at start; all if it is missing")
     iothreads: int | None = prop("iothreads", Integer(0, 1 << 16), "threads for disks",
                                  verdict=ignored("there is one thread for requests"))
+    iothread_ids: tuple[IothreadId, ...] = parts("iothreadids/iothread", IothreadId, "threads for disks, by number",
+                                                 verdict=ignored("there is one thread for requests"))
     cputune: CpuTune | None = part("cputune", CpuTune, "shares of the host's processors", verdict=NO_SHARES)
     numatune: NumaTune | None = part("numatune", NumaTune, "memory nodes", verdict=NO_SHARES)
     partition: str | None = prop("resource/partition", Text(4096), "control group",
@@ -162,6 +164,8 @@ class Domain(Element):
                                       verdict=ignored("images are locked by the machine"))
     suspend_to_mem: bool | None = prop("pm/suspend-to-mem/@enabled", Flag(), "S3; the machine has none")
     suspend_to_disk: bool | None = prop("pm/suspend-to-disk/@enabled", Flag(), "S4; the machine has none")
+    perf_events: tuple[PerfEvent, ...] = parts("perf/event", PerfEvent, "performance events",
+                                               verdict=ignored("none are counted"))
     devices: Devices = field(default_factory=Devices, metadata=part("devices", Devices, "devices").metadata)
     seclabels: tuple[SecLabel, ...] = parts("seclabel", SecLabel, "labels of the process",
                                             verdict=ignored("the process is confined by Manor's own sandbox"))
@@ -173,7 +177,6 @@ class Domain(Element):
         note("memory/@dumpCore", "memory in dumps of the host", ignored("memory is left out of dumps")),
         note("memoryBacking", "how memory is provided", ignored("memory is shared and private as devices need it")),
         note("vcpus", "vCPUs one by one", ignored("vCPUs are counted, not named")),
-        note("iothreadids", "threads for disks", ignored("there is one thread for requests")),
         note("defaultiothread", "threads for disks", ignored("there is one thread for requests")),
         note("idmap", "users of containers", ignored("it is no container")),
         note("resource/fibrechannel", "VMID", ignored("there is no Fibre Channel")),
@@ -214,7 +217,6 @@ class Domain(Element):
         note("clock/@adjustment", "difference of the clock", ignored("the clock chip counts UTC")),
         note("clock/@timezone", "zone of the clock", ignored("the clock chip counts UTC")),
         note("clock/@start", "start of the clock", ignored("the clock chip counts UTC")),
-        note("perf", "performance events", ignored("none are counted")),
         note("keywrap", "keys of s390", ignored("it is not s390")),
         note("launchSecurity", "encrypted memory", refused("memory is not encrypted", "remove <launchSecurity>")),
         note("qemu:commandline", "arguments of QEMU", refused("it is not QEMU", "remove <qemu:commandline>")),
