@@ -1,6 +1,6 @@
 # The code cache: blocks by key and by page.
 from libc.stdint cimport uint64_t, int64_t, uint32_t, int32_t, uint16_t, uint8_t
-from manor.engine.env cimport Env
+from manor.engine.env cimport JUMP_CACHE_ENTRIES, JUMP_HASH_SHIFT, Env
 from manor.engine.vm cimport Vm, Block, Exit, unlink_fn
 from manor.engine.host cimport atomic_cas64, atomic_store64, U64_MAX
 
@@ -23,6 +23,10 @@ cdef struct CodeCache:
     Exit *exits
     uint64_t exit_count
     uint64_t exit_capacity
+
+cdef inline uint32_t jump_slot(uint64_t rip) noexcept nogil:
+    """Where the jump cache has the block that begins at `rip`, if it has it."""
+    return <uint32_t>((rip ^ (rip >> JUMP_HASH_SHIFT)) & (JUMP_CACHE_ENTRIES - 1))
 
 cdef void lock_cache(Vm *vm) noexcept nogil
 cdef void unlock_cache(Vm *vm) noexcept nogil

@@ -233,7 +233,7 @@ def drop_block(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> cython.v
             break
         where = cython.address(where[0].hash_next)
     for cpu in range(vm.cpu_count):
-        entry = cython.address(vm.cpus[cpu].jump_cache[(block.pc & JUMP_MASK) * 2])
+        entry = cython.address(vm.cpus[cpu].jump_cache[jump_slot(block.pc) * 2])
         if entry[0] == key:
             atomic_store64(entry, U64_MAX)
         if block.loops:

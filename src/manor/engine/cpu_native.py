@@ -22,6 +22,7 @@ from cython.cimports.manor.engine.cache_native import (
     empty_cache,
     find_block,
     insert_block,
+    jump_slot,
     lock_cache,
     new_block,
     unlock_cache,
@@ -276,7 +277,7 @@ def can_skip_head(env: cython.pointer(Env)) -> cython.bint:
 def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.void:
     """Run from env.rip until generated code leaves, or one block by the interpreter."""
     key: uint64_t = env.rip ^ (cython.cast(uint64_t, env.block_flags) << KEY_SHIFT)
-    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[(env.rip & JUMP_MASK) * 2])
+    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[jump_slot(env.rip) * 2])
     code: cython.pointer(uint8_t)
     block: cython.pointer(Block)
     left: cython.pointer(Exit)
@@ -293,7 +294,7 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
         code = block.code
         entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, code))
         entry[0] = key
-        note_jump(env, env.rip & JUMP_MASK, linear_rip(env), block.gpa2 != NO_PAGE)
+        note_jump(env, jump_slot(env.rip), linear_rip(env), block.gpa2 != NO_PAGE)
         fence()  # whoever drops the block sees our entry, or we see that it is dropped
         if not block.valid:
             entry[0] = NO_PAGE
