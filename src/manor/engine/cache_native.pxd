@@ -34,6 +34,7 @@ cdef Block *find_block(Vm *vm, uint64_t pc, uint64_t gpa, uint32_t flags) noexce
 cdef Block *new_block(Vm *vm, uint64_t uop_bytes, int exits) noexcept nogil
 cdef void insert_block(Vm *vm, Block *block) noexcept nogil
 cdef void drop_block(Vm *vm, Block *block) noexcept nogil
+cdef bint holds_code(Vm *vm, uint64_t gpa, uint32_t size) noexcept nogil
 cdef int code_written(Vm *vm, Env *env, uint64_t gpa, uint32_t size) noexcept nogil
 cdef void empty_cache(Vm *vm) noexcept nogil
 cdef int create_cache(Vm *vm) noexcept nogil

@@ -21,6 +21,7 @@ from cython.cimports.manor.engine.cache_native import (
     drop_block,
     empty_cache,
     find_block,
+    holds_code,
     insert_block,
     jump_slot,
     lock_cache,
@@ -256,10 +257,14 @@ def link_exit(env: cython.pointer(Env), scratch: cython.pointer(Scratch), left: 
     if left.patch == cython.NULL or left.block.flags != env.block_flags:
         return
     target = next_block(env, scratch, 0)
-    if target != cython.NULL and target.gpa2 == NO_PAGE:
-        lock_cache(vm)
+    if target == cython.NULL:
+        return
+    lock_cache(vm)
+    if target.gpa2 == NO_PAGE:
         link_block(vm, left, target)
-        unlock_cache(vm)
+    elif left.link == cython.NULL:
+        left.patch = cython.NULL  # its second page may be mapped elsewhere at any time: do not come here again
+    unlock_cache(vm)
 
 
 @cython.cfunc
@@ -495,8 +500,9 @@ class EngineVm:
         """A device wrote guest memory: drop what was translated from it. Any thread."""
         start: uint64_t = gpa
         count: uint32_t = size
-        with cython.nogil:
-            if count:
+        # Nearly always there is no code. To let go of the GIL is to lose it to whoever waits for it.
+        if count and holds_code(self.vm, start, count):
+            with cython.nogil:
                 code_written(self.vm, cython.NULL, start, count)
 
     def code_written_ranges(self, ranges: bytes) -> None:
@@ -509,15 +515,16 @@ class EngineVm:
         start: uint64_t
         left: uint64_t
         count: uint32_t
-        with cython.nogil:
-            for index in range(pairs):
-                start = words[2 * index]
-                left = words[2 * index + 1]
-                while left:
-                    count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
-                    code_written(self.vm, cython.NULL, start, count)
-                    start += count
-                    left -= count
+        for index in range(pairs):
+            start = words[2 * index]
+            left = words[2 * index + 1]
+            while left:
+                count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
+                if holds_code(self.vm, start, count):
+                    with cython.nogil:
+                        code_written(self.vm, cython.NULL, start, count)
+                start += count
+                left -= count
 
     def code_used(self) -> int:
         """Bytes of host code, those of dropped blocks included. Any thread."""
