@@ -291,10 +291,11 @@ class Ring:
         self.seen_avail = index
         return waiting != 0
 
-    def add_used(self, chain: Chain, written: uint64_t) -> None:
+    def add_used(self, chain: Chain, written: uint64_t, is_last: cython.bint = True) -> None:
         """Return a chain to the driver.
 
-        written: bytes the device wrote from the start of the writable part; 0 for a read request.
+        written: bytes the device wrote from the start of the writable part; 0 for a read request. is_last: without it
+        the driver does not see the chain yet, but together with the next ones up to the last.
         The driver learns of it by `take_interrupt` after the last one of a batch, which must follow.
         Source: 2.7.8 "The Virtqueue Used Ring".
         """
@@ -309,9 +310,11 @@ class Ring:
         store32(at, chain.head)
         store32(at + 4, cython.cast(uint32_t, written))
         self.next_used += 1
-        # The element must be visible before the index; pairs with the driver's read barrier after used.idx (2.7.13).
-        store16(self.device + 2, self.next_used)
-        self.tell(self.device_area + 2, 2)
+        if is_last:
+            # The elements must be visible before the index; pairs with the driver's read barrier after used.idx
+            # (2.7.13).
+            store16(self.device + 2, self.next_used)
+            self.tell(self.device_area + 2, 2)
         if virtqueue_used.on:
             virtqueue_used(self.index, chain.head, written)
 

@@ -76,13 +76,14 @@ class NetPort:
 
     # --- from the device: machine lock held -------------------------------------------------------------------------
 
-    def transmit(self, frames: list[Frame]) -> None:
-        """Send frames soon. The list is the port's from now on."""
+    def transmit(self, frames: list[Frame]) -> bool:
+        """Send frames soon. The list is the port's from now on. True: the calling vCPU does it, when it has left the
+        device."""
         if self._outgoing:
             self._outgoing += frames
         else:
             self._outgoing = frames
-        self._wake()
+        return self._wake()
 
     def room(self) -> None:
         """The guest added receive buffers after `receive` had found too few."""
@@ -97,14 +98,19 @@ class NetPort:
         self._is_paused = False
         self.room()
 
-    def _wake(self) -> None:
-        if not self._is_posted:
-            self._is_posted = True
-            if not (self._is_short() and self._work is not None and self._work.submit_short(self._run_short)):
-                self._post(self._run)
+    def _wake(self) -> bool:
+        if self._is_posted:
+            return False
+        self._is_posted = True
+        if self._is_short() and self._work is not None and self._work.submit_short(self._run_short):
+            return True
+        self._post(self._run)
+        return False
 
     def _is_short(self) -> bool:
         frames = self._outgoing
+        if len(frames) == 1:
+            return len(frames[0].data) <= SHORT_BYTES
         return 0 < len(frames) <= SHORT_FRAMES and sum([len(frame.data) for frame in frames]) <= SHORT_BYTES
 
     # --- the I/O loop's thread or a vCPU's, without the machine lock --------------------------------------------------
