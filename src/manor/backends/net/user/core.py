@@ -95,9 +95,13 @@ class UserNetwork:
     @property
     def deadline(self) -> int | None:
         """When `expire` is to be called next."""
+        # Asked for at the end of every turn.
         cable = self.cable
-        times = (self.tcp.deadline, self.udp.deadline, self.dns.deadline, cable.neighbours.deadline, cable.next_ra)
-        return min((time for time in times if time is not None), default=None)
+        first = self.tcp.deadline
+        for time in (self.udp.deadline, self.dns.deadline, cable.neighbours.deadline, cable.next_ra):
+            if time is not None and (first is None or time < first):
+                first = time
+        return first
 
     def new_guest(self) -> None:
         """Another machine is on the cable, or the same one after a reboot: nothing that the old one had open is left.
