@@ -131,6 +131,8 @@ class UserNetwork:
             if data[23] == ip.TCP and data[14] == 0x45 and not (data[20] & 0x3F or data[21]):
                 self._tcp4(data, is_done)
                 return
+            if data[23] == ip.ICMP and data[14] == 0x45 and not (data[20] & 0x3F or data[21]) and self._echo4(data):
+                return
             packet = ip.parse4(data)
         elif kind == ethernet.IPV6:
             if len(data) >= 74 and data[20] == ip.TCP and data[14] >> 4 == 6:
@@ -175,6 +177,22 @@ class UserNetwork:
                 self._drop("TCP checksum", data)
                 return
         self.tcp.segment(data[22:58], data, 54, end)
+
+    def _echo4(self, data: bytes) -> bool:
+        """Answer an echo request to us in an IPv4 packet without options, not a fragment: what pings come as. False for
+        everything else, which goes the long way."""
+        end = 14 + (data[16] << 8 | data[17])
+        if not 42 <= end <= min(len(data), 14 + self.plan.mtu) or data[34] != icmp.ECHO_REQUEST4 or data[35]:
+            return False
+        source, own = data[26:30], data[30:34]
+        if own not in self._own or self._is_nonsense(source):
+            return False
+        if not is_valid(data[14:34]) or not is_valid(data[34:end]):
+            return False
+        mac = data[6:12]
+        self.cable.seen(source, mac)
+        self._emitter.whole(own, source, mac, ip.ICMP, icmp.echo_answer(data, 34, end))
+        return True
 
     def _packet(self, packet: ip.Packet, mac: bytes, is_done: bool) -> None:
         """A whole IP packet."""
