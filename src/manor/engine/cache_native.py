@@ -285,10 +285,11 @@ def is_running(env: cython.pointer(Env), block: cython.pointer(Block)) -> cython
 def holds_code(vm: cython.pointer(Vm), gpa: uint64_t, size: uint32_t) -> cython.bint:
     """Whether a page of guest memory [gpa, gpa + size), which is not empty, may hold translated code. Any thread."""
     page: uint64_t
+    found: cython.bint = False
     for page in range(gpa >> 12, ((gpa + size - 1) >> 12) + 1):
         if page <= vm.ram_top >> 12 and vm.page_code[page]:
-            return True
-    return False
+            found = True
+    return found
 
 
 @cython.cfunc

@@ -18,12 +18,12 @@ Source: VIRTIO 1.2 (OASIS, 2022), section 2.7 "Split Virtqueues". Thread: under 
 from __future__ import annotations
 
 import cython
-from cython.cimports.cpython.buffer import PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cython.cimports.cpython.buffer import Py_buffer, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cython.cimports.manor.mem.ring_native import full_fence, load16, store16, store32
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.manor.mem.scatter_native import RamTable, Segments
+from cython.cimports.manor.mem.ring_native import full_fence, load16, store16, store32
+from cython.cimports.manor.mem.scatter_native import Segments
 
 from manor.mem.guest_memory import slices
 from manor.mem.scatter_native import GuestBuffers

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from manor.backends.net.api import Frame, NetBackend, Offloads
-from manor.backends.net.offload import NOTHING, finish, is_taken
+from manor.backends.net.offload import NOTHING, all_taken, finish
 from manor.base.work import Work
 from manor.trace.event import declare, guest_error
 
@@ -145,7 +145,7 @@ class NetPort:
 
     def _send(self, frames: list[Frame]) -> None:
         accepts = self.backend.accepts
-        if not all(is_taken(frame, accepts) for frame in frames):
+        if not all_taken(frames, accepts):
             finished: list[Frame] = []
             for frame in frames:
                 pieces = finish(frame, accepts)
@@ -162,14 +162,15 @@ class NetPort:
 
     def deliver(self, frames: Sequence[Frame]) -> int:
         """NetReceiver: see there."""
-        self._deliver_rest()
         if self._rest:
-            return 0
+            self._deliver_rest()
+            if self._rest:
+                return 0
         accepts = self.accepts
         taken = 0
         while taken < len(frames):
-            batch = frames[taken : taken + RECEIVE_BATCH]
-            if all(is_taken(frame, accepts) for frame in batch):
+            batch = frames[taken : taken + RECEIVE_BATCH] if len(frames) > RECEIVE_BATCH or taken else frames
+            if all_taken(batch, accepts):
                 count = self._receive(batch)
             else:
                 count = self._receive_finished(batch, accepts)

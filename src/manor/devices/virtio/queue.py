@@ -20,8 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from manor.base.errors import SavedStateError, StateError
-from manor.mem.ring_native import Chain, Ring
 from manor.mem.guest_memory import GuestMemory
+from manor.mem.ring_native import Chain as Chain
+from manor.mem.ring_native import Ring
 from manor.mem.scatter_native import Buffer, GuestBuffers, Segments
 from manor.trace.event import declare, guest_error
 
