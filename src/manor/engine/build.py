@@ -20,6 +20,7 @@ from typing import Final
 
 NATIVE_MODULES: Final = (
     "manor.mem.scatter_native",
+    "manor.mem.ring_native",
     "manor.engine.callback_native",
     "manor.engine.cache_native",
     "manor.engine.walk_native",
@@ -68,8 +69,8 @@ NATIVE_MODULES: Final = (
     "manor.engine.inspect_native",
     "manor.engine.cpu_native",
 )
-"""Compiled by Cython, in the order of their C-level dependencies. `mem.scatter_native` is guest memory's,
-and built with them."""
+"""Compiled by Cython, in the order of their C-level dependencies. Those of `mem` are guest memory's, and built with
+them."""
 
 COMPILE_ARGS: Final = ("-O2", "-fwrapv", "-fno-strict-aliasing", "-g0", "-ffp-contract=off", "-msse4.2", "-mcx16")
 """-fno-strict-aliasing: guest memory is read at every width. -ffp-contract=off: no fused multiply-add."""

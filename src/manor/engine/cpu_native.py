@@ -21,7 +21,9 @@ from cython.cimports.manor.engine.cache_native import (
     drop_block,
     empty_cache,
     find_block,
+    holds_code,
     insert_block,
+    jump_slot,
     lock_cache,
     new_block,
     unlock_cache,
@@ -258,10 +260,14 @@ def link_exit(env: cython.pointer(Env), scratch: cython.pointer(Scratch), left: 
     if left.patch == cython.NULL or left.block.flags != env.block_flags:
         return
     target = next_block(env, scratch, 0)
-    if target != cython.NULL and target.gpa2 == NO_PAGE:
-        lock_cache(vm)
+    if target == cython.NULL:
+        return
+    lock_cache(vm)
+    if target.gpa2 == NO_PAGE:
         link_block(vm, left, target)
-        unlock_cache(vm)
+    elif left.link == cython.NULL:
+        left.patch = cython.NULL  # its second page may be mapped elsewhere at any time: do not come here again
+    unlock_cache(vm)
 
 
 @cython.cfunc
@@ -279,7 +285,7 @@ def can_skip_head(env: cython.pointer(Env)) -> cython.bint:
 def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.void:
     """Run from env.rip until generated code leaves, or one block by the interpreter."""
     key: uint64_t = env.rip ^ (cython.cast(uint64_t, env.block_flags) << KEY_SHIFT)
-    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[(env.rip & JUMP_MASK) * 2])
+    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[jump_slot(env.rip) * 2])
     code: cython.pointer(uint8_t)
     block: cython.pointer(Block)
     left: cython.pointer(Exit)
@@ -296,7 +302,7 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
         code = block.code
         entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, code))
         entry[0] = key
-        note_jump(env, env.rip & JUMP_MASK, linear_rip(env), block.gpa2 != NO_PAGE)
+        note_jump(env, jump_slot(env.rip), linear_rip(env), block.gpa2 != NO_PAGE)
         fence()  # whoever drops the block sees our entry, or we see that it is dropped
         if not block.valid:
             entry[0] = NO_PAGE
@@ -497,8 +503,9 @@ class EngineVm:
         """A device wrote guest memory: drop what was translated from it. Any thread."""
         start: uint64_t = gpa
         count: uint32_t = size
-        with cython.nogil:
-            if count:
+        # Nearly always there is no code. To let go of the GIL is to lose it to whoever waits for it.
+        if count and holds_code(self.vm, start, count):
+            with cython.nogil:
                 code_written(self.vm, cython.NULL, start, count)
 
     def code_written_ranges(self, ranges: bytes) -> None:
@@ -511,15 +518,16 @@ class EngineVm:
         start: uint64_t
         left: uint64_t
         count: uint32_t
-        with cython.nogil:
-            for index in range(pairs):
-                start = words[2 * index]
-                left = words[2 * index + 1]
-                while left:
-                    count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
-                    code_written(self.vm, cython.NULL, start, count)
-                    start += count
-                    left -= count
+        for index in range(pairs):
+            start = words[2 * index]
+            left = words[2 * index + 1]
+            while left:
+                count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
+                if holds_code(self.vm, start, count):
+                    with cython.nogil:
+                        code_written(self.vm, cython.NULL, start, count)
+                start += count
+                left -= count
 
     def code_used(self) -> int:
         """Bytes of host code, those of dropped blocks included. Any thread."""

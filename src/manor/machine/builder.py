@@ -227,6 +227,8 @@ def _make_nics(spec: MachineSpec, memory: GuestMemory, host: HostSide) -> list[t
             pairs=nic.queues or min(spec.cpus, MAX_QUEUE_PAIRS),
             speed=max(1, rate // 10**6) if rate else DEFAULT_SPEED,
             link_up=nic.link_up and nic.kind != "none",
+            clock=host.clock,
+            timers=host.timers,
         )
         port.device = device
         made.append((device, port))
