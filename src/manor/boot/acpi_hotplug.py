@@ -116,7 +116,8 @@ def cpu_objects(uid: int, apic_id: int) -> list[bytes]:
     bit = aml.integer(1 << uid)
     keep = aml.store(bit, _register("CKP"))
     # Other statuses are failures.
-    failed = aml.if_(aml.argument(1), aml.if_(aml.not_(aml.equal(aml.argument(1), aml.integer(EJECTION_PENDING))), keep))
+    is_pending = aml.equal(aml.argument(1), aml.integer(EJECTION_PENDING))
+    failed = aml.if_(aml.argument(1), aml.if_(aml.not_(is_pending), keep))
     return [
         aml.method(
             "_STA", 0,

@@ -35,6 +35,12 @@ def spec_from_json(text: str) -> MachineSpec:
     return spec
 
 
+def part_to_json(part: object) -> dict[str, Any]:
+    """A part of a description, such as a DiskSpec, as a JSON object."""
+    value: dict[str, Any] = _plain(part)
+    return value
+
+
 def part_from_json(kind: type[T], value: object, path: str) -> T:
     """A part of a description, such as a DiskSpec, from its JSON object. Raises ConfigError, naming `path`."""
     part = _build(kind, value, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from manor.backends.net.api import NetBackend
 from manor.base.errors import ConfigError
@@ -17,6 +17,9 @@ from manor.spec.net_text import parse_nic, parse_port
 from manor.vmm.control import Client, Command, Reply
 from manor.vmm.nics import Nic
 from manor.vmm.vm import Vm
+
+CHANGE_S: Final = 10.0
+"""How long the guest may take to give the old medium back, unless the client says otherwise; in seconds."""
 
 
 @runtime_checkable
@@ -45,6 +48,9 @@ class DeviceControl:
             "devices": Command(self._list, is_slow=True),
             "device-add": Command(self._add, {}, {"disk": (str, dict), "nic": (str, dict), "id": str}, is_slow=True),
             "device-remove": Command(self._remove, {"device": str}, is_slow=True),
+            "device-change": Command(
+                self._change, {"device": str}, {"disk": (str, dict), "seconds": (int, float)}, is_slow=True
+            ),
             "cpus": Command(self._cpus, {}, {"count": int}, is_slow=True),
         }
 
@@ -121,7 +127,7 @@ class DeviceControl:
             raise ConfigError("disk", "describe one device: either a disk or a nic")
         value, name = arguments[given[0]], arguments.get("id", "")
         if given == ["disk"]:
-            disk = parse_disk(value) if isinstance(value, str) else part_from_json(DiskSpec, value, "disk")
+            disk = _disk_of(value)
             return {"device": self._vm.devices.add_disk(replace(disk, id=name or disk.id))}
         nic = parse_nic(value) if isinstance(value, str) else part_from_json(NicSpec, value, "nic")
         return {"device": self._vm.devices.add_nic(replace(nic, id=name or nic.id))}
@@ -129,6 +135,15 @@ class DeviceControl:
     def _remove(self, client: Client, arguments: Json, reply: Reply) -> Json:
         """Ask the guest; an event of topic "devices" tells when it is gone."""
         self._vm.devices.remove(arguments["device"])
+        return {}
+
+    def _change(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        """Another medium for a drive, or none."""
+        seconds = float(arguments.get("seconds", CHANGE_S))
+        if not 0 < seconds <= 600:
+            raise ConfigError("seconds", f"{seconds:g} seconds; give more than 0 and at most 600")
+        disk = _disk_of(arguments["disk"]) if "disk" in arguments else None
+        self._vm.devices.change_disk(arguments["device"], disk, seconds)
         return {}
 
     def _cpus(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -143,6 +158,11 @@ def show_forward(forward: PortForward) -> str:
     host = f"[{forward.host_address}]" if ":" in forward.host_address else forward.host_address
     suffix = "" if forward.protocol == "tcp" else f"/{forward.protocol}"
     return f"{host + ':' if host else ''}{forward.host_port}:{forward.guest_port}{suffix}"
+
+
+def _disk_of(value: str | Json) -> DiskSpec:
+    """A disk as a line of text or as an object. Raises ConfigError."""
+    return parse_disk(value) if isinstance(value, str) else part_from_json(DiskSpec, value, "disk")
 
 
 def _forwarder_of(nic: Nic) -> Forwarder | None:

@@ -93,7 +93,7 @@ class Devices:
         self._listeners: list[Callable[[DeviceEvent], None]] = []
 
     def listen(self, callback: Callable[[DeviceEvent], None]) -> None:
-        """Tell `callback` what happens, on any thread. Before the VM starts."""
+        """Tell `callback` what happens from now on, on any thread."""
         self._listeners.append(callback)
 
     # --- devices --------------------------------------------------------------------------------------------
@@ -160,6 +160,45 @@ class Devices:
                 self._leaving.add(name)
                 hotplug.ask(name)
             self._note_slots(machine)
+
+    def remove_and_wait(self, name: str, seconds: float) -> None:
+        """As `remove`, and wait until the device is gone. Raises HostError if it is not after `seconds`; the guest may
+        still give it back."""
+        gone = threading.Event()
+
+        def note(event: DeviceEvent) -> None:
+            if (event.what, event.device) == ("removed", name):
+                gone.set()
+
+        self.listen(note)
+        try:
+            self.remove(name)
+            if not gone.wait(seconds):
+                raise HostError(f"the guest has not given {name} back within {seconds:g} seconds; it may still do so")
+        finally:
+            self._listeners.remove(note)
+
+    def change_disk(self, name: str, spec: DiskSpec | None, seconds: float) -> None:
+        """Exchange the medium of a drive: the disk `name`, if there is one, goes, and `spec` comes with its name.
+
+        The guest sees a disk go and another come, in the same slot: virtio-blk has no drives with doors, and a disk
+        that changed under a guest's cache would damage what is on it. Raises as `remove_and_wait` and `add_disk`.
+        """
+        there = {device.name: device for device in self.all()}
+        slot = 0
+        if name in there:
+            if there[name].kind != "disk":
+                raise ConfigError("device", f"{name!r} is no disk")
+            slot = there[name].slot
+            if spec is not None:
+                # Say what is wrong with the new medium while the old one is still there.
+                check_disk(spec, "disk")
+                open_disk(spec).close()
+            self.remove_and_wait(name, seconds)
+        elif spec is None:
+            raise ConfigError("device", f"there is no disk {name!r}")
+        if spec is not None:
+            self.add_disk(replace(spec, id=name, slot=slot))
 
     def ejected(self, name: str) -> None:
         """The guest gave a device back. Thread: a vCPU's, machine lock held."""
@@ -357,7 +396,7 @@ class Devices:
         self._set_spec(replace(self._get_spec(), disks=disks, nics=nics))
 
     def _tell(self, event: DeviceEvent) -> None:
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener(event)
 
 
