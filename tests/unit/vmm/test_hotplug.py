@@ -124,7 +124,7 @@ def test_disk_comes_and_goes(start: Start, image: Callable[[str], DiskSpec]) -> 
     assert slots(vm) == before
     assert open_files(spec.source) == 0
     assert vm.devices.all() == []
-    assert vm.spec.disks == ()
+    assert len(vm.spec.disks) == 0
     assert vm.statistics().disks == {}
     assert vm._machine is not None
     assert "disk0" not in [device.name for device in vm._machine.devices]
