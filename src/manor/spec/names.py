@@ -10,7 +10,7 @@ from manor.base.errors import ConfigError
 from manor.spec.block import DiskSpec
 from manor.spec.net import NicSpec
 
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
 
 
 def disk_name(spec: DiskSpec, index: int) -> str:
@@ -47,5 +47,5 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(
             "id",
-            f"{name!r} is no name for a device; give a letter, then up to 39 letters, digits, '_', '.' and '-'",
+            f"{name!r} is no name for a device; give a letter, then up to 79 letters, digits, '_', '.' and '-'",
         )

@@ -128,9 +128,12 @@ class DeviceControl:
         value, name = arguments[given[0]], arguments.get("id", "")
         if given == ["disk"]:
             disk = _disk_of(value)
-            return {"device": self._vm.devices.add_disk(replace(disk, id=name or disk.id))}
-        nic = parse_nic(value) if isinstance(value, str) else part_from_json(NicSpec, value, "nic")
-        return {"device": self._vm.devices.add_nic(replace(nic, id=name or nic.id))}
+            name = self._vm.devices.add_disk(replace(disk, id=name or disk.id))
+        else:
+            nic = parse_nic(value) if isinstance(value, str) else part_from_json(NicSpec, value, "nic")
+            name = self._vm.devices.add_nic(replace(nic, id=name or nic.id))
+        slots = {device.name: device.slot for device in self._vm.devices.all()}
+        return {"device": name, "slot": slots.get(name, 0)}
 
     def _remove(self, client: Client, arguments: Json, reply: Reply) -> Json:
         """Ask the guest; an event of topic "devices" tells when it is gone."""

@@ -364,9 +364,9 @@ def test_control_socket(start: Start, image: Callable[[str], DiskSpec], tmp_path
     a, b = image("a.raw"), image("b.raw")
     with ControlClient(tmp_path / "control") as client:
         client.call("subscribe", topic="devices")
-        assert client.call("device-add", disk=f"{a.source},format=raw,id=data") == {"device": "data"}
+        assert client.call("device-add", disk=f"{a.source},format=raw,id=data") == {"device": "data", "slot": 5}
         assert client.next_event(SECONDS) == {"event": "device-added", "device": "data"}
-        assert client.call("device-add", nic={"kind": "none"}, id="lan") == {"device": "lan"}
+        assert client.call("device-add", nic={"kind": "none"}, id="lan") == {"device": "lan", "slot": 6}
         assert client.next_event(SECONDS) == {"event": "device-added", "device": "lan"}
         found = client.call("devices")["devices"]
         assert [(each["name"], each["kind"]) for each in found] == [("net0", "nic"), ("data", "disk"), ("lan", "nic")]
