@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from manor.base.errors import ApiError, HostError, ManorError, ProtocolError, StateError
 from manor.rpc.connection import ServerConnection, StreamState
+from manor.rpc.eager import Unfinished, begin
 from manor.rpc.message import Call, Message, Pong, StreamAborted, StreamData, StreamEnd, StreamFinished, StreamHole
 from manor.rpc.protocol.catalog import Procedure
 from manor.rpc.protocol.errors import ErrorCode, ErrorLevel, ErrorOrigin
@@ -28,6 +29,9 @@ CALLS_MAX = 5
 
 STREAM_QUEUE = 64
 """Pieces of an upload that may wait for the handler before the client is no longer read."""
+
+TURN = 64
+"""Messages of one client before others have their turn."""
 
 EVENTS_MAX = 16 * 1024 * 1024
 """Bytes of events that may wait for a client to read them."""
@@ -108,11 +112,7 @@ class Session:
                 self._unanswered = 0
                 if self._on_message is not None:
                     self._on_message(self)
-                for message in self._connection.receive(data, files):
-                    self._accept(message)
-                    if self._is_over:
-                        break
-                self._send()
+                await self._take(self._connection.receive(data, files))
         except (ProtocolError, HostError) as error:
             reason = error
             self._send()
@@ -140,6 +140,21 @@ class Session:
             self._is_over = True
             self._changed.set()
             self._closing = asyncio.ensure_future(self._channel.close())
+
+    async def _take(self, messages: Iterator[Message]) -> None:
+        """Do what the client says, as fast as its limits allow: what it may not yet ask stays undecoded."""
+        for count, message in enumerate(messages, 1):
+            self._accept(message)
+            if self._is_over:
+                break
+            if self._connection.pending >= self._calls_max:
+                self._send()
+                await self._wait_room()
+            elif count % TURN == 0:
+                self._send()
+                await self._channel.drain()
+                await asyncio.sleep(0)
+        self._send()
 
     async def _end(self) -> None:
         self._is_over = True
@@ -182,17 +197,25 @@ class Session:
     def _on_call(self, call: Call) -> None:
         try:
             result = self._handler(self, call)
+            if inspect.iscoroutine(result):
+                result = begin(result)
         except ApiError as error:
             self._fail(call, error)
         except Exception as error:  # noqa: BLE001 - the edge where a bug in a handler becomes an answer
             self._fail(call, _internal(call, error))
         else:
-            if inspect.isawaitable(result):
-                task = asyncio.ensure_future(self._work(call, result))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            if isinstance(result, Unfinished):
+                self._keep(self._work(call, result.rest))
+            elif inspect.isawaitable(result):
+                self._keep(self._work(call, result))
             else:
                 self._reply(call, result)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it in a task of this session's."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _work(self, call: Call, result: Awaitable[Any]) -> None:
         try:
@@ -225,9 +248,7 @@ class Session:
         if call.procedure.stream:
             stream = self._streams[call.serial] = SessionStream(self, call.serial)
         if answer.then is not None or stream is not None:
-            task = asyncio.ensure_future(self._go_on(answer.then, stream))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(self._go_on(answer.then, stream))
 
     async def _go_on(
         self, then: Callable[[Session, SessionStream | None], Awaitable[None]] | None, stream: SessionStream | None

@@ -20,11 +20,13 @@ from manor.base.errors import HostError, ProtocolError
 from manor.rpc.packet import FILES_MAX, Outgoing
 
 READ_SIZE = 256 * 1024
+"""Bytes of stream data are read in large pieces; a call fits into the first, which costs no memory of its own."""
+FIRST_READ = 16 * 1024
 HIGH_WATER = 1024 * 1024
 """Bytes that may wait to be sent before `drain` waits."""
 
 _CREDENTIALS = struct.Struct("=iII")
-_MAX_RECEIVED = FILES_MAX * 4
+_ANCILLARY_SIZE = socket.CMSG_SPACE(FILES_MAX * 4)
 
 
 class Peer(NamedTuple):
@@ -81,6 +83,8 @@ class UnixChannel:
         self._error: OSError | None = None
         self._reader: asyncio.Future[None] | None = None
         self._is_watched = False
+        self._size = FIRST_READ
+        self._is_empty = False
         self._drained: asyncio.Future[None] | None = None
         self._is_closed = False
         self.peer: Peer | None = None
@@ -89,18 +93,24 @@ class UnixChannel:
             self.peer = Peer(*_CREDENTIALS.unpack(raw))
 
     async def receive(self) -> tuple[bytes, Sequence[int]]:
+        if self._is_empty:
+            await self._readable()
         while not self._is_closed:
             try:
-                return self._receive_nowait()
+                data, files = self._receive_nowait()
             except BlockingIOError:
                 await self._readable()
+                continue
+            self._is_empty = len(data) < self._size
+            self._size = FIRST_READ if self._is_empty else READ_SIZE
+            return data, files
         return b"", ()
 
     def _receive_nowait(self) -> tuple[bytes, Sequence[int]]:
         files: list[int] = []
         try:
             data, ancillary, flags, _ = self._socket.recvmsg(
-                READ_SIZE, socket.CMSG_SPACE(_MAX_RECEIVED), socket.MSG_CMSG_CLOEXEC
+                self._size, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             raise
