@@ -31,7 +31,7 @@ class LocalDriver:
     def __init__(self, root: Path, notify: Notify, uri: str, accel: str) -> None:
         """root: the state directory."""
         self.uri = uri
-        self.store = StoreKeeper(Store(root))
+        self.records = self.store = StoreKeeper(Store(root))
         self.networks = NetworkBook(self.store, notify)
         processes = Processes(root / "run", accel, self.networks.interface)
         self.domains = DomainBook(processes, self.store, notify)

@@ -1,4 +1,4 @@
-"""The state directory: descriptions as XML files that a user can read, and their history in SQLite.
+"""The state directory: descriptions as XML files that a user can read, and what they were before in SQLite.
 
     lock                       held by the daemon, with its number
     domains/NAME.xml           and networks/, pools/
@@ -14,12 +14,10 @@ Thread: any one at a time; the drivers call it from one thread of their own.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,23 +28,12 @@ from urllib.parse import quote
 from manor.base import process_lock
 from manor.base.errors import HostError
 from manor.base.files import sync_directory, write_atomically
+from manor.drivers.archive import VOLUMES, Archive
 from manor.drivers.errors import uuid_text
 
 KINDS: Final = ("domains", "networks", "pools")
-TRASH_SECONDS: Final = 7 * 24 * 3600
-"""How long a deleted description is kept."""
-MAX_REVISIONS: Final = 100
-"""Of one object; the oldest go."""
 MAX_FILE: Final = 8 << 20
 _UUID: Final = re.compile(r"<uuid>\s*([0-9a-fA-F-]{32,36})\s*</uuid>")
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS revision (
-    kind TEXT NOT NULL, uuid TEXT NOT NULL, number INTEGER NOT NULL, time REAL NOT NULL, who TEXT NOT NULL,
-    name TEXT NOT NULL, xml TEXT NOT NULL, PRIMARY KEY (kind, uuid, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS trash (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, uuid TEXT NOT NULL, time REAL NOT NULL, who TEXT NOT NULL,
-    name TEXT NOT NULL, xml TEXT NOT NULL);
-"""
 
 
 class Busy(HostError):
@@ -67,37 +54,13 @@ class Stored:
     autostart: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One state of a description. time: seconds since the Epoch."""
-
-    number: int
-    time: float
-    who: str
-    name: str
-    xml: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trashed:
-    """A description that was deleted."""
-
-    id: int
-    kind: str
-    uuid: str
-    time: float
-    who: str
-    name: str
-    xml: str
-
-
 class Store:
     """One state directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = -1
-        self._history: sqlite3.Connection | None = None
+        self.archive = Archive(root / "history.sqlite")
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -112,7 +75,7 @@ class Store:
             self._take_lock()
             try:
                 self._sweep()
-                self._open_history()
+                self.archive.open()
                 self._reconcile()
             except BaseException:
                 self.close()
@@ -120,9 +83,7 @@ class Store:
 
     def close(self) -> None:
         """Let another daemon have it."""
-        if self._history is not None:
-            self._history.close()
-            self._history = None
+        self.archive.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -157,51 +118,28 @@ class Store:
         for path in (self.root / "snapshots").glob("*/.*.tmp"):
             path.unlink()
 
-    def _open_history(self) -> None:
-        path = self.root / "history.sqlite"
-        try:
-            self._history = self._connect(path)
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise
-            # The history is worth less than the daemon: the descriptions themselves are whole.
-            os.replace(path, path.with_name("history.sqlite.damaged"))
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._history = self._connect(path)
-
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
-        history = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            history.execute("PRAGMA journal_mode=WAL")
-            history.execute("PRAGMA synchronous=NORMAL")
-            history.executescript(_SCHEMA)
-        except BaseException:
-            history.close()
-            raise
-        return history
-
     def _reconcile(self) -> None:
-        """Note descriptions that the history has missed, and forget trash that is not."""
-        history = self._db()
-        history.execute("DELETE FROM trash WHERE time < ?", (time.time() - TRASH_SECONDS,))
-        latest = {
-            (kind, uuid): xml
-            for kind, uuid, xml in history.execute(
-                "SELECT kind, uuid, xml FROM revision r WHERE number ="
-                " (SELECT max(number) FROM revision WHERE kind = r.kind AND uuid = r.uuid)"
-            )
-        }
+        """Note states that the archive has missed, and forget trash that is none: a deletion that got half way."""
+        latest = self.archive.latest()
+        trash = self.archive.trash()
+        there = set()
         for kind in KINDS:
             for stored in self.load(kind):
                 found = _UUID.search(stored.xml)
                 if found is None:
                     continue
                 uuid = found[1]
-                history.execute("DELETE FROM trash WHERE kind = ? AND uuid = ?", (kind, uuid))
+                there.add((kind, uuid))
+                for each in trash:
+                    if (each.kind, each.uuid, each.xml) == (kind, uuid, stored.xml):
+                        self.archive.forget(each.id)
                 if latest.get((kind, uuid)) != stored.xml:
-                    self._note(kind, uuid, stored.name, stored.xml, "found in its file")
+                    self.archive.note(kind, uuid, stored.name, stored.xml, "found in its file")
+        for each in trash:
+            # A volume's entry is written before its file is moved. Where the whole pool is away, nothing is known.
+            if each.kind == VOLUMES and not os.path.lexists(each.place) and os.path.isdir(_pool_of(each.place)):
+                self.archive.forget(each.id)
+        self.archive.forget_revisions(there)
 
     # --- descriptions -------------------------------------------------------------------------------------------------
 
@@ -220,7 +158,7 @@ class Store:
         """Write a description; the disk has it when this returns. Raises HostError."""
         with self._writing(f"writing the description of {name}"):
             write_atomically(self.root / kind / _file_name(name), xml.encode("utf-8", "surrogateescape"))
-            self._note(kind, uuid_text(uuid), name, xml, who)
+            self.archive.note(kind, uuid_text(uuid), name, xml, who)
 
     def rename(self, kind: str, uuid: bytes, old: str, new: str, xml: str, who: str) -> None:
         """Give it another name; xml: with that name in it."""
@@ -234,17 +172,15 @@ class Store:
             os.rename(folder / _file_name(old), folder / _file_name(new))
             sync_directory(folder)
             link.unlink(missing_ok=True)
-            self._note(kind, uuid_text(uuid), new, xml, who)
+            self.archive.note(kind, uuid_text(uuid), new, xml, who)
 
     def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Delete a description; it goes to the trash first."""
         folder = self.root / kind
         with self._writing(f"removing the description of {name}"):
-            self._db().execute(
-                "INSERT INTO trash (kind, uuid, time, who, name, xml) VALUES (?, ?, ?, ?, ?, ?)",
-                (kind, uuid_text(uuid), time.time(), who, name, xml),
-            )
-            (folder / "autostart" / _file_name(name)).unlink(missing_ok=True)
+            link = folder / "autostart" / _file_name(name)
+            self.archive.put(kind, uuid_text(uuid), name, xml, who, link.is_symlink())
+            link.unlink(missing_ok=True)
             (folder / _file_name(name)).unlink(missing_ok=True)
             sync_directory(folder)
 
@@ -283,65 +219,11 @@ class Store:
             else:
                 (folder / _file_name(name)).unlink(missing_ok=True)
 
-    # --- history ------------------------------------------------------------------------------------------------------
-
-    def revisions(self, kind: str, uuid: bytes) -> list[Revision]:
-        """All that are kept, the oldest first."""
-        rows = self._db().execute(
-            "SELECT number, time, who, name, xml FROM revision WHERE kind = ? AND uuid = ? ORDER BY number",
-            (kind, uuid_text(uuid)),
-        )
-        return [Revision(*row) for row in rows]
-
-    def diff(self, kind: str, uuid: bytes, old: int, new: int) -> str:
-        """What changed between two revisions, as a unified diff. Raises HostError for a number that is not kept."""
-        found = {each.number: each for each in self.revisions(kind, uuid)}
-        for number in (old, new):
-            if number not in found:
-                raise HostError(f"there is no revision {number}; there are {', '.join(map(str, found)) or 'none'}")
-        first, second = found[old], found[new]
-        return "".join(
-            difflib.unified_diff(
-                first.xml.splitlines(True), second.xml.splitlines(True), f"revision {old}", f"revision {new}"
-            )
-        )
-
-    def trash(self) -> list[Trashed]:
-        """What was deleted, the latest first."""
-        rows = self._db().execute("SELECT id, kind, uuid, time, who, name, xml FROM trash ORDER BY id DESC")
-        return [Trashed(*row) for row in rows]
-
-    def take_from_trash(self, number: int) -> Trashed:
-        """One entry, which is to be defined again (defining forgets it). Raises HostError if there is none."""
-        found = next((each for each in self.trash() if each.id == number), None)
-        if found is None:
-            raise HostError(f"there is nothing numbered {number} in the trash")
-        return found
-
-    def forget_trash(self, number: int) -> None:
-        """Delete an entry for good."""
-        self._db().execute("DELETE FROM trash WHERE id = ?", (number,))
-
-    def _note(self, kind: str, uuid: str, name: str, xml: str, who: str) -> None:
-        history = self._db()
-        row = history.execute(
-            "SELECT number, xml FROM revision WHERE kind = ? AND uuid = ? ORDER BY number DESC LIMIT 1", (kind, uuid)
-        ).fetchone()
-        if row is not None and row[1] == xml:
-            return
-        number = 1 if row is None else row[0] + 1
-        history.execute(
-            "INSERT INTO revision VALUES (?, ?, ?, ?, ?, ?, ?)", (kind, uuid, number, time.time(), who, name, xml)
-        )
-        if number > MAX_REVISIONS:
-            history.execute(
-                "DELETE FROM revision WHERE kind = ? AND uuid = ? AND number <= ?",
-                (kind, uuid, number - MAX_REVISIONS),
-            )
-
-    def _db(self) -> sqlite3.Connection:
-        assert self._history is not None, "the store is not open"
-        return self._history
+    @contextmanager
+    def archived(self, attempt: str) -> Iterator[Archive]:
+        """The archive, for a while. attempt: in words, for the error. Raises HostError."""
+        with self._writing(attempt):
+            yield self.archive
 
     @contextmanager
     def _writing(self, attempt: str) -> Iterator[None]:
@@ -360,6 +242,11 @@ def _file_name(name: str) -> str:
     """A file's name that no object's name can escape from: neither a path nor a hidden file."""
     quoted = quote(name, safe=" !#$&'()+,;=@[]^_`{}~")
     return f"%2E{quoted[1:]}.xml" if quoted.startswith(".") else f"{quoted}.xml"
+
+
+def _pool_of(place: str) -> str:
+    """The directory of the pool whose trash `place` is in."""
+    return os.path.dirname(os.path.dirname(place))
 
 
 def _read(path: Path) -> str | None:
