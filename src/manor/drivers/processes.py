@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -31,7 +31,7 @@ from manor.base.files import write_atomically
 from manor.domain.state import DomainState, PausedReason, RunningReason, ShutoffReason
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
 from manor.drivers.console import VmConsole
-from manor.drivers.control import Control
+from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.definition import Definition, check_spec, to_spec
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
 from manor.drivers.hypervisor import Ended, Found, OnEnd
@@ -47,6 +47,8 @@ START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
 ENDING_SECONDS: Final = 1.0
 """From the end of a VM's control socket to that of its process."""
+LOOK_SECONDS: Final = 3.0
+"""For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
 _MAX_FILE: Final = 8 << 20
@@ -79,6 +81,7 @@ class _Vm:
     process: subprocess.Popen[bytes] | None = None
     control: Control | None = None
     memory: int = 0
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Processes:
@@ -255,10 +258,14 @@ class Processes:
 
     async def statistics(self, uuid: bytes) -> MachineStatistics:
         vm = self._get(uuid)
-        found = await self._call(uuid, "statistics")
-        balloon: Mapping[str, Any] = {}
-        with suppress(ManorError):
-            balloon = await self._call(uuid, "balloon")
+        found, balloon = await asyncio.gather(
+            self._call(uuid, "statistics", LOOK_SECONDS), self._call(uuid, "balloon", LOOK_SECONDS),
+            return_exceptions=True,
+        )  # fmt: skip
+        if isinstance(found, BaseException):
+            raise found
+        if isinstance(balloon, BaseException):
+            balloon = {}
         memory = int(balloon.get("actual") or 0) >> 10 or vm.memory
         guest = balloon.get("statistics") or {}
         cpu_time = int(found.get("cpu_ns", 0))
@@ -309,18 +316,26 @@ class Processes:
             raise not_running()
         return vm
 
-    async def _call(self, uuid: bytes, command: str, **arguments: object) -> dict[str, Any]:
+    async def _call(
+        self, uuid: bytes, command: str, timeout: float = CALL_TIMEOUT, /, **arguments: object
+    ) -> dict[str, Any]:
         vm = self._get(uuid)
         try:
-            if vm.control is None or not vm.control.is_open:
-                vm.control = await Control.connect(vm.directory / "control")
-            return await vm.control.call(command, **arguments)
+            return await (await self._control(vm)).call(command, timeout, **arguments)
         except HostError as error:
             # A VM's socket goes a moment before its process.
             await asyncio.wait((vm.ended,), timeout=ENDING_SECONDS)
             if vm.ended.done():
                 raise not_running() from error
             raise
+
+    @staticmethod
+    async def _control(vm: _Vm) -> Control:
+        """The conversation with a VM, which several may ask for at the same time. Raises HostError."""
+        async with vm.connecting:
+            if vm.control is None or not vm.control.is_open:
+                vm.control = await Control.connect(vm.directory / "control")
+            return vm.control
 
     def _watch(
         self,

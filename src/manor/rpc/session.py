@@ -205,17 +205,18 @@ class Session:
             self._fail(call, _internal(call, error))
         else:
             if isinstance(result, Unfinished):
-                self._keep(self._work(call, result.rest))
+                result.adopt(self._keep(self._work(call, result.rest)))
             elif inspect.isawaitable(result):
                 self._keep(self._work(call, result))
             else:
                 self._reply(call, result)
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do it in a task of this session's."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _work(self, call: Call, result: Awaitable[Any]) -> None:
         try:
