@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -345,6 +346,9 @@ def main() -> None:
         print(f"without libvirtd: {reason}", file=sys.stderr)
     print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
     with tempfile.TemporaryDirectory(prefix="mgb") as folder, ExitStack() as stack:
+        # As an installed program: compiled once, whatever this shell says.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{folder}/compiled"
         ours, daemon = stack.enter_context(manord(Path(folder)))
         targets = [ours]
         if not arguments.only and not reason:

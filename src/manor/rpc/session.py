@@ -78,6 +78,9 @@ class Session:
         self._keepalive: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self._is_over = False
+        self._reason: ManorError | None = None
+        self.has_spoken = False
+        """Whether the client has said anything that could be understood."""
         self.state: Any = None
         """The handler's own: what this client has opened, registered, locked."""
 
@@ -102,7 +105,6 @@ class Session:
 
     async def run(self) -> ManorError | None:
         """Serve the client until it goes, and close the channel. The error that ended it, None if it left in order."""
-        reason: ManorError | None = None
         try:
             while not self._is_over:
                 await self._wait_room()
@@ -114,11 +116,11 @@ class Session:
                     self._on_message(self)
                 await self._take(self._connection.receive(data, files))
         except (ProtocolError, HostError) as error:
-            reason = error
+            self._reason = self._reason or error
             self._send()
         finally:
             await self._end()
-        return reason
+        return self._reason
 
     def send_event(self, procedure: Procedure, *arguments: Any) -> None:
         """Send an event. Raises EncodeError. A client that asks for events and does not read them is cut off."""
@@ -127,32 +129,32 @@ class Session:
         self._connection.send_event(procedure, arguments)
         self._send()
         if self._channel.queued > EVENTS_MAX:
-            self.close()
+            self.close(HostError(f"it does not read its events; {self._channel.queued} bytes wait"))
 
     def start_keepalive(self, interval: float, count: int) -> None:
         """Ping every `interval` seconds a client that is silent; close it after `count` without a word."""
         if self._keepalive is None and not self._is_over:
             self._keepalive = asyncio.create_task(self._keep_alive(interval, count), name="rpc-keepalive")
 
-    def close(self) -> None:
-        """End the session: what was answered is still sent, then `run` returns."""
+    def close(self, reason: ManorError | None = None) -> None:
+        """End the session: what was answered is still sent, then `run` returns `reason`."""
         if not self._is_over:
             self._is_over = True
+            self._reason = reason
             self._changed.set()
             self._closing = asyncio.ensure_future(self._channel.close())
 
     async def _take(self, messages: Iterator[Message]) -> None:
         """Do what the client says, as fast as its limits allow: what it may not yet ask stays undecoded."""
         for count, message in enumerate(messages, 1):
+            self.has_spoken = True
             self._accept(message)
+            self._send()
             if self._is_over:
                 break
-            if self._connection.pending >= self._calls_max:
-                self._send()
+            if self._connection.pending >= self._calls_max or self._channel.queued:
                 await self._wait_room()
-            elif count % TURN == 0:
-                self._send()
-                await self._channel.drain()
+            if count % TURN == 0:
                 await asyncio.sleep(0)
         self._send()
 
@@ -282,7 +284,7 @@ class Session:
         while True:
             await asyncio.sleep(interval)
             if self._unanswered >= count:
-                self.close()
+                self.close(HostError(f"it has not answered for {interval * count:g} s"))
                 return
             self._unanswered += 1
             self._connection.send_ping()

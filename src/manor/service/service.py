@@ -31,6 +31,9 @@ class Service:
         self.events = EventHub()
         self.jobs = Jobs()
         self.history = History()
+        self.keepalive = (5, 5)
+        """Seconds between questions to a silent client, 0 for none; how many it may leave unanswered. Source of the
+        defaults: libvirt, libvirtd.conf, keepalive_interval and keepalive_count."""
         self._makers = makers
         self._default = default
         self._drivers: dict[str, Driver] = {}

@@ -71,3 +71,18 @@ class DaemonProcess:
             assert done.returncode == 0, f"virsh {' '.join(command)}: {done.stderr}\n{self.log}"
             return done.stdout.strip()
         return done.stdout + done.stderr
+
+    @property
+    def pid(self) -> int:
+        """Of the daemon's process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def open_files(self) -> int:
+        """Descriptors that the daemon has."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def resident(self) -> float:
+        """MiB of memory that the daemon has."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return int(text.split("VmRSS:")[1].split()[0]) / 1024
