@@ -51,6 +51,8 @@ LOOK_SECONDS: Final = 3.0
 """For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
+ANSWER_SECONDS: Final = 5.0
+"""For a VMM to say that it ends."""
 _MAX_FILE: Final = 8 << 20
 _REASONS: Final = {
     "power-off": (ShutoffReason.SHUTDOWN, False),
@@ -200,13 +202,13 @@ class Processes:
 
     async def stop(self, uuid: bytes) -> None:
         vm = self._get(uuid)
-        with suppress(ManorError):
-            if vm.control is not None:
-                await vm.control.call("stop", 5.0)
-            else:
-                signal.pidfd_send_signal(vm.descriptor, signal.SIGTERM)
+        patience = STOP_SECONDS
         try:
-            await asyncio.wait_for(asyncio.shield(vm.ended), STOP_SECONDS)
+            await (await self._control(vm)).call("stop", ANSWER_SECONDS)
+        except ManorError:
+            patience = ENDING_SECONDS  # it is just ending, or it is stuck
+        try:
+            await asyncio.wait_for(asyncio.shield(vm.ended), patience)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
