@@ -309,7 +309,7 @@ def restart(target: Target, daemon: DaemonProcess, domains: int) -> None:
 
 
 def show(targets: Sequence[Target]) -> None:
-    """A table: median (99th percentile) of the wall clock, [processor time of the daemon], the first through the second."""
+    """A table: median (99th percentile) of the wall clock, [processor time of the daemon]; ours through theirs."""
     first = targets[0]
     print(f"| | {' | '.join(each.name for each in targets)} | ratio | of processor time |")
     print("|---|" + "---|" * (len(targets) + 2))

@@ -57,15 +57,15 @@ def begin(coroutine: Coroutine[Any, Any, Any]) -> Any:
     loop = asyncio.get_running_loop()
     caller: Any = asyncio.current_task(loop)
     early: Any = _Early()
-    asyncio.tasks._leave_task(loop, caller)  # type: ignore[attr-defined]
-    asyncio.tasks._enter_task(loop, early)  # type: ignore[attr-defined]
+    asyncio.tasks._leave_task(loop, caller)
+    asyncio.tasks._enter_task(loop, early)
     try:
         awaited = coroutine.send(None)
     except StopIteration as stop:
         return stop.value
     finally:
-        asyncio.tasks._leave_task(loop, early)  # type: ignore[attr-defined]
-        asyncio.tasks._enter_task(loop, caller)  # type: ignore[attr-defined]
+        asyncio.tasks._leave_task(loop, early)
+        asyncio.tasks._enter_task(loop, caller)
     return Unfinished(_go_on(coroutine, awaited), early)
 
 

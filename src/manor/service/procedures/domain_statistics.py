@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from manor.base.errors import ApiError, HostError
-from manor.drivers.api import BlockStatistics, DomainInfo, MachineStatistics, NicStatistics
-from manor.drivers.definition import disks, nics
+from manor.drivers.api import BlockStatistics, DeviceNames, DomainInfo, MachineStatistics, NicStatistics
 from manor.drivers.errors import Code, invalid_argument, not_running
-from manor.drivers.xml import parse
 from manor.rpc.protocol.params import Prepared
 from manor.rpc.protocol.records import Domain, DomainStats, MemoryStat, ParamType, TypedParam
 from manor.service.client import Client
@@ -59,7 +57,7 @@ async def connect_get_all_domain_stats(client: Client, a: Any) -> list[DomainSta
             try:
                 info = await domains.info(domain.uuid, ask=False)
                 names = (
-                    _names(await domains.xml(domain.uuid, False, False))
+                    await domains.devices(domain.uuid)
                     if statistics is not None and wanted & (INTERFACE | BLOCK)
                     else None
                 )
@@ -92,23 +90,25 @@ def _idle(info: DomainInfo, wanted: int) -> Prepared:
     return Prepared(_common(info, wanted, None))
 
 
-def _running(info: DomainInfo, wanted: int, statistics: MachineStatistics, names: Names | None) -> list[TypedParam]:
+def _running(
+    info: DomainInfo, wanted: int, statistics: MachineStatistics, names: DeviceNames | None
+) -> list[TypedParam]:
     found = _common(info, wanted, statistics)
     add = found.append
     if names is None:
         return found
     if wanted & INTERFACE:
         add(TypedParam("net.count", _UINT, len(statistics.nics)))
-        for index, (target, counters) in enumerate(zip(names.nics, statistics.nics, strict=False)):
-            add(TypedParam(f"net.{index}.name", _STRING, target))
+        for index, (nic, counters) in enumerate(zip(names.nics, statistics.nics, strict=False)):
+            add(TypedParam(f"net.{index}.name", _STRING, nic.target))
             for name, value in _nic_rows(counters):
                 add(TypedParam(f"net.{index}.{name}", _ULLONG, value))
     if wanted & BLOCK:
         add(TypedParam("block.count", _UINT, len(statistics.disks)))
-        for index, ((target, source), block) in enumerate(zip(names.disks, statistics.disks, strict=False)):
-            add(TypedParam(f"block.{index}.name", _STRING, target))
-            if source:
-                add(TypedParam(f"block.{index}.path", _STRING, source))
+        for index, (disk, block) in enumerate(zip(names.disks, statistics.disks, strict=False)):
+            add(TypedParam(f"block.{index}.name", _STRING, disk.target))
+            if disk.source:
+                add(TypedParam(f"block.{index}.path", _STRING, disk.source))
             for name, value in _block_rows(block):
                 add(TypedParam(f"block.{index}.{name}", _ULLONG, value))
     return found
@@ -137,20 +137,6 @@ def _common(info: DomainInfo, wanted: int, statistics: MachineStatistics | None)
             add(TypedParam(f"vcpu.{index}.state", _INT, 1))
             add(TypedParam(f"vcpu.{index}.time", _ULLONG, used))
     return found
-
-
-class Names(NamedTuple):
-    """What statistics call devices. disks: (target, source)."""
-
-    nics: tuple[str, ...]
-    disks: tuple[tuple[str, str], ...]
-
-
-@functools.lru_cache(maxsize=1024)
-def _names(xml: str) -> Names:
-    """Of the description of a running domain, which changes seldom and is asked for all the time."""
-    root = parse(xml, "domain")
-    return Names(tuple(each.target for each in nics(root)), tuple((each.target, each.source) for each in disks(root)))
 
 
 def _note(client: Client, domain: Domain, statistics: MachineStatistics) -> None:
@@ -183,15 +169,15 @@ async def _disk(client: Client, a: Any) -> BlockStatistics:
     if not (await client.driver.domains.flags(a.domain.uuid)).active:
         raise not_running()
     statistics = await client.driver.domains.statistics(a.domain.uuid)
-    root = parse(await client.driver.domains.xml(a.domain.uuid, False, False), "domain")
+    names = await client.driver.domains.devices(a.domain.uuid)
     total: list[BlockStatistics] = []
-    for disk, found in zip(disks(root), statistics.disks, strict=False):
-        if not a.path or a.path in (disk.target, disk.source):
+    for disk, found in zip(names.disks, statistics.disks, strict=False):
+        if not a.path or a.path in (disk.target, disk.source, disk.alias):
             total.append(found)
     if not total:
         raise invalid_argument(f"invalid path: {a.path}")
-    names = ("rd_reqs", "rd_bytes", "wr_reqs", "wr_bytes", "fl_reqs")
-    return BlockStatistics(*(sum(getattr(each, name) for each in total) for name in names))
+    counters = ("rd_reqs", "rd_bytes", "wr_reqs", "wr_bytes", "fl_reqs")
+    return BlockStatistics(*(sum(getattr(each, name) for each in total) for name in counters))
 
 
 async def domain_block_stats(client: Client, a: Any) -> tuple[int, int, int, int, int]:
@@ -216,9 +202,9 @@ async def domain_interface_stats(client: Client, a: Any) -> tuple[int, ...]:
     if not (await client.driver.domains.flags(a.domain.uuid)).active:
         raise not_running()
     statistics = await client.driver.domains.statistics(a.domain.uuid)
-    root = parse(await client.driver.domains.xml(a.domain.uuid, False, False), "domain")
-    for nic, found in zip(nics(root), statistics.nics, strict=False):
-        if a.device in (nic.target, nic.mac):
+    names = await client.driver.domains.devices(a.domain.uuid)
+    for nic, found in zip(names.nics, statistics.nics, strict=False):
+        if a.device in (nic.target, nic.mac, nic.alias):
             return (
                 found.rx_bytes, found.rx_packets, 0, found.rx_drop, found.tx_bytes, found.tx_packets, 0, found.tx_drop
             )  # fmt: skip
