@@ -2,7 +2,7 @@
 
     python -m benchmarks.management [--domains N] [--running N] [--rounds N] [--only manor] [--json FILE]
 
-Both daemons run without privileges' help in a temporary directory (libvirtd as `nobody`, if this is root), and are asked
+Both daemons run in temporary directories (libvirtd as `nobody`, if this is root), and are asked
 by the same program through libvirt's own library (python3-libvirt of the system) over the same protocol, in turns, in
 many short batches: the machine may be noisy. Wall clock as the client sees it, and the daemon's processor time. Not a
 test: no assertion.

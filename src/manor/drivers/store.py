@@ -209,7 +209,7 @@ class Store:
                 # What a power cut in between may leave is no XML, and is set aside at the next start.
                 assert self._syncer is not None, "the store is not open"
                 create_synced(path, data, self._syncer)
-            self.archive.note(kind, uuid_text(uuid), name, xml, who)
+            self._note(kind, uuid_text(uuid), name, xml, who)
 
     def rename(self, kind: str, uuid: bytes, old: str, new: str, xml: str, who: str) -> None:
         """Give it another name; xml: with that name in it."""
@@ -223,7 +223,14 @@ class Store:
             os.rename(folder / _file_name(old), folder / _file_name(new))
             sync_directory(folder)
             link.unlink(missing_ok=True)
-            self.archive.note(kind, uuid_text(uuid), new, xml, who)
+            self._note(kind, uuid_text(uuid), new, xml, who)
+
+    def _note(self, kind: str, uuid: str, name: str, xml: str, who: str) -> None:
+        """Into the archive. What it misses now it gets at the next start; the description itself is kept already."""
+        try:
+            self.archive.note(kind, uuid, name, xml, who)
+        except sqlite3.Error as error:
+            logger.warning("the history in %s misses a state of %s: %s", self.root, name, error)
 
     def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Delete a description; it goes to the trash first."""
