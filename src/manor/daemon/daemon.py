@@ -26,14 +26,14 @@ class Daemon:
         uri = "manor:///system" if config.is_system else "manor:///session"
         makers: dict[str, MakeDriver] = {uri: self._make_local, "test:///default": MemoryDriver}
         self._uri = uri
-        self.service = Service(makers, uri)
+        self.service = Service(makers, uri, config.state)
         self.server = Server(config, self.service, self._watch_idle)
 
     async def run(self) -> None:
         """Serve until `stop`. Raises HostError, ConfigError."""
         sockets = inherited()
         try:
-            await self.service.open(self._uri)
+            await self.service.start()
             await self.server.open(sockets)
             logger.info("listening at %s", self._config.socket)
             notify("READY=1")

@@ -296,8 +296,10 @@ class Pools(Protocol):
 
 
 class Records(Protocol):
-    """What was: states of descriptions, and what was deleted. kind: `domains`, `networks`, `pools`. uuid: of the object,
-    or of a volume's pool. Raises HostError."""
+    """What was: states of descriptions, and what was deleted. Raises HostError.
+
+    kind: `domains`, `networks`, `pools`. uuid: of the object, or of a volume's pool.
+    """
 
     async def revisions(self, kind: str, uuid: bytes) -> Sequence[Revision]: ...
     async def trash(self) -> Sequence[Trashed]: ...

@@ -26,6 +26,7 @@ from manor.drivers.api import (
     MachineStatistics,
     Notice,
     Notify,
+    Scrollback,
 )
 from manor.drivers.definition import (
     Definition,
@@ -459,6 +460,10 @@ class DomainBook:
         self._need_active(self._get(uuid))
         return await self._hypervisor.console(uuid, device or "", force)
 
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        self._get(uuid)
+        return await self._hypervisor.console_log(uuid, since, limit)
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         self._need_active(self._get(uuid))
         return await self._hypervisor.agent(uuid, command, arguments, timeout)
@@ -486,6 +491,20 @@ class DomainBook:
         record = self._get(uuid)
         found = list(disks(_reparse(record.definition.text)))[_disk_index(record, disk)]
         return await asyncio.to_thread(_block_info, found.source)
+
+    # --- for rehearsals -----------------------------------------------------------------------------------------------
+
+    def rehearsal(self, is_off: bool) -> DomainBook:
+        """A copy in which changes can be tried: no VM, disk or client hears of them. is_off: as if nothing ran."""
+        from manor.drivers.rehearsal import RehearsalHypervisor, SilentKeeper
+
+        book = DomainBook(RehearsalHypervisor(self._hypervisor), SilentKeeper(), lambda _: None)
+        off: dict[str, Any] = {"live": None, "number": -1, "state": DomainState.SHUTOFF} if is_off else {}
+        for uuid, record in self._records.items():
+            if record.config is not None or not is_off:
+                book._records[uuid] = replace(record, lock=asyncio.Lock(), **off)
+        book._names = {name: uuid for name, uuid in self._names.items() if uuid in book._records}
+        return book
 
     # --- for snapshots ------------------------------------------------------------------------------------------------
 

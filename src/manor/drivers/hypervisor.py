@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from manor.drivers.api import ByteStream, MachineStatistics
+from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
 from manor.drivers.definition import Definition
 from manor.rpc.protocol.records import GuestInterface
 
@@ -64,5 +64,8 @@ class Hypervisor(Protocol):
     async def statistics(self, uuid: bytes) -> MachineStatistics: ...
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream: ...
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        """What the serial console printed, also of a domain that does not run now (base.console_log.read_log)."""
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def close(self) -> None: ...

@@ -13,7 +13,15 @@ from typing import Final
 
 from manor.base.errors import ApiError
 from manor.domain.state import ShutoffReason
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify, Progress, Scrollback
+from manor.drivers.api import (
+    BlockStatistics,
+    ByteStream,
+    MachineStatistics,
+    NicStatistics,
+    Notify,
+    Progress,
+    Scrollback,
+)
 from manor.drivers.definition import Definition, disks, nics
 from manor.drivers.domains import DomainBook
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
@@ -67,10 +75,13 @@ class _Running:
 class _Echo:
     """A console whose guest says back what it is told (ByteStream)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, log: bytearray) -> None:
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._is_open = True
-        self._queue.put_nowait(f"\r\n{name} login: ".encode())
+        self._log = log
+        prompt = f"\r\n{name} login: ".encode()
+        self._queue.put_nowait(prompt)
+        log += prompt
 
     async def read(self, size: int) -> bytes:
         if not self._is_open:
@@ -79,6 +90,8 @@ class _Echo:
 
     async def write(self, data: bytes) -> None:
         await self._queue.put(data)
+        if len(self._log) < MAX_KEPT:
+            self._log += data
 
     async def finish(self) -> None:
         return
@@ -98,6 +111,7 @@ class MemoryHypervisor:
 
     def __init__(self) -> None:
         self._running: dict[bytes, _Running] = {}
+        self._logs: dict[bytes, bytearray] = {}
         self._on_end: OnEnd | None = None
 
     async def recover(self, on_end: OnEnd) -> tuple[Sequence[Found], Sequence[Ended]]:
@@ -170,9 +184,14 @@ class MemoryHypervisor:
 
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream:
         running = self._running[uuid]
-        echo = _Echo(running.definition.name)
+        echo = _Echo(running.definition.name, self._logs.setdefault(uuid, bytearray()))
         running.echo.append(echo)
         return echo
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        log = self._logs.get(uuid, bytearray())
+        start = max(0, len(log) + since) if since < 0 else min(since, len(log))
+        return Scrollback(0, start, len(log), bytes(log[start : start + limit]))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         raise ApiError(Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, "Guest agent is not responding: there is no guest")

@@ -26,10 +26,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
+from manor.base.console_log import read_log
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.state import DomainState, PausedReason, RunningReason, ShutoffReason
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
 from manor.drivers.control import Control
 from manor.drivers.definition import Definition, check_spec, to_spec
@@ -291,6 +292,10 @@ class Processes:
         if name is None:
             raise invalid_argument(f"cannot find character device {device}")
         return await VmConsole.open(self._get(uuid).directory / "control", name)
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = self._root / uuid_text(uuid) / "console.log"
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         try:

@@ -5,40 +5,45 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from manor.base.errors import ApiError, ConfigError, HostError, ManorError, ProtocolError, StateError
 from manor.drivers.errors import Code, Origin
 from manor.rpc.message import Call
-from manor.rpc.protocol.catalog import REMOTE, Procedure
+from manor.rpc.protocol.catalog import MANOR, REMOTE, Procedure, Program
 from manor.rpc.session import Session, close_files
 from manor.service.client import Client
+from manor.service.problem import problem_of
 
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
     "connect", "domain", "domain_devices", "domain_looks", "domain_statistics", "snapshot", "network", "storage",
-    "node", "registration", "absent",
+    "node", "registration", "absent", "domain_jobs",
 )  # fmt: skip
+OWN_SUBJECTS: Final = ("own", "own_console")
 Work = Callable[[Client, Any], Any]
 
 
-def _load() -> dict[int, Work]:
+def _load(program: Program, subjects: Sequence[str]) -> dict[int, Work]:
     found: dict[int, Work] = {}
-    for subject in SUBJECTS:
+    for subject in subjects:
         module = importlib.import_module(f"manor.service.procedures.{subject}")
         for name, work in vars(module).items():
-            if name in REMOTE and inspect.isfunction(work):
-                number = REMOTE[name].number
+            if name in program and inspect.isfunction(work) and work.__module__ == module.__name__:
+                number = program[name].number
                 if number in found:
                     raise ValueError(f"{name} is there twice")
                 found[number] = work
     return found
 
 
-PROCEDURES: Final = _load()
+PROCEDURES: Final = _load(REMOTE, SUBJECTS)
 """Number -> function of the client and the arguments; a coroutine where it may wait."""
+OWN: Final = _load(MANOR, OWN_SUBJECTS)
+"""The same of our own program."""
+_WORK: Final[Mapping[int, Mapping[int, Work]]] = {REMOTE.number: PROCEDURES, MANOR.number: OWN}
 
 
 def handle(session: Session, call: Call) -> Any:
@@ -46,27 +51,28 @@ def handle(session: Session, call: Call) -> Any:
     client: Client = session.state
     if call.files:
         close_files(call.files)
-    if call.procedure.program is not REMOTE:
-        raise _unknown(call.procedure)
-    work = PROCEDURES.get(call.procedure.number)
+    work = _WORK.get(call.procedure.program.number, {}).get(call.procedure.number)
     if work is None:
-        raise _unknown(call.procedure)
+        raise _told(client, _unknown(call.procedure))
     try:
         result = work(client, call.arguments)
-    except ApiError:
-        raise
     except ManorError as error:
-        raise translate(error) from error
-    return _wait(result) if inspect.isawaitable(result) else result
+        raise _told(client, error) from error
+    return _wait(client, result) if inspect.isawaitable(result) else result
 
 
-async def _wait(result: Awaitable[Any]) -> Any:
+async def _wait(client: Client, result: Awaitable[Any]) -> Any:
     try:
         return await result
-    except ApiError:
-        raise
     except ManorError as error:
-        raise translate(error) from error
+        raise _told(client, error) from error
+
+
+def _told(client: Client, error: ManorError) -> ApiError:
+    """The error as the client is told it; what else is known of it can be asked for afterwards."""
+    known = translate(error)
+    client.problems.append((known.code, known.message, problem_of(error)._replace(code=known.code)))
+    return known
 
 
 def translate(error: ManorError) -> ApiError:

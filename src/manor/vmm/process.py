@@ -65,7 +65,7 @@ def _lock(directory: Path, inherited: int | None) -> int:
 
 def _run(directory: Path) -> None:
     from manor.accel.choose import choose
-    from manor.vmm.console_log import ConsoleLog
+    from manor.base.console_log import ConsoleLog
     from manor.vmm.control import ControlServer, listen
     from manor.vmm.control_commands import VmControl
     from manor.vmm.lifecycle import Reason, VmEnd
