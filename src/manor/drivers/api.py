@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from manor.base.errors import ManorError
 from manor.drivers.archive import Revision, Trashed
@@ -125,8 +125,7 @@ class MachineStatistics:
     """virDomainMemoryStatTags -> KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scrollback:
+class Scrollback(NamedTuple):
     """A part of what a console printed. Positions are bytes since its log began, over all runs of the domain.
 
     first: the oldest that is kept; start: of data; end: behind the latest.

@@ -73,7 +73,7 @@ class HistoryFile:
                 [(uuid, bucket.number, _ROW.pack(*bucket.values)) for uuid, bucket in rows],
             )
             self._writes += 1
-            if self._writes % _PRUNE_EVERY == 1:
+            if (self._writes - 1) % _PRUNE_EVERY == 0:
                 newest = max(bucket.number for _, bucket in rows)
                 database.execute("DELETE FROM bucket WHERE number < ?", (newest - COARSE_SECONDS // COARSE_STEP,))
                 count = database.execute("SELECT count(*) FROM bucket").fetchone()[0]

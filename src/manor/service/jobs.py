@@ -102,13 +102,19 @@ class Jobs:
 
     def __init__(self, events: EventHub) -> None:
         self._events = events
-        self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
+        self._running: dict[int, tuple[Job, asyncio.Future[Any]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._over: deque[Job] = deque(maxlen=KEPT)
 
     def start(self, purpose: Purpose, work: Callable[[Job], Awaitable[object]]) -> Job:
         """Begin `work`; it goes on whoever waits for it, or does not."""
         job = Job(self._note(purpose, "started", purpose.subject), purpose)
-        self._running[job.id] = (job, asyncio.ensure_future(self._run(job, work)))
+        # Two tasks: one that is cancelled before it has begun would tell nobody.
+        working = asyncio.ensure_future(work(job))
+        self._running[job.id] = (job, working)
+        task = asyncio.ensure_future(self._run(job, working))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return job
 
     async def run(self, purpose: Purpose, work: Callable[[Job], Awaitable[T]]) -> T:
@@ -166,10 +172,9 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop all, and wait until they have."""
-        running = list(self._running.values())
-        for job, _ in running:
-            self.cancel(job.id)
-        await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+        for number in list(self._running):
+            self.cancel(number)
+        await asyncio.gather(*self._tasks)
 
     def _stop(self, job: Job) -> None:
         running = self._running.get(job.id)
@@ -178,9 +183,9 @@ class Jobs:
             if not job.purpose.stops_alone:
                 running[1].cancel()
 
-    async def _run(self, job: Job, work: Callable[[Job], Awaitable[object]]) -> None:
+    async def _run(self, job: Job, working: asyncio.Future[object]) -> None:
         try:
-            job.result = await work(job)
+            job.result = await working
             job.phase = Phase.DONE
         except (asyncio.CancelledError, Cancelled):
             job.phase = Phase.CANCELLED

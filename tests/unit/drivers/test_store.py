@@ -120,7 +120,8 @@ def test_an_entry_of_a_volume_that_was_not_moved_is_forgotten(store: Store, tmp_
 def test_a_file_that_a_user_changed_becomes_a_revision(store: Store) -> None:
     store.save("domains", UUID.bytes, "web1", xml("web1", 64), "ann")
     (store.root / "domains" / "web1.xml").write_text(xml("web1", 256))
-    assert [each.who for each in reopened(store).archive.revisions("domains", str(UUID))] == ["ann", "found in its file"]
+    found = reopened(store).archive.revisions("domains", str(UUID))
+    assert [each.who for each in found] == ["ann", "found in its file"]
 
 
 def test_a_damaged_history_is_put_aside(store: Store) -> None:
