@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from manor.base.errors import ApiError
+from manor.domain.xml import changes
+from manor.domain.xml.changes import NamedDevice
+from manor.domain.xml.domain import Domain
+from manor.domain.xml.live import named
+from manor.domain.xml.property import Finding
 from manor.drivers.api import ByteStream, Driver, MachineStatistics, Scrollback
-from manor.drivers.definition import Definition
 from manor.drivers.errors import unsupported
-from manor.drivers.hypervisor import Ended, Found, Hypervisor, OnEnd
+from manor.drivers.hypervisor import Ended, Found, Hypervisor, LiveChange, OnHappening
 from manor.drivers.keeper import Keeper
 from manor.drivers.store import Stored
 from manor.rpc.protocol.records import GuestInterface
@@ -81,14 +85,32 @@ class SilentKeeper(Keeper):
 
 
 class RehearsalHypervisor(Hypervisor):
-    """Refuses what the real one would refuse, and otherwise does nothing."""
+    """Refuses what the real one would refuse, and otherwise changes documents alone."""
 
     def __init__(self, real: Hypervisor) -> None:
         self._real = real
-        self.can_hotplug = real.can_hotplug
+        self.platform = real.platform
 
-    def check(self, definition: Definition) -> None:
-        self._real.check(definition)
+    def check(self, domain: Domain) -> Sequence[Finding]:
+        return self._real.check(domain)
+
+    def check_live(self, change: LiveChange, device: NamedDevice | None = None) -> None:
+        self._real.check_live(change, device)
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        self.check_live(LiveChange.ATTACH, device)
+        return named(changes.attach(live, device))
+
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
+        self.check_live(LiveChange.DETACH, device)
+        return changes.detach(live, device)
+
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        self.check_live(LiveChange.UPDATE, device)
+        return named(changes.update(live, device))
+
+    async def set_vcpus(self, uuid: bytes, count: int) -> None:
+        self.check_live(LiveChange.VCPUS)
 
     async def set_memory(self, uuid: bytes, kib: int) -> None:
         return
@@ -96,10 +118,13 @@ class RehearsalHypervisor(Hypervisor):
     async def resize_disk(self, uuid: bytes, index: int, size: int) -> None:
         return
 
-    async def recover(self, on_end: OnEnd) -> tuple[Sequence[Found], Sequence[Ended]]:
+    async def keep_live(self, uuid: bytes, text: str) -> None:
+        return
+
+    async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
         return (), ()
 
-    async def start(self, definition: Definition, number: int, live: str, paused: bool) -> str:
+    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
         raise _refusal("a VM")
 
     async def stop(self, uuid: bytes) -> None:

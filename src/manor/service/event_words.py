@@ -31,6 +31,7 @@ _WORDS: Final[dict[Kind, tuple[str, str, Callable[[Values], tuple[str, str]]]]] 
     Kind.BALLOON: ("domain", "balloon", lambda values: ("resized", f"{values[0]} KiB")),
     Kind.DEVICE_ADDED: ("domain", "device", lambda values: ("added", str(values[0]))),
     Kind.DEVICE_REMOVED: ("domain", "device", lambda values: ("removed", str(values[0]))),
+    Kind.DEVICE_REMOVAL_FAILED: ("domain", "device", lambda values: ("removal_failed", str(values[0]))),
     Kind.METADATA: ("domain", "metadata", lambda values: ("changed", _METADATA[_number(values[0])])),
     Kind.AGENT: ("domain", "agent", lambda values: (_AGENT[_number(values[0])], "")),
     Kind.NETWORK: ("network", "lifecycle", _life),

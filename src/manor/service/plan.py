@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from manor.base.errors import ApiError, ConfigError, ManorError
-from manor.domain.xml import changes, reader, tree
+from manor.base.errors import ApiError, ManorError
+from manor.domain.xml import changes
+from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.changes import Change, differences
-from manor.domain.xml.domain import Domain
 from manor.drivers.api import Driver
 from manor.drivers.errors import Code, invalid_argument, unsupported
 from manor.drivers.rehearsal import rehearse
@@ -147,16 +147,9 @@ def _changes(before: str | None, after: str | None) -> Sequence[Change]:
     if before == after:
         return ()
     if before is None or after is None:
-        old, new = (None if each is None else _read(each).name for each in (before, after))
+        old, new = (None if each is None else domain_xml.parse(each).name for each in (before, after))
         return (Change("domain", old, new, changes.When.NEXT_BOOT),)
-    return differences(_read(before), _read(after))
-
-
-def _read(text: str) -> Domain:
-    try:
-        return reader.read_element(Domain, tree.read(text, "domain"), "domain")
-    except ConfigError as error:  # what the driver itself has written
-        raise ApiError(Code.INTERNAL_ERROR, 0, f"internal error: a description cannot be read: {error}") from error
+    return differences(domain_xml.parse(before), domain_xml.parse(after))
 
 
 def _diff(before: str | None, after: str | None) -> str:

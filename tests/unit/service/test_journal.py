@@ -171,7 +171,8 @@ def test_watchers_get_every_event_once(tmp_path: Path) -> None:
 def test_every_kind_of_notice_has_words(kind: Kind) -> None:
     values: dict[Kind, tuple[object, ...]] = {
         Kind.LIFECYCLE: (0, 2), Kind.BALLOON: (1 << 20,), Kind.DEVICE_ADDED: ("disk0",),
-        Kind.DEVICE_REMOVED: ("disk0",), Kind.METADATA: (1, None), Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0),
+        Kind.DEVICE_REMOVED: ("disk0",), Kind.DEVICE_REMOVAL_FAILED: ("disk0",), Kind.METADATA: (1, None),
+        Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0),
         Kind.POOL: (4, 0),
     }  # fmt: skip
     subject = Network("net1", bytes(16)) if kind in (Kind.NETWORK, Kind.POOL, Kind.POOL_REFRESH) else DOMAIN

@@ -57,7 +57,8 @@ def test_events_go_to_who_asked_for_them() -> None:
 def test_every_kind_of_notice_fits_the_wire(kind: Kind) -> None:
     values: dict[Kind, tuple[object, ...]] = {
         Kind.LIFECYCLE: (2, 0), Kind.BALLOON: (1 << 20,), Kind.DEVICE_ADDED: ("disk0",),
-        Kind.DEVICE_REMOVED: ("disk0",), Kind.METADATA: (1, None), Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0),
+        Kind.DEVICE_REMOVED: ("disk0",), Kind.DEVICE_REMOVAL_FAILED: ("disk0",), Kind.METADATA: (1, None),
+        Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0),
         Kind.POOL: (2, 0),
     }  # fmt: skip
     hub, listener = EventHub(Journal()), Listener()

@@ -140,7 +140,7 @@ async def _revisions(client: Client, a: Any) -> Sequence[Revision]:
 def _shown(client: Client, revision: Revision, a: Any) -> Revision:
     if a.flags & SECURE or a.kind != 0:
         return revision
-    from manor.drivers.definition import without_secrets
+    from manor.domain.definition import without_secrets
 
     return Revision(revision.number, revision.time, revision.who, revision.name, without_secrets(revision.xml))
 
