@@ -102,6 +102,7 @@ def test_disk_comes_while_another_is_written_and_goes(make: Callable[..., Guest]
     assert "written by the guest" in answer(vm, f"head -c 20 {device}; echo")
 
 
+@pytest.mark.parametrize("kernel", ["cloud", "generic"])
 def test_interface_comes_gets_an_address_and_goes(make: Callable[..., Guest]) -> None:
     guest = make()
     vm = guest.vm
