@@ -192,7 +192,7 @@ class Processes:
             "machine": json.loads(spec_to_json(spec)),
             "accel": launch.accel,
             "paused": paused,
-            "reboot": launch.on_reboot != "destroy",
+            "reboot": launch.on_reboot in ("restart", "rename-restart"),
         }
         directory = self._root / domain.uuid
         record = {"number": number, "live": domain_xml.format(running)}

@@ -65,5 +65,7 @@ class DomainBook(Defining, Running, Asking):
 
     async def close(self) -> None:
         """VMs live on."""
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hypervisor.close()
