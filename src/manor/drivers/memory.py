@@ -25,7 +25,7 @@ from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, Ni
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening
+from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening, Rebooted
 from manor.drivers.keeper import Forgetful
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
@@ -154,9 +154,11 @@ class MemoryHypervisor:
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def reset(self, uuid: bytes) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def suspend(self, uuid: bytes) -> None:
         running = self._running[uuid]

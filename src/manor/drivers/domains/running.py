@@ -130,15 +130,13 @@ class Running(Changing):
         await self._ask(uuid, Cause.SHUTDOWN, self._hypervisor.shutdown, flags)
 
     async def reboot(self, uuid: bytes, flags: int) -> None:
-        record = await self._ask(uuid, Cause.REBOOT, self._hypervisor.reboot, flags)
-        self._notify(Notice(Kind.REBOOT, record.reference()))
+        await self._ask(uuid, Cause.REBOOT, self._hypervisor.reboot, flags)
 
     async def reset(self, uuid: bytes) -> None:
         record = self.record(uuid)
         async with record.lock:
             need(record, Cause.RESET)
             await self._hypervisor.reset(uuid)
-        self._notify(Notice(Kind.REBOOT, record.reference()))
 
     async def suspend(self, uuid: bytes) -> None:
         await self._pause(uuid, Cause.SUSPEND, self._hypervisor.suspend)
@@ -159,12 +157,11 @@ class Running(Changing):
 
     async def _ask(
         self, uuid: bytes, cause: Cause, how: Callable[[bytes, bool], Awaitable[None]], flags: int
-    ) -> Record:
+    ) -> None:
         """Ask the guest, by whatever is there, or by its agent alone. It may take its time: no lock is held."""
         record = self.record(uuid)
         need(record, cause)
         await how(uuid, bool(flags & AGENT))
-        return record
 
     # --- saved states -------------------------------------------------------------------------------------------------
 
@@ -192,9 +189,9 @@ class Running(Changing):
                 if detail:
                     logger.warning("%s ended: %s", record.definition.name, detail)
                 self._ended(record, how)
-            case Crashed(detail=detail):
+            case Crashed(detail=detail, is_paused=is_paused):
                 logger.warning("%s crashed: %s", record.definition.name, detail)
-                self._later(self._crashed(record))
+                self._later(self._crashed(record, is_paused))
             case Paused(reason=reason):
                 self._step_if_allowed(record, Cause.IO_ERROR if reason is PausedReason.IO_ERROR else Cause.SUSPEND)
             case Resumed():
@@ -216,6 +213,8 @@ class Running(Changing):
             record.is_restarting = True
             self._later(self._restart(record, how))
         else:
+            if how is End.CRASH and self._action(record, how) == "preserve":
+                logger.warning("%s cannot be preserved: its process has ended", record.definition.name)
             self._end(record, _CAUSES[how])
 
     @staticmethod
@@ -224,7 +223,7 @@ class Running(Changing):
         document = record.definition.read()
         return {End.POWER_OFF: document.on_poweroff, End.CRASH: document.on_crash}.get(how, "destroy")
 
-    async def _crashed(self, record: Record) -> None:
+    async def _crashed(self, record: Record, is_paused: bool) -> None:
         """The guest has crashed, and its machine is still there."""
         async with record.lock:
             if not allows(record.life, Cause.PANICKED):
@@ -232,7 +231,8 @@ class Running(Changing):
             action = self._action(record, End.CRASH)
             try:
                 if action == "preserve":
-                    await self._hypervisor.suspend(record.definition.uuid)
+                    if not is_paused:
+                        await self._hypervisor.suspend(record.definition.uuid)
                     self._step(record, Cause.PANICKED)
                     return
                 await self._stop(record)
