@@ -150,6 +150,16 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
+class VolumeStream(ByteStream, Protocol):
+    """A part of a volume: zeros need not be carried."""
+
+    async def hole(self) -> int:
+        """Bytes of zeros that come next, and are passed over; 0 where there is data, or nothing more."""
+
+    async def skip(self, size: int) -> None:
+        """As if `size` zeros were written."""
+
+
 Change = Callable[[str], str]
 """A change of a description: its XML to the changed one. Raises ApiError to refuse."""
 
@@ -277,8 +287,8 @@ class Pools(Protocol):
     async def delete_volume(self, pool: str, volume: str) -> None: ...
     async def resize_volume(self, pool: str, volume: str, size: int, flags: int) -> None: ...
     async def wipe_volume(self, pool: str, volume: str) -> None: ...
-    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
-    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 from manor.base.errors import ApiError
 from manor.domain.state import ShutoffReason
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify, VolumeStream
 from manor.drivers.definition import Definition, disks, nics
 from manor.drivers.domains import DomainBook
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
@@ -66,7 +66,7 @@ class _Running:
 
 
 class _Echo:
-    """A console whose guest says back what it is told (ByteStream)."""
+    """A console whose guest says back what it is told (VolumeStream)."""
 
     def __init__(self, name: str) -> None:
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(64)
@@ -228,15 +228,15 @@ class MemoryVolumes:
     async def wipe(self, volume: Volume) -> None:
         self._contents[volume.name].clear()
 
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
 
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or max(0, volume.capacity - offset), volume)
 
 
 class _MemoryStream:
-    """A part of a volume (ByteStream)."""
+    """A part of a volume (VolumeStream)."""
 
     def __init__(self, data: bytearray, offset: int, length: int, volume: Volume) -> None:
         if offset < 0 or length < 0 or offset + length > volume.capacity:
@@ -261,6 +261,18 @@ class _MemoryStream:
             self._data += bytes(end - len(self._data))
         self._data[self._at : end] = data
         self._at = end
+
+    async def hole(self) -> int:
+        size = 0 if self._at < len(self._data) else self._end - self._at
+        self._at += size
+        return size
+
+    async def skip(self, size: int) -> None:
+        if self._at + size > self._end:
+            raise invalid_argument("more data than the volume, or what was announced, has room for", Origin.STORAGE)
+        kept = self._data[self._at : self._at + size]
+        self._data[self._at : self._at + size] = bytes(len(kept))
+        self._at += size
 
     async def finish(self) -> None:
         return

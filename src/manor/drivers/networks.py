@@ -61,7 +61,7 @@ def read_network(text: str) -> tuple[str, bytes, str]:
     return name, uuid, format_xml(root)
 
 
-MANNER: Final = Manner("networks", "network", Origin.NETWORK, read_network, no_network, Code.OPERATION_FAILED)
+MANNER: Final = Manner("networks", "network", Origin.NETWORK, read_network, no_network, Code.OPERATION_FAILED, True)
 
 
 class NetworkBook:

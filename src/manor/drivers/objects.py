@@ -41,6 +41,8 @@ class Manner:
     read: Callable[[str], tuple[str, bytes, str]]
     missing: Callable[[str], ApiError]
     exists: int
+    changes_while_active: bool = False
+    """Whether an active one may get another description: what uses it already goes on as it was."""
 
 
 class ObjectTable:
@@ -83,7 +85,7 @@ class ObjectTable:
         name, uuid, xml = self.manner.read(text)
         self._check_unique(name, uuid)
         found = self._objects.get(uuid)
-        if found is not None and found.is_active:
+        if found is not None and found.is_active and not self.manner.changes_while_active:
             raise invalid(f"{self.manner.word} '{name}' is active; stop it before it is changed", self.manner.origin)
         await self._keeper.save(self.manner.kind, uuid, name, xml, who)
         if found is not None:

@@ -10,7 +10,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from manor.base.errors import ApiError, ManorError
-from manor.drivers.api import ByteStream, Kind, Notice, Notify, ObjectFlags, PoolInfo, VolumeInfo
+from manor.drivers.api import Kind, Notice, Notify, ObjectFlags, PoolInfo, VolumeInfo, VolumeStream
 from manor.drivers.errors import Code, Origin, no_pool, no_volume, unsupported_config, xml_error
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
@@ -248,11 +248,11 @@ class PoolBook:
         uuid, found = self._volume(pool, volume)
         await self._backends[uuid].wipe(found)
 
-    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream:
         uuid, found = self._volume(pool, volume)
         return await self._backends[uuid].upload(found, offset, length)
 
-    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream:
         uuid, found = self._volume(pool, volume)
         return await self._backends[uuid].download(found, offset, length)
 

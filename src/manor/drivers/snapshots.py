@@ -197,6 +197,13 @@ class SnapshotBook:
         if "/" in name or not name.isprintable() or len(name.encode()) > 200:
             raise xml_error(f"<name>: '{name}' is no name for a snapshot", Origin.DOMAIN_SNAPSHOT)
         if redefine:
+            if not text_of(wanted, "name"):
+                raise xml_error("a redefined snapshot must have a name", Origin.DOMAIN_SNAPSHOT)
+            for tag in ("creationTime", "state"):
+                if not text_of(wanted, tag):
+                    raise xml_error(f"missing {tag} from existing snapshot", Origin.DOMAIN_SNAPSHOT)
+            if not text_of(wanted, "creationTime").isdecimal():
+                raise xml_error("<creationTime>: it is a number of seconds", Origin.DOMAIN_SNAPSHOT)
             return wanted
         root = Element("domainsnapshot")
         SubElement(root, "name").text = name
