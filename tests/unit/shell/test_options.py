@@ -186,7 +186,7 @@ def test_what_a_time_limit_does(options: tuple[str, ...], call: str, monkeypatch
     assert main(words, opener=lambda settings: Link("", ANSWERS, calls), out=out, err=out) == 0, out.getvalue()
 
 
-def test_descriptors_are_passed_as_copies() -> None:
+def test_descriptors_are_passed_as_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     from manor.shell.link import ClientLink
@@ -199,7 +199,7 @@ def test_descriptors_are_passed_as_copies() -> None:
             sent.extend(files)
 
     link._connection = Connection()  # type: ignore[assignment]
-    link.run = lambda work: work.close()  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(link, "run", lambda work: work.close())
     with pytest.raises(RemoteError, match="descriptor 9999 cannot be passed"):
         link.call_with_files("domain_fd_associate", WEB, "n", 0, files=[0, 9999])
     before = len(os.listdir("/proc/self/fd"))
