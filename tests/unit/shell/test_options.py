@@ -13,7 +13,6 @@ import pytest
 from manor.rpc.protocol.catalog import QEMU, REMOTE
 from manor.rpc.protocol.records import Domain
 from manor.shell import terminal
-from manor.shell.commands import others
 from manor.shell.link import RemoteError, Stream
 from manor.shell.main import main
 
@@ -99,7 +98,7 @@ def test_another_connection() -> None:
 
 
 def test_a_secret_that_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(others.getpass, "getpass", lambda prompt: "word")
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "word")
     status, said, calls = run("secret-set-value", "33333333-2222-3333-4444-555555555555", "--interactive")
     assert status == 0, said
     assert calls[-2][1:] == ("secret_set_value", (bytes(16), 0, ""), b"word", 0)
