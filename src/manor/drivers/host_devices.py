@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from xml.sax.saxutils import escape
 
 from manor.drivers.api import HostDevice
-from manor.drivers.xml import escape
 
 SYS: Final = Path("/sys")
 ROOT: Final = "computer"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from xml.sax.saxutils import escape
 
 from manor.drivers.errors import Origin, unsupported
-from manor.drivers.xml import escape
 
 DMI: Final = Path("/sys/class/dmi/id")
 _BLOCKS: Final = (

@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from xml.sax.saxutils import escape
 
 from manor.drivers.api import HostDevice, HostInfo
 from manor.drivers.errors import Origin, failed, invalid_argument
 from manor.drivers.host_devices import host_devices
 from manor.drivers.host_firmware import host_firmware
-from manor.drivers.xml import escape
 from manor.spec.machine import MAX_CPUS
 
 MACHINE: Final = "pc"
+EMULATOR: Final = "/usr/bin/manor"
+"""What clients are shown as the program that makes machines."""
 _KSM_PATH: Final = Path("/sys/kernel/mm/ksm")
 _KSM: Final = (
     "pages_to_scan", "sleep_millisecs", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile",

@@ -2,33 +2,28 @@
 
     secrets/UUID.xml      the description
     secrets/UUID.value    the value, mode 0600; an ephemeral one is kept in memory alone
-
-Source of the document and the numbers: libvirt, "Secret XML format"; API reference, virSecretUsageType.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import uuid as uuid_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from xml.etree.ElementTree import Element
+from uuid import UUID
 
 from manor.base.errors import ApiError, HostError
 from manor.base.files import sync_directory, write_atomically
+from manor.domain.xml import secret as secret_xml
+from manor.domain.xml.secret import normal_secret
 from manor.drivers.api import Kind, Notice, Notify
-from manor.drivers.errors import Code, Origin, uuid_text, xml_error
-from manor.drivers.xml import child, format_xml, parse, take_uuid, text_of
+from manor.drivers.errors import Code, Origin, reading, uuid_text
 from manor.rpc.protocol.records import Secret
 
 logger = logging.getLogger(__name__)
 
-USAGES: Final = {"volume": (1, "volume"), "ceph": (2, "name"), "iscsi": (3, "target"), "tls": (4, "name"),
-                 "vtpm": (5, "name")}  # fmt: skip
-"""Type -> (libvirt's number, the element that says which one)."""
 MAX_VALUE: Final = 65536
 """Bytes of a value; the protocol carries no longer one."""
 _DEFINED, _UNDEFINED = 0, 1
@@ -156,33 +151,11 @@ class SecretBook:
 
 
 def _read(text: str) -> _Kept:
-    root = parse(text, "secret", Origin.SECRET)
-    is_ephemeral, is_private = (_yes(root, name) for name in ("ephemeral", "private"))
-    if root.find("uuid") is None:
-        made = Element("uuid")
-        made.text = str(uuid_module.uuid4())
-        root.insert(0, made)
-    uuid = take_uuid(root, "uuid", Origin.SECRET)
-    number, usage_id = 0, ""
-    usage = root.find("usage")
-    if usage is not None:
-        kind = usage.get("type", "")
-        if kind not in USAGES:
-            raise xml_error(f"<usage>: unknown secret usage type '{kind}'; use {', '.join(USAGES)}", Origin.SECRET)
-        number, tag = USAGES[kind]
-        usage_id = text_of(usage, tag)
-        if not usage_id:
-            raise xml_error(f"<usage>: {kind} usage specified, but {tag} is missing", Origin.SECRET)
-    child(root, "uuid").text = uuid_text(uuid)
-    return _Kept(Secret(uuid, number, usage_id), format_xml(root), is_ephemeral, is_private)
-
-
-def _yes(root: Element, name: str) -> bool:
-    value = root.get(name, "no")
-    if value not in ("yes", "no"):
-        raise xml_error(f"secret/@{name}: invalid value '{value}'; use yes or no", Origin.SECRET)
-    root.set(name, value)
-    return value == "yes"
+    with reading(Origin.SECRET):
+        document = normal_secret(secret_xml.parse(text))
+    assert document.uuid is not None
+    reference = Secret(UUID(document.uuid).bytes, *document.identity())
+    return _Kept(reference, secret_xml.format(document), bool(document.ephemeral), bool(document.private))
 
 
 def _missing(what: str) -> ApiError:

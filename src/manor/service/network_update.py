@@ -5,13 +5,14 @@ Source: libvirt API reference, virNetworkUpdateCommand, virNetworkUpdateSection;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
-from manor.drivers.errors import Origin, invalid, invalid_argument, unsupported, xml_error
-from manor.drivers.xml import MAX_XML, child, format_xml, parse
+from manor.domain.xml import network as network_xml
+from manor.domain.xml import tree
+from manor.domain.xml.tree import Node
+from manor.drivers.errors import Origin, invalid, invalid_argument, reading, unsupported, xml_error
 
 MODIFY, DELETE, ADD_LAST, ADD_FIRST = range(1, 5)
 
@@ -40,72 +41,85 @@ SECTIONS: Final = {
 
 
 def update(document: str, command: int, section_number: int, parent_index: int, text: str) -> str:
-    """The changed description. parent_index: which <ip>, -1 for the first that fits. Raises ApiError."""
+    """The changed description. parent_index: which <ip>, -1 for the first that fits. Raises ApiError, ConfigError."""
     section = SECTIONS.get(section_number)
     if section is None:
         known = ", ".join(each.name for each in SECTIONS.values())
         raise unsupported(f"section {section_number} cannot be updated; define the network anew, or update {known}",
                           Origin.NETWORK)  # fmt: skip
     wanted = _element(text, section)
-    root = parse(document, "network", Origin.NETWORK)
-    parent = _parent(root, section, parent_index)
-    same = [each for each in parent.findall(section.tag) if _is_same(each, wanted, section)]
+    root = tree.read(document, network_xml.ROOT)
+    if section.parent == "ip/dhcp":
+        changed = _in_dhcp(root, parent_index, lambda parent: _changed(parent, command, wanted, section))
+    elif section.parent:
+        changed = _in_child(root, section.parent, lambda parent: _changed(parent, command, wanted, section))
+    else:
+        changed = _changed(root, command, wanted, section)
+    return tree.write(changed)
+
+
+def _changed(parent: Node, command: int, wanted: Node, section: Section) -> Node:
+    """The element with one of its children added, changed or gone."""
+    children = [each for each in parent.children if not isinstance(each, str)]
+    same = [each for each in children if each.name == section.tag and _is_same(each, wanted, section)]
     if command in (ADD_LAST, ADD_FIRST):
         if same:
             raise invalid(f"there is an existing {section.tag} entry in network that matches {_shown(wanted)}",
                           Origin.NETWORK)  # fmt: skip
-        places = [index for index, each in enumerate(parent) if each.tag == section.tag]
-        first, last = (places[0], places[-1] + 1) if places else (len(parent), len(parent))
-        parent.insert(first if command == ADD_FIRST else last, wanted)
+        places = [index for index, each in enumerate(children) if each.name == section.tag]
+        first, last = (places[0], places[-1] + 1) if places else (len(children), len(children))
+        children.insert(first if command == ADD_FIRST else last, wanted)
     elif command in (MODIFY, DELETE):
         if not same:
             raise invalid(f"couldn't locate a matching {section.tag} entry: {_shown(wanted)}", Origin.NETWORK)
         if len(same) > 1:
             raise invalid(f"more than one {section.tag} entry matches {_shown(wanted)}", Origin.NETWORK)
-        place = list(parent).index(same[0])
-        parent.remove(same[0])
-        if command == MODIFY:
-            parent.insert(place, wanted)
+        place = next(index for index, each in enumerate(children) if each is same[0])
+        children[place : place + 1] = [wanted] if command == MODIFY else []
     else:
         raise invalid_argument(f"unrecognized network update command code {command}", Origin.NETWORK)
-    return format_xml(root)
+    return replace(parent, children=tuple(children))
 
 
-def _element(text: str, section: Section) -> Element:
-    if len(text) > MAX_XML or "<!" in text:
-        raise xml_error("(network_update): one element without a document type is wanted", Origin.NETWORK)
-    try:
-        made = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise xml_error(f"(network_update): {error}", Origin.NETWORK) from error
-    if made.tag != section.tag:
+def _element(text: str, section: Section) -> Node:
+    with reading(Origin.NETWORK):
+        made = tree.read_any(text, section.tag)
+    if made.name != section.tag:
         raise xml_error(
-            f"unexpected element <{made.tag}>, expecting <{section.tag}>, while updating network", Origin.NETWORK
+            f"unexpected element <{made.name}>, expecting <{section.tag}>, while updating network", Origin.NETWORK
         )
     if not any(made.get(key) for key in section.keys):
         raise xml_error(f"<{section.tag}>: give one of {', '.join(section.keys)}", Origin.NETWORK)
     return made
 
 
-def _parent(root: Element, section: Section, index: int) -> Element:
-    if section.parent != "ip/dhcp":
-        return child(root, section.parent) if section.parent else root
-    ips = root.findall("ip")
+def _in_child(parent: Node, name: str, change: Callable[[Node], Node]) -> Node:
+    """The element with one child changed, which is made if it is missing."""
+    found = parent.find(name)
+    if found is None:
+        return replace(parent, children=(*parent.children, change(Node(name))))
+    return _with(parent, found, change(found))
+
+
+def _in_dhcp(root: Node, index: int, change: Callable[[Node], Node]) -> Node:
+    ips = [each for each in root.elements() if each.name == "ip"]
     if not -1 <= index < len(ips):
         raise invalid_argument(f"the network has {len(ips)} <ip> elements; there is no number {index}", Origin.NETWORK)
-    if index < 0:
-        with_dhcp = [each for each in ips if each.find("dhcp") is not None]
-        if not ips:
-            raise invalid("the network has no <ip> element to give addresses from", Origin.NETWORK)
-        return child((with_dhcp or ips)[0], "dhcp")
-    return child(ips[index], "dhcp")
+    if not ips:
+        raise invalid("the network has no <ip> element to give addresses from", Origin.NETWORK)
+    ip = ips[index] if index >= 0 else next((each for each in ips if each.find("dhcp") is not None), ips[0])
+    return _with(root, ip, _in_child(ip, "dhcp", change))
 
 
-def _is_same(found: Element, wanted: Element, section: Section) -> bool:
+def _with(parent: Node, old: Node, new: Node) -> Node:
+    return replace(parent, children=tuple(new if each is old else each for each in parent.children))
+
+
+def _is_same(found: Node, wanted: Node, section: Section) -> bool:
     given = [key for key in section.keys if wanted.get(key)]
     equal = [(found.get(key) or "").lower() == str(wanted.get(key)).lower() for key in given]
     return all(equal) if section.needs_all_keys else any(equal)
 
 
-def _shown(element: Element) -> str:
-    return "<" + " ".join([element.tag, *(f"{key}='{value}'" for key, value in element.items())]) + ">"
+def _shown(element: Node) -> str:
+    return "<" + " ".join([element.name, *(f"{key}='{value}'" for key, value in element.attributes)]) + ">"

@@ -237,7 +237,7 @@ async def life(call: Caller) -> None:
     assert len((await call("domain_get_vcpus", web, 4, 1)).info) == 2
     assert await call("domain_get_security_label", web) == ("", 0)
     assert (await call("domain_get_security_label_list", web)).count == 0
-    assert await call("domain_get_messages", web, 0) == []
+    assert all(each.startswith("ignored") for each in await call("domain_get_messages", web, 0))
     assert await call("domain_get_control_info", web, 0) == (0, 0, 0)
     assert (await call("domain_get_job_info", web)).type == (await call("domain_get_job_stats", web, 0)).type == 0
     assert (await call("domain_get_block_job_info", web, "vda", 0)).found == 0
@@ -278,7 +278,7 @@ async def life(call: Caller) -> None:
     assert await call("domain_rename", web, "web2", 0) == 0
     assert "<name>web2</name>" in await call("domain_get_xml_desc", web, 2)
     await call("domain_set_max_memory", web, 131072)
-    await call.refused(ErrorCode.NO_SUPPORT, "domain_set_vcpus", web, 1)  # it means the running domain
+    await call.refused(ErrorCode.OPERATION_INVALID, "domain_set_vcpus", web, 1)  # it means the running domain
     await call("domain_set_vcpus_flags", web, 1, 2)
     await call("domain_undefine", web)
     made = await call("domain_create_xml", DOMAIN_XML.format("web3"), 0)
@@ -398,14 +398,17 @@ async def tuning(call: Caller) -> None:
     await call.refused(ErrorCode.INVALID_ARG, "domain_pin_emulator", web, b"\0", 2)
     assert await call("domain_get_vcpu_pin_info", web, 2, 1, 2) == (b"\1\1", 2)
     assert await call("domain_get_emulator_pin_info", web, 1, 2) == (b"\1", 1)
-    await call("domain_add_iothread", web, 3, 2)
-    await call.refused(ErrorCode.INVALID_ARG, "domain_add_iothread", web, 3, 2)
-    await call("domain_pin_iothread", web, 3, b"\1", 2)
-    assert [each.iothread_id for each in (await call("domain_get_iothread_info", web, 2)).info] == [3]
-    await call("domain_del_iothread", web, 3, 2)
-    await call.refused(ErrorCode.INVALID_ARG, "domain_del_iothread", web, 3, 2)
-    await call("domain_set_perf_events", web, [TypedParam("cmt", ParamType.BOOLEAN, True)], 2)
-    assert TypedParam("cmt", ParamType.BOOLEAN, True) in await call("domain_get_perf_events", web, 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_add_iothread", web, 3, 2)  # there is no second one
+    for number in (1, 2):
+        await call("domain_add_iothread", web, number, 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_add_iothread", web, 2, 2)
+    await call("domain_pin_iothread", web, 2, b"\1", 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_pin_iothread", web, 3, b"\1", 2)
+    assert [each.iothread_id for each in (await call("domain_get_iothread_info", web, 2)).info] == [1, 2]
+    await call.refused(ErrorCode.INVALID_ARG, "domain_del_iothread", web, 1, 2)
+    await call("domain_del_iothread", web, 2, 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_del_iothread", web, 2, 2)
+    assert TypedParam("cmt", ParamType.BOOLEAN, False) in await call("domain_get_perf_events", web, 2)
     await call("domain_set_lifecycle_action", web, 1, 0, 2)
     assert "<on_reboot>destroy</on_reboot>" in await call("domain_get_xml_desc", web, 2)
     await call.refused(ErrorCode.INVALID_ARG, "domain_set_lifecycle_action", web, 9, 0, 2)

@@ -7,9 +7,7 @@ import uuid as uuid_module
 from typing import Any, NoReturn
 
 from manor.base.errors import ApiError
-from manor.drivers.definition import disks
 from manor.drivers.errors import Code, Origin, invalid, invalid_argument
-from manor.drivers.xml import parse
 from manor.service.client import Client
 
 # --- network filters --------------------------------------------------------------------------------------------------
@@ -150,8 +148,8 @@ def network_port_delete(client: Client, a: Any) -> NoReturn:
 
 
 async def _no_job(client: Client, a: Any) -> NoReturn:
-    root = parse(await client.driver.domains.xml(a.domain.uuid, False, False), "domain")
-    if not any(a.path and a.path in (each.target, each.source) for each in disks(root)):
+    found = await client.driver.domains.devices(a.domain.uuid)
+    if not any(a.path and a.path in (each.target, each.source) for each in found.disks):
         raise invalid_argument(f"No device found for specified path: {a.path}")
     raise invalid(f"disk {a.path} does not have an active block job")
 

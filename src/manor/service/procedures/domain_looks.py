@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 from manor.drivers.errors import invalid_argument, not_running
-from manor.drivers.xml import parse, text_of
-from manor.rpc.protocol.records import DiskError, GuestInterface, TypedParam, VcpuInfo
-from manor.service.client import Client
-from manor.service.procedures.tuning import cpu_map
+from manor.rpc.protocol.records import DiskError, GuestInterface, ParamType, TypedParam, VcpuInfo
+from manor.service.client import Client, is_config
 
 _VCPU_RUNNING: Final = 1
+PERF_EVENTS: Final = (
+    "cmt", "mbmt", "mbml", "cache_misses", "cache_references", "instructions", "cpu_cycles", "branch_instructions",
+    "branch_misses", "bus_cycles", "stalled_cycles_frontend", "stalled_cycles_backend", "ref_cpu_cycles", "cpu_clock",
+    "task_clock", "page_faults", "context_switches", "cpu_migrations", "page_faults_min", "page_faults_maj",
+    "alignment_faults", "emulation_faults",
+)  # fmt: skip
+"""Source: libvirt API reference, VIR_PERF_PARAM_*."""
 
 
 async def domain_get_info(client: Client, a: Any) -> tuple[int, int, int, int, int]:
@@ -23,7 +28,7 @@ async def domain_get_state(client: Client, a: Any) -> tuple[int, int]:
 
 
 async def domain_get_os_type(client: Client, a: Any) -> str:
-    return text_of(parse(await client.driver.domains.xml(a.domain.uuid, False, False), "domain"), "os/type", "hvm")
+    return await client.driver.domains.os_type(a.domain.uuid)
 
 
 async def domain_get_max_memory(client: Client, a: Any) -> int:
@@ -35,16 +40,16 @@ async def domain_get_max_vcpus(client: Client, a: Any) -> int:
 
 
 async def domain_get_vcpus_flags(client: Client, a: Any) -> int:
-    info = await client.driver.domains.info(a.domain.uuid)
-    if a.flags & 1 and not (await client.driver.domains.flags(a.domain.uuid)).active:
-        raise not_running()
-    return info.max_vcpus if a.flags & 4 else info.vcpus
+    current, maximum = await client.driver.domains.vcpus(a.domain.uuid, await is_config(client, a))
+    return maximum if a.flags & 4 else current
 
 
 async def domain_get_vcpus(client: Client, a: Any) -> tuple[list[VcpuInfo], bytes]:
     statistics = await client.driver.domains.statistics(a.domain.uuid)
     times = statistics.vcpu_times[: max(0, a.max_info)]
-    one = cpu_map(client, None, a.map_size)
+    cpus = client.driver.node.info().cpus
+    size = min(max(0, a.map_size), 4096)
+    one = ((1 << cpus) - 1).to_bytes(max(size, (cpus + 7) // 8), "little")[:size]
     return [VcpuInfo(i, _VCPU_RUNNING, t, -1) for i, t in enumerate(times)], one * len(times)
 
 
@@ -59,8 +64,8 @@ async def domain_get_security_label_list(client: Client, a: Any) -> tuple[list[A
 
 
 async def domain_get_messages(client: Client, a: Any) -> list[str]:
-    await client.driver.domains.find(a.domain.uuid)
-    return []
+    # virDomainMessageType: 1 deprecation, 2 tainting; those of ignored elements are neither.
+    return [] if a.flags else list(await client.driver.domains.messages(a.domain.uuid))
 
 
 async def domain_get_control_info(client: Client, a: Any) -> tuple[int, int, int]:
@@ -87,6 +92,11 @@ async def domain_get_block_job_info(client: Client, a: Any) -> tuple[int, int, i
 async def domain_get_launch_security_info(client: Client, a: Any) -> list[TypedParam]:
     await client.driver.domains.find(a.domain.uuid)
     return []  # no guest's memory is encrypted
+
+
+async def domain_get_perf_events(client: Client, a: Any) -> list[TypedParam]:
+    await is_config(client, a)
+    return [TypedParam(name, int(ParamType.BOOLEAN), False) for name in PERF_EVENTS]  # none are counted
 
 
 async def domain_get_disk_errors(client: Client, a: Any) -> tuple[list[DiskError], int]:
