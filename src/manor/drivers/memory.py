@@ -21,7 +21,7 @@ from manor.domain.xml.live import live, named
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import refuse
 from manor.domain.xml.values import Support
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify, VolumeStream
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
@@ -269,15 +269,15 @@ class MemoryVolumes:
     async def wipe(self, volume: Volume) -> None:
         self._contents[volume.name].clear()
 
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
 
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or max(0, volume.capacity - offset), volume)
 
 
 class _MemoryStream:
-    """A part of a volume (ByteStream)."""
+    """A part of a volume (VolumeStream)."""
 
     def __init__(self, data: bytearray, offset: int, length: int, volume: Volume) -> None:
         if offset < 0 or length < 0 or offset + length > volume.capacity:
@@ -302,6 +302,18 @@ class _MemoryStream:
             self._data += bytes(end - len(self._data))
         self._data[self._at : end] = data
         self._at = end
+
+    async def hole(self) -> int:
+        size = 0 if self._at < len(self._data) else self._end - self._at
+        self._at += size
+        return size
+
+    async def skip(self, size: int) -> None:
+        if self._at + size > self._end:
+            raise invalid_argument("more data than the volume, or what was announced, has room for", Origin.STORAGE)
+        kept = self._data[self._at : self._at + size]
+        self._data[self._at : self._at + size] = bytes(len(kept))
+        self._at += size
 
     async def finish(self) -> None:
         return

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from manor.base.errors import StateError
-from manor.drivers.api import ByteStream
+from manor.drivers.api import ByteStream, VolumeStream
 from manor.rpc.session import SessionStream
 
 CHUNK: Final = 256 * 1024 - 24
@@ -14,10 +14,15 @@ CHUNK: Final = 256 * 1024 - 24
 _ZEROS: Final = bytes(CHUNK)
 
 
-async def send_all(stream: SessionStream, source: ByteStream) -> None:
-    """Everything of `source`; then its end, which the client confirms."""
+async def send_all(stream: SessionStream, source: VolumeStream, is_sparse: bool) -> None:
+    """Everything of `source`; then its end, which the client confirms. is_sparse: the client takes holes."""
     try:
-        while data := await source.read(CHUNK):
+        while True:
+            if is_sparse and (size := await source.hole()):
+                await stream.send_hole(size)
+            data = await source.read(CHUNK)
+            if not data:
+                break
             await stream.send(data)
         await stream.end()
     except StateError:
@@ -26,14 +31,12 @@ async def send_all(stream: SessionStream, source: ByteStream) -> None:
         source.close()
 
 
-async def receive_all(stream: SessionStream, target: ByteStream) -> None:
+async def receive_all(stream: SessionStream, target: VolumeStream) -> None:
     """Everything that the client sends. It is on the disk before the client's finishing is confirmed."""
     try:
-        while piece := await stream.receive():
+        while (piece := await stream.receive()) != b"":
             if isinstance(piece, int):
-                while piece > 0:
-                    await target.write(_ZEROS[:piece])
-                    piece -= CHUNK
+                await target.skip(piece)
             else:
                 await target.write(piece)
         await target.finish()

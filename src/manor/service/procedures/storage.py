@@ -11,6 +11,8 @@ from manor.service.client import Client, cut, matches
 from manor.service.procedures.network import is_wanted
 from manor.service.streams import receive_all, send_all
 
+SPARSE: Final = 1
+"""virStorageVolDownloadFlags."""
 BUILD: Final = 7
 """virStoragePoolCreateFlags: any of the three asks for building."""
 
@@ -210,6 +212,6 @@ async def storage_vol_download(client: Client, a: Any) -> Answer:
 
     async def give(session: Session, stream: SessionStream | None) -> None:
         assert stream is not None
-        await send_all(stream, source)
+        await send_all(stream, source, bool(a.flags & SPARSE))
 
     return Answer(None, (), give)
