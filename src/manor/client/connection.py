@@ -19,18 +19,9 @@ from manor.client.secret import Nwfilter, NwfilterBinding, Secret
 from manor.client.storage import StoragePool, Volume
 from manor.client.stream import Stream
 from manor.rpc.caller import Caller, RemoteError
-from manor.rpc.dial import dial
+from manor.rpc.opening import open_caller
 from manor.rpc.protocol.catalog import QEMU, REMOTE, Procedure
 from manor.rpc.uri import Uri, default_uri, parse_uri
-
-READ_ONLY = 1
-"""The flag of a connection that may change nothing."""
-
-AUTH_NONE, AUTH_SASL, AUTH_POLKIT = 0, 1, 2
-FEATURE_PROGRAM_KEEPALIVE = 10
-FEATURE_CLOSE_CALLBACK = 15
-KEEPALIVE_INTERVAL = 5.0
-KEEPALIVE_COUNT = 5
 
 
 class Connection:
@@ -398,33 +389,9 @@ async def open_connection(
     """
     parsed = parse_uri(uri or default_uri())
     dispatcher = Dispatcher()
-    caller = Caller(await dial(parsed, is_read_only=is_read_only), dispatcher.accept)
+    caller = await open_caller(parsed, dispatcher.accept, is_read_only=is_read_only, keepalive=keepalive)
     caller.closed.add_done_callback(lambda future: dispatcher.end(future.result()))
-    caller.start()
-    connection = Connection(caller, parsed, dispatcher)
-    try:
-        await _authenticate(connection)
-        interval, count = (KEEPALIVE_INTERVAL, KEEPALIVE_COUNT) if keepalive is None else keepalive
-        if interval > 0 and await connection.supports_feature(FEATURE_PROGRAM_KEEPALIVE):
-            caller.start_keepalive(interval, count)
-        await connection.call("connect_open", parsed.name, READ_ONLY if is_read_only else 0)
-        if await connection.supports_feature(FEATURE_CLOSE_CALLBACK):
-            await connection.call("connect_register_close_callback")
-    except BaseException:
-        await caller.close()
-        raise
-    return connection
-
-
-async def _authenticate(connection: Connection) -> None:
-    """Raises HostError if the daemon wants what we have not."""
-    kinds = await connection.call("auth_list")
-    if not kinds or AUTH_NONE in kinds:
-        return
-    if AUTH_POLKIT in kinds:
-        await connection.call("auth_polkit")
-        return
-    raise HostError("the daemon wants a user name and password (SASL), which is not supported: use ssh or TLS")
+    return Connection(caller, parsed, dispatcher)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ class Config:
     up. idle_exit: seconds without clients until the daemon ends, while VMs live on; 0 for never.
     tls_listen: address:port for TLS, "" for none; tls_ca, tls_cert, tls_key: files. tls_allow: names of clients'
     certificates that may come, empty for all that the authority signed. accel: for VMs.
+    remotes: `libvirt+URI`s that every client may have opened; programs of this daemon's user may name any.
     """
 
     socket: Path
@@ -46,6 +47,7 @@ class Config:
     tls_key: str = ""
     tls_allow: tuple[str, ...] = ()
     accel: str = "auto"
+    remotes: tuple[str, ...] = ()
 
 
 _LIMITS: Final = {

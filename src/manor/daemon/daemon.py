@@ -26,7 +26,9 @@ class Daemon:
         uri = "manor:///system" if config.is_system else "manor:///session"
         makers: dict[str, MakeDriver] = {uri: self._make_local, "test:///default": MemoryDriver}
         self._uri = uri
-        self.service = Service(makers, uri)
+        self.service = Service(
+            makers, uri, remotes=config.remotes, keepalive=(config.keepalive_interval, config.keepalive_count)
+        )
         self.server = Server(config, self.service, self._watch_idle)
 
     async def run(self) -> None:

@@ -120,7 +120,9 @@ class Server:
                     continue
                 return  # closed
             channel = UnixChannel(client)
-            self._serve(channel, read_only, _user(channel))
+            # Who is this user, or root, can reach other daemons without us as well.
+            is_trusted = channel.peer is not None and channel.peer.uid in (0, os.geteuid())
+            self._serve(channel, read_only, _user(channel), may_dial=is_trusted and not read_only)
 
     async def _accept_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = _certificate_name(writer.get_extra_info("peercert"))
@@ -131,7 +133,7 @@ class Server:
         channel: StreamChannel = await accept_tls(reader, writer)
         self._serve(channel, False, f"tls:{name}")
 
-    def _serve(self, channel: Channel, read_only: bool, who: str) -> None:
+    def _serve(self, channel: Channel, read_only: bool, who: str, *, may_dial: bool = False) -> None:
         config = self.config
         if len(self._sessions) >= config.max_clients or self._users[who] >= config.max_clients_user:
             if not self._is_full:
@@ -142,6 +144,7 @@ class Server:
             return
         session = Session(channel, handle, is_read_only=read_only, calls_max=config.max_calls)
         session.state = self._service.client(session, who)
+        session.state.may_dial = may_dial
         self._sessions[session] = who
         self._users[who] += 1
         self._start(self._run(session, who))

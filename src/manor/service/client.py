@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from manor.base.errors import ApiError
 from manor.drivers.api import Driver
 from manor.drivers.errors import Code, Origin
+from manor.drivers.remote import RemoteConnection
 from manor.rpc.session import Session
 
 if TYPE_CHECKING:
@@ -16,13 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Client:
-    """One connection. who: for the history. uri: as it was opened, "" before that."""
+    """One connection. who: for the history. uri: as it was opened, "" before that.
+
+    remote: the other daemon that answers instead of a driver. may_dial: whether this client may name any other daemon,
+    because it could reach it without us as well.
+    """
 
     service: Service
     session: Session
     who: str
     uri: str = ""
     opened: Driver | None = None
+    remote: RemoteConnection | None = None
+    may_dial: bool = False
+    is_opening: bool = False
     wants_close_event: bool = False
 
     @property

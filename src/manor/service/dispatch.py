@@ -14,6 +14,7 @@ from manor.rpc.message import Call
 from manor.rpc.protocol.catalog import REMOTE, Procedure
 from manor.rpc.session import Session, close_files
 from manor.service.client import Client
+from manor.service.forward import OURS, forward
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ PROCEDURES: Final = _load()
 def handle(session: Session, call: Call) -> Any:
     """What rpc.session calls. Permissions were looked at before, by the connection."""
     client: Client = session.state
+    if client.remote is not None and call.procedure.name not in OURS:
+        return forward(client.remote, call)
     if call.files:
         close_files(call.files)
     if call.procedure.program is not REMOTE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from manor.base.errors import ApiError
@@ -26,8 +26,23 @@ ALIASES: Final = {"qemu:///session": "manor:///session", "qemu:///system": "mano
 class Service:
     """One daemon's. Thread: the event loop's."""
 
-    def __init__(self, makers: Mapping[str, MakeDriver], default: str) -> None:
-        """makers: URI -> what makes its driver. default: the URI for clients that name none."""
+    def __init__(
+        self,
+        makers: Mapping[str, MakeDriver],
+        default: str,
+        *,
+        aliases: Mapping[str, str] = ALIASES,
+        remotes: Collection[str] = (),
+        keepalive: tuple[float, int] = (5.0, 5),
+    ) -> None:
+        """makers: URI -> what makes its driver. default: the URI for clients that name none. aliases: URI -> the one
+        that is meant. remotes: `libvirt+URI`s that every client may open. keepalive: seconds between questions to a
+        silent client, and how many it may leave unanswered.
+        """
+        self.remotes = frozenset(remotes)
+        self.keepalive = keepalive
+        self._aliases = aliases
+        self._closing: set[asyncio.Task[None]] = set()
         self.events = EventHub()
         self.jobs = Jobs()
         self.history = History()
@@ -45,10 +60,10 @@ class Service:
         """The driver for a client's URI. Raises ApiError."""
         name = uri or self._default
         if name not in self._makers:
-            name = ALIASES.get(name, name)
+            name = self._aliases.get(name, name)
         maker = self._makers.get(name)
         if maker is None:
-            known = ", ".join(self._makers)
+            known = ", ".join([*self._makers, "libvirt+URI"])
             raise ApiError(
                 Code.NO_CONNECT, Origin.NONE, f"no connection driver available for {uri}; there are {known}"
             )
@@ -67,10 +82,16 @@ class Service:
     def forget(self, client: Client) -> None:
         """It has gone."""
         self.events.forget(client.session)
+        remote, client.remote = client.remote, None
+        if remote is not None:
+            task = asyncio.ensure_future(remote.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Let go of all drivers; VMs live on."""
         await self.jobs.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         for driver in self._drivers.values():
             await driver.close()
         self._drivers.clear()
