@@ -385,13 +385,37 @@ async def open_connection(
     """Connect. Raises HostError, ConfigError, RemoteError; use `connect` for one that closes itself.
 
     uri: as libvirt's, default `$LIBVIRT_DEFAULT_URI` or manord's. keepalive: (seconds, questions) after which a daemon
-    that does not answer is given up; default 5 s and 5, (0, 0) never.
+    that does not answer is given up; default 5 s and 5, (0, 0) never. For `manor:///session` a daemon is started if there
+    is none, which ends some time after its last client and VM; $MANOR_AUTOSTART=0 forbids it.
     """
     parsed = parse_uri(uri or default_uri())
     dispatcher = Dispatcher()
-    caller = await open_caller(parsed, dispatcher.accept, is_read_only=is_read_only, keepalive=keepalive)
+    caller = await _open(parsed, dispatcher, is_read_only, keepalive)
     caller.closed.add_done_callback(lambda future: dispatcher.end(future.result()))
     return Connection(caller, parsed, dispatcher)
+
+
+async def _open(
+    uri: Uri, dispatcher: Dispatcher, is_read_only: bool, keepalive: tuple[float, int] | None
+) -> Caller:
+    """As `open_caller`; a user's own daemon is started if there is none."""
+    try:
+        return await open_caller(uri, dispatcher.accept, is_read_only=is_read_only, keepalive=keepalive)
+    except RemoteError:
+        raise
+    except HostError as error:
+        from manor.client.ondemand import ensure_daemon, is_wanted
+
+        if not is_wanted(uri):
+            if uri.is_own and not uri.is_session and uri.effective_transport == "unix":
+                raise HostError(
+                    f"{error}; start the host's daemon: `systemctl start manord.socket`, or `manord --system` as root",
+                    error.errno, error.file,
+                ) from error  # fmt: skip
+            raise
+        # There is none, or the one that was there has just ended for want of clients.
+        await ensure_daemon(uri)
+        return await open_caller(uri, dispatcher.accept, is_read_only=is_read_only, keepalive=keepalive)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ class Config:
     socket, socket_ro: paths. group: who may use them beside this user, by its name; "" for nobody. state: directory.
     max_clients: connections at a time; max_clients_user: of one user. max_calls: of one client, being worked on.
     keepalive_interval: seconds between questions to a silent client; keepalive_count: unanswered ones until it is given
-    up. idle_exit: seconds without clients until the daemon ends, while VMs live on; 0 for never.
+    up. idle_exit: seconds without clients and running VMs until the daemon ends; 0 for never.
     tls_listen: address:port for TLS, "" for none; tls_ca, tls_cert, tls_key: files. tls_allow: names of clients'
     certificates that may come, empty for all that the authority signed. accel: for VMs.
     remotes: `libvirt+URI`s that every client may have opened; programs of this daemon's user may name any.

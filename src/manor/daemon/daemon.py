@@ -23,6 +23,7 @@ class Daemon:
         self._config = config
         self._stop = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Future[None] | None = None
         uri = "manor:///system" if config.is_system else "manor:///session"
         makers: dict[str, MakeDriver] = {uri: self._make_local, "test:///default": MemoryDriver}
         self._uri = uri
@@ -68,9 +69,26 @@ class Daemon:
             self._idle = None
         if self._config.idle_exit and not self.server.clients:
             loop = asyncio.get_running_loop()
-            self._idle = loop.call_later(self._config.idle_exit, self._end_if_idle)
+            self._idle = loop.call_later(self._config.idle_exit, self._look_whether_idle)
 
-    def _end_if_idle(self) -> None:
-        if not self.server.clients:
-            logger.info("nobody has asked for anything; ending")
-            self.stop()
+    def _look_whether_idle(self) -> None:
+        self._looking = asyncio.ensure_future(self._end_if_idle())
+
+    async def _end_if_idle(self) -> None:
+        """End, unless there are clients, or VMs: what they do by themselves has to be seen and told."""
+        is_needed = await self._has_vms()
+        if self.server.clients:
+            return  # when the last one goes, the time begins anew
+        if is_needed:
+            self._watch_idle()
+            return
+        logger.info(
+            "there were no clients for %d s, and no virtual machine runs; ending (idle_exit)", self._config.idle_exit
+        )
+        self.stop()
+
+    async def _has_vms(self) -> bool:
+        for driver in self.service.drivers.values():
+            if driver.kind != MemoryDriver.kind and any(flags.active for _, flags in await driver.domains.all()):
+                return True
+        return False
