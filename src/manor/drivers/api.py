@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from manor.domain.xml.domain import Domain as DomainDocument
 from manor.rpc.protocol.records import (
     Domain,
     GuestInterface,
@@ -31,6 +32,7 @@ class Kind(Enum):
     BALLOON = "balloon_change"
     DEVICE_ADDED = "device_added"
     DEVICE_REMOVED = "device_removed"
+    DEVICE_REMOVAL_FAILED = "device_removal_failed"
     METADATA = "metadata_change"
     AGENT = "agent_lifecycle"
     NETWORK = "network"
@@ -100,7 +102,8 @@ class NicStatistics:
 
 @dataclass(frozen=True, slots=True)
 class MachineStatistics:
-    """Counters of a running VM. cpu_time: ns over all vCPUs. disks, nics: in the order of the XML. memory, rss: KiB."""
+    """Counters of a running VM. cpu_time: ns over all vCPUs. disks, nics: in the order of the machine (DeviceNames).
+    memory, rss: KiB."""
 
     cpu_time: int = 0
     vcpu_times: tuple[int, ...] = ()
@@ -110,6 +113,32 @@ class MachineStatistics:
     nics: tuple[NicStatistics, ...] = ()
     guest_memory: Mapping[int, int] = field(default_factory=dict)
     """virDomainMemoryStatTags -> KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskName:
+    """What a disk is known by. source: file, device, export or volume."""
+
+    target: str
+    source: str
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NicName:
+    """What an interface is known by."""
+
+    target: str
+    mac: str
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNames:
+    """What a domain's counters are of, in the order of MachineStatistics."""
+
+    disks: tuple[DiskName, ...] = ()
+    nics: tuple[NicName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +176,8 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
-Change = Callable[[str], str]
-"""A change of a description: its XML to the changed one. Raises ApiError to refuse."""
+Change = Callable[[DomainDocument], DomainDocument]
+"""A change of a description. Raises ConfigError, ApiError to refuse."""
 
 
 class Domains(Protocol):
@@ -162,7 +191,12 @@ class Domains(Protocol):
     async def state(self, uuid: bytes) -> tuple[int, int]: ...
     async def info(self, uuid: bytes) -> DomainInfo: ...
     async def xml(self, uuid: bytes, inactive: bool, secure: bool) -> str: ...
+    async def vcpus(self, uuid: bytes, config: bool) -> tuple[int, int]: ...
+    async def os_type(self, uuid: bytes) -> str: ...
+    async def devices(self, uuid: bytes) -> DeviceNames: ...
+    async def messages(self, uuid: bytes) -> Sequence[str]: ...
     async def check(self, xml: str) -> None: ...
+    async def completed(self, xml: str) -> str: ...
     async def define(self, xml: str, who: str) -> Domain: ...
     async def undefine(self, uuid: bytes, who: str, flags: int) -> None: ...
     async def create_xml(self, xml: str, paused: bool) -> Domain: ...
@@ -177,9 +211,11 @@ class Domains(Protocol):
     async def rename(self, uuid: bytes, name: str, who: str) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int, live: bool, config: bool, maximum: bool) -> None: ...
     async def set_vcpus(self, uuid: bytes, count: int, live: bool, config: bool, maximum: bool) -> None: ...
-    async def edit(
-        self, uuid: bytes, change: Change, live: bool, config: bool, who: str, is_hardware: bool = False
-    ) -> None: ...
+    async def edit(self, uuid: bytes, change: Change, live: bool, config: bool, who: str) -> None: ...
+    async def attach(self, uuid: bytes, xml: str, live: bool, config: bool, who: str) -> None: ...
+    async def detach(self, uuid: bytes, xml: str, live: bool, config: bool, who: str) -> None: ...
+    async def detach_alias(self, uuid: bytes, alias: str, live: bool, config: bool, who: str) -> None: ...
+    async def update(self, uuid: bytes, xml: str, live: bool, config: bool, who: str) -> None: ...
     async def statistics(self, uuid: bytes) -> MachineStatistics: ...
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str | None, force: bool) -> ByteStream: ...

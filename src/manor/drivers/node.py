@@ -11,13 +11,15 @@ import uuid as uuid_module
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from xml.sax.saxutils import escape
 
 from manor.drivers.api import HostInfo
 from manor.drivers.errors import Origin, invalid_argument
-from manor.drivers.xml import escape
 from manor.spec.machine import MAX_CPUS
 
 MACHINE: Final = "pc"
+EMULATOR: Final = "/usr/bin/manor"
+"""What clients are shown as the program that makes machines."""
 _KIB: Final = re.compile(r"(\w+):\s+(\d+) kB")
 
 

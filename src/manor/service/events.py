@@ -31,6 +31,7 @@ _DOMAIN: Final = {
     Kind.DEVICE_REMOVED: (15, "device_removed"),
     Kind.AGENT: (18, "agent_lifecycle"),
     Kind.DEVICE_ADDED: (19, "device_added"),
+    Kind.DEVICE_REMOVAL_FAILED: (22, "device_removal_failed"),
     Kind.METADATA: (23, "metadata_change"),
 }
 """Kind -> (virDomainEventID, name of the message)."""

@@ -117,7 +117,11 @@ def test_changes_of_a_domain(virsh: Virsh, web1: str) -> None:
     virsh("domrename", web1, "web2")
     virsh("domrename", "web2", web1)
     virsh("start", web1)
-    assert "not supported" in virsh("setvcpus", web1, "2", "--live", check=False)
+    assert virsh("vcpucount", web1, "--live", "--active") == "1"
+    virsh("setvcpus", web1, "2", "--live")
+    assert virsh("vcpucount", web1, "--live", "--active") == "2"
+    assert virsh("vcpucount", web1, "--config", "--active") == "1"
+    assert "greater than max allowable" in virsh("setvcpus", web1, "3", "--live", check=False)
     virsh("attach-disk", web1, "/nowhere/d.img", "vdd", "--live")
     assert "vdd" in virsh("domblklist", web1)
     assert "vdd" not in virsh("domblklist", web1, "--inactive")

@@ -55,9 +55,14 @@ def of(declared: Property, dice: random.Random) -> Any:
 
 def element(cls: type[Element], dice: random.Random) -> Any:
     """An element with some of its properties. What nobody needs is mostly left out."""
-    return cls(
-        **{one.name: of(one, dice) for one in schema(cls).properties if one.required or dice.random() < 0.4}
-    )
+    chosen = [one for one in schema(cls).properties if one.required or dice.random() < 0.4]
+    values = {one.name: of(one, dice) for one in chosen}
+    for one in schema(cls).properties:
+        # What is inside an element says that it is there.
+        inside = [other for other in chosen if other.path.startswith(f"{one.path}/") and values[other.name] != ()]
+        if isinstance(one.kind, Present) and inside:
+            values[one.name] = True
+    return cls(**values)
 
 
 @pytest.mark.parametrize("name", KINDS)

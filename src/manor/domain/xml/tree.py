@@ -113,6 +113,14 @@ class _Builder:
 
 def read(text: str, root: str) -> Node:
     """The tree of a document whose outermost element is `root`. Raises ConfigError with the line of what is wrong."""
+    node = read_any(text, root)
+    if node.name != root:
+        raise ConfigError(root, f"the document is a <{node.name}>; a <{root}> is needed here")
+    return node
+
+
+def read_any(text: str, root: str) -> Node:
+    """The same for any outermost element. root: what errors call it."""
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -126,8 +134,6 @@ def read(text: str, root: str) -> Node:
         raise ConfigError(root, f"line {error.lineno}: this is not XML: {expat.ErrorString(error.code)}") from error
     if builder.root is None:
         raise ConfigError(root, "the document is empty")
-    if builder.root.name != root:
-        raise ConfigError(root, f"the document is a <{builder.root.name}>; a <{root}> is needed here")
     return builder.root
 
 

@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from manor.base.errors import ApiError, ConfigError
 from manor.drivers.errors import Code, Origin, invalid_argument, not_running
-from manor.drivers.xml import parse, text_of
 from manor.rpc.protocol.records import DiskError, Filesystem, GuestInterface, VcpuInfo
-from manor.service.client import Client
+from manor.service.client import Client, affected
 
 AGENT_TIMEOUT: Final = 5.0
 """Seconds. Source: libvirt 9.0 waits as long for the agent."""
@@ -26,7 +25,7 @@ async def domain_get_state(client: Client, a: Any) -> tuple[int, int]:
 
 
 async def domain_get_os_type(client: Client, a: Any) -> str:
-    return text_of(parse(await client.driver.domains.xml(a.domain.uuid, False, False), "domain"), "os/type", "hvm")
+    return await client.driver.domains.os_type(a.domain.uuid)
 
 
 async def domain_get_max_memory(client: Client, a: Any) -> int:
@@ -38,10 +37,11 @@ async def domain_get_max_vcpus(client: Client, a: Any) -> int:
 
 
 async def domain_get_vcpus_flags(client: Client, a: Any) -> int:
-    info = await client.driver.domains.info(a.domain.uuid)
-    if a.flags & 1 and not (await client.driver.domains.flags(a.domain.uuid)).active:
-        raise not_running()
-    return info.max_vcpus if a.flags & 4 else info.vcpus
+    live, config = affected(a.flags, (await client.driver.domains.flags(a.domain.uuid)).active)
+    if live and config:
+        raise invalid_argument("ask for the live number or for that of the configuration, not for both")
+    current, maximum = await client.driver.domains.vcpus(a.domain.uuid, config)
+    return maximum if a.flags & 4 else current
 
 
 async def domain_get_vcpus(client: Client, a: Any) -> tuple[list[VcpuInfo], bytes]:
@@ -73,8 +73,8 @@ async def domain_get_security_label_list(client: Client, a: Any) -> tuple[list[A
 
 
 async def domain_get_messages(client: Client, a: Any) -> list[str]:
-    await client.driver.domains.find(a.domain.uuid)
-    return []
+    # virDomainMessageType: 1 deprecation, 2 tainting; those of ignored elements are neither.
+    return [] if a.flags else list(await client.driver.domains.messages(a.domain.uuid))
 
 
 async def domain_get_control_info(client: Client, a: Any) -> tuple[int, int, int]:

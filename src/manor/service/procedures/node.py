@@ -5,14 +5,15 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from manor.base.errors import ApiError
 from manor.drivers.errors import Code, Origin
-from manor.drivers.xml import escape
 from manor.rpc.protocol.records import Interface, NodeStat
 from manor.service.client import Client, cut
 
 _NET: Final = Path("/sys/class/net")
+_QUOTES: Final = {"'": "&apos;"}
 
 
 def node_get_info(client: Client, a: Any) -> tuple[str, int, int, int, int, int, int, int]:
@@ -67,9 +68,7 @@ def _interface(name: str) -> tuple[Interface, bool]:
     for each in _interfaces():
         if each[0].name == name:
             return each
-    raise ApiError(
-        Code.NO_INTERFACE, Origin.INTERFACE, f"Interface not found: couldn't find interface named '{name}'"
-    )
+    raise ApiError(Code.NO_INTERFACE, Origin.INTERFACE, f"Interface not found: couldn't find interface named '{name}'")
 
 
 def connect_list_all_interfaces(client: Client, a: Any) -> tuple[list[Interface], int]:
@@ -113,6 +112,7 @@ def interface_get_xml_desc(client: Client, a: Any) -> str:
     kind = "bridge" if (_NET / found.name / "bridge").is_dir() else "ethernet"
     inner = "  <bridge/>\n" if kind == "bridge" else ""
     return (
-        f"<interface type='{kind}' name='{escape(found.name)}'>\n  <mac address='{escape(found.mac)}'/>\n"
+        f"<interface type='{kind}' name='{escape(found.name, _QUOTES)}'>\n"
+        f"  <mac address='{escape(found.mac, _QUOTES)}'/>\n"
         f"{inner}</interface>\n"
     )
