@@ -385,8 +385,8 @@ async def open_connection(
     """Connect. Raises HostError, ConfigError, RemoteError; use `connect` for one that closes itself.
 
     uri: as libvirt's, default `$LIBVIRT_DEFAULT_URI` or manord's. keepalive: (seconds, questions) after which a daemon
-    that does not answer is given up; default 5 s and 5, (0, 0) never. For `manor:///session` a daemon is started if there
-    is none, which ends some time after its last client and VM; $MANOR_AUTOSTART=0 forbids it.
+    that does not answer is given up; default 5 s and 5, (0, 0) never. For `manor:///session` a daemon is started if
+    there is none, which ends some time after its last client and VM; $MANOR_AUTOSTART=0 forbids it.
     """
     parsed = parse_uri(uri or default_uri())
     dispatcher = Dispatcher()

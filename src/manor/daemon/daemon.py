@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from manor.base.errors import ManorError
 from manor.daemon.config import Config
 from manor.daemon.server import Server
 from manor.daemon.systemd import inherited, notify
 from manor.drivers.api import Driver, Notice
 from manor.drivers.memory import MemoryDriver
-from manor.service.service import MakeDriver, Service
+from manor.service.service import ALIASES, MakeDriver, Service
 
 logger = logging.getLogger("manord")
 
@@ -25,11 +26,18 @@ class Daemon:
         self._idle: asyncio.TimerHandle | None = None
         self._looking: asyncio.Future[None] | None = None
         uri = "manor:///system" if config.is_system else "manor:///session"
-        makers: dict[str, MakeDriver] = {uri: self._make_local, "test:///default": MemoryDriver}
         self._uri = uri
+        self._qemu_uri = f"{uri.replace('manor', 'qemu')}?vmm=qemu"
+        makers: dict[str, MakeDriver] = {
+            uri: self._make_local, self._qemu_uri: self._make_qemu, "test:///default": MemoryDriver
+        }  # fmt: skip
+        aliases = dict(ALIASES)
+        if config.vmm == "qemu":
+            aliases[uri.replace("manor", "qemu")] = self._qemu_uri
         self.service = Service(
-            makers, uri, remotes=config.remotes, keepalive=(config.keepalive_interval, config.keepalive_count)
-        )
+            makers, uri, aliases=aliases, remotes=config.remotes,
+            keepalive=(config.keepalive_interval, config.keepalive_count),
+        )  # fmt: skip
         self.server = Server(config, self.service, self._watch_idle)
 
     async def run(self) -> None:
@@ -37,6 +45,12 @@ class Daemon:
         sockets = inherited()
         try:
             await self.service.open(self._uri)
+            if (self._config.state / "qemu" / "run").exists():
+                # VMs of an earlier daemon's: their ends and events have to be seen from now on.
+                try:
+                    await self.service.open(self._qemu_uri)
+                except ManorError as error:
+                    logger.error("the VMs of QEMU are left alone: %s", error)
             await self.server.open(sockets)
             logger.info("listening at %s", self._config.socket)
             notify("READY=1")
@@ -62,6 +76,11 @@ class Daemon:
         from manor.drivers.local import LocalDriver
 
         return LocalDriver(self._config.state, notify_driver, self._uri, self._config.accel)
+
+    def _make_qemu(self, notify_driver: Callable[[Notice], None]) -> Driver:
+        from manor.drivers.qemu.driver import QemuDriver
+
+        return QemuDriver(self._config.state / "qemu", notify_driver, self._qemu_uri, self._config.accel)
 
     def _watch_idle(self) -> None:
         if self._idle is not None:

@@ -39,6 +39,7 @@ from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, Ni
 from manor.drivers.console import VmConsole
 from manor.drivers.control import Control
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
+from manor.drivers.guest_addresses import agent_interfaces
 from manor.drivers.hypervisor import End, Ended, FixedHardware, Found, OnHappening
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
@@ -314,7 +315,7 @@ class Processes(FixedHardware):
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
-            return _agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
+            return agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
         nics = (await self._call(uuid, "nics"))["nics"]
         return [
             GuestInterface(
@@ -514,17 +515,3 @@ def _nic(found: Mapping[str, Any]) -> NicStatistics:
 
 def _kib(name: str, value: int) -> int:
     return value if name.endswith("faults") else value >> 10
-
-
-def _agent_interfaces(found: object) -> list[GuestInterface]:
-    rows = []
-    for each in found if isinstance(found, list) else []:
-        if not isinstance(each, dict):
-            continue
-        addresses = [
-            IpAddress(int(one.get("ip-address-type") == "ipv6"), str(one.get("ip-address")), int(one.get("prefix", 0)))
-            for one in each.get("ip-addresses", ())
-            if isinstance(one, dict)
-        ]
-        rows.append(GuestInterface(str(each.get("name", "")), each.get("hardware-address"), addresses))
-    return rows

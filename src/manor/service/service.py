@@ -19,7 +19,10 @@ from manor.service.jobs import Jobs
 logger = logging.getLogger(__name__)
 
 MakeDriver = Callable[[Callable[[Notice], None]], Driver]
-ALIASES: Final = {"qemu:///session": "manor:///session", "qemu:///system": "manor:///system"}
+ALIASES: Final = {
+    "qemu:///session": "manor:///session", "qemu:///system": "manor:///system",
+    "qemu:///session?vmm=manor": "manor:///session", "qemu:///system?vmm=manor": "manor:///system",
+}  # fmt: skip
 """Clients that know no other hypervisor's name ask for QEMU's."""
 
 

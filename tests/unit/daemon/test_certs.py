@@ -70,7 +70,7 @@ def test_a_second_time_only_what_is_missing_is_made(tmp_path: Path) -> None:
 def test_what_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: list[str], clients: list[str], days: int, wrong: str
 ) -> None:
-    monkeypatch.setattr(certs.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(ConfigError) as caught:
         list(certs.make(tmp_path / "pki", hosts, clients, days))
     assert wrong in str(caught.value)
@@ -78,7 +78,7 @@ def test_what_is_refused(
 
 
 def test_without_openssl_the_fix_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(certs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match="no openssl on this machine; install it"):
         list(certs.make(tmp_path, ["h"], [], 30))
 

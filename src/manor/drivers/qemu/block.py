@@ -18,7 +18,7 @@ from manor.drivers.qemu.words import Part
 ResolveVolume = Callable[[str, str], Path]
 """(pool, volume) -> path. Raises ApiError or ConfigError."""
 _FORMATS: Final = {"vhd": "vpc", "iso": "raw"}
-_KNOWN: Final = frozenset({
+FORMATS: Final = frozenset({
     "raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vhdx", "vpc", "parallels", "bochs", "cloop", "dmg",
 })  # fmt: skip
 _LIMITS: Final = {
@@ -41,7 +41,7 @@ class DiskParts:
 
 def disk_parts(disk: Disk, where: str, place: Part, boot: int | None, volume: ResolveVolume) -> DiskParts:
     """where: path of the disk in the document. place: bus and number, as `Buses` gives them. Raises ConfigError."""
-    alias = disk.alias or disk.target
+    alias = disk.alias or disk.target or ""
     objects: list[Part] = []
     nodes: list[Part] = []
     if _has_medium(disk):
@@ -111,7 +111,7 @@ def _storage(disk: Disk, alias: str, where: str, volume: ResolveVolume) -> Part:
 def _format(disk: Disk, alias: str, where: str, read_only: bool) -> Part:
     # Never guessed: a guest could write another format's header into its raw disk.
     kind = _FORMATS.get(disk.format or "raw", disk.format or "raw")
-    if kind not in _KNOWN:
+    if kind not in FORMATS:
         raise ConfigError(f"{where}/driver/@type", f"{kind!r} is no format of QEMU; convert the image")
     node: Part = {
         "driver": kind, "node-name": f"{alias}-format", "file": f"{alias}-storage", "read-only": read_only,

@@ -1,8 +1,8 @@
 """From a domain to QEMU's command line. Our own mapping, after QEMU's documentation.
 
 Devices are named by the aliases of the live document, so that events and hot-plug speak of the same names. The machine
-starts stopped (-S): it goes on when everything around it is ready. A guest that shuts down or panics leaves QEMU paused,
-so that the end is seen even by a daemon that was away at the time.
+starts stopped (-S): it goes on when everything around it is ready. A guest that shuts down or panics leaves QEMU
+paused, so that the end is seen even by a daemon that was away at the time.
 
 Source: QEMU 7.2, qemu(1); "QMP Reference Manual"; docs/system/devices.
 """
@@ -261,7 +261,8 @@ def _characters(domain: Domain, made: Plan, files: Files) -> None:
             made.arguments += ["-chardev", socket_chardev(f"char{alias}", files.agent)]
         else:
             _port(one, alias, made, files, is_console=False)
-        _device(made, {"driver": "virtserialport", "chardev": f"char{alias}", "id": alias, "name": one.target_name or ""})
+        port: Part = {"driver": "virtserialport", "chardev": f"char{alias}", "id": alias}
+        _device(made, {**port, "name": one.target_name or ""})
 
 
 def _port(one: Character, alias: str, made: Plan, files: Files, is_console: bool = True) -> None:
@@ -348,7 +349,7 @@ def _display(devices: Devices, made: Plan, files: Files) -> None:
             continue
         driver = _VIDEO.get(name)
         if driver is None:
-            raise ConfigError("domain/devices/video/model/@type", f"{name!r} is not made; there are {', '.join(_VIDEO)}")
+            raise ConfigError("domain/devices/video/model/@type", f"{name!r} is not made; use {', '.join(_VIDEO)}")
         _device(made, {"driver": driver, "id": f"video{index}"})
     usb = False
     for index, node in enumerate(each for each in nodes if each.name == "input"):

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from manor.base.errors import ConfigError, HostError, ManorError
@@ -59,6 +59,7 @@ from manor.drivers.qemu.vm import STOP_SECONDS, QemuVm, connect, find, last_word
 from manor.rpc.protocol.records import GuestInterface
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 BINARY: Final = "qemu-system-x86_64"
 FIND_SECONDS: Final = 10.0
@@ -456,7 +457,7 @@ class QemuHypervisor:
         vm = self._get(uuid)
         return await self._guard(vm, self._monitor(vm).execute(command, **arguments))
 
-    async def _guard(self, vm: QemuVm, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _guard(self, vm: QemuVm, work: Coroutine[Any, Any, T]) -> T:
         """The result of asking; what goes wrong in libvirt's words."""
         try:
             return await work
@@ -494,12 +495,12 @@ class QemuHypervisor:
                 self._on_happening(_end_of(vm, status))
 
 
-def find_binary(path: str) -> str:
+def find_binary(path: str, where: str = "domain/devices/emulator") -> str:
     """The program. Raises ConfigError with the fix if it is not there."""
     found = shutil.which(path)
     if found is None:
         raise ConfigError(
-            "domain/devices/emulator",
+            where,
             f"there is no {path}; install QEMU (Debian and Ubuntu: qemu-system-x86, Fedora: qemu-system-x86-core), "
             "or name the program that is there",
         )

@@ -17,7 +17,7 @@ from manor.drivers.qemu.words import Part, as_text
 
 ResolveNetwork = Callable[[str], Network]
 """Name of a network -> its description. Raises ApiError or ConfigError if the network cannot be used."""
-_MODELS: Final = {
+_MODELS: Final[dict[str | None, str]] = {
     None: "virtio-net-pci", "virtio": "virtio-net-pci", "virtio-non-transitional": "virtio-net-pci-non-transitional",
     "virtio-transitional": "virtio-net-pci-transitional",
     **{name: name for name in ("e1000", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "vmxnet3", "igb", "i82551")},
