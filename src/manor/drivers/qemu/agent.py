@@ -45,6 +45,9 @@ class Agent:
                 answer = await asyncio.wait_for(self._line(), timeout if timeout >= 0 else None)
             except TimeoutError as error:
                 raise _unresponsive("it does not answer; it may not run") from error
+            except ValueError as error:
+                self.close()
+                raise _unresponsive("its answer makes no sense") from error
             except (OSError, HostError) as error:
                 self.close()
                 raise _unresponsive(str(error)) from error

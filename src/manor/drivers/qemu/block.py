@@ -54,8 +54,6 @@ def disk_parts(disk: Disk, where: str, place: Part, boot: int | None, volume: Re
                 "driver": "throttle", "node-name": f"{alias}-throttle", "throttle-group": f"{alias}-limits",
                 "file": f"{alias}-format",
             })  # fmt: skip
-    elif disk.device != "cdrom":
-        raise ConfigError(where, "a disk needs a source; only CD-ROM drives can be empty")
     node = nodes[-1]["node-name"] if nodes else ""
     device: Part = {**place, "id": alias}
     if node:

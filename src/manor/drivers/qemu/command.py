@@ -111,8 +111,8 @@ def _machine(domain: Domain, accel: str) -> Iterator[str]:
         smp |= {"sockets": topology.sockets, "cores": topology.cores, "threads": topology.threads}
         if topology.dies and topology.dies > 1:
             smp["dies"] = topology.dies
-    yield from ("-name", as_text("", guest=domain.name, debug_threads=True))
-    yield from ("-machine", as_text(domain.machine, usb=False, dump_guest_core=False, **_flash(domain)))
+    yield from ("-name", as_text("", guest=domain.name, **{"debug-threads": True}))
+    yield from ("-machine", as_text(domain.machine, usb=False, **{"dump-guest-core": False}, **_flash(domain)))
     yield from ("-accel", accel, "-cpu", _cpu(domain.cpu, accel))
     yield from ("-m", f"size={memory}k", "-smp", as_text("", **smp))
     yield from ("-rtc", f"base={'localtime' if domain.clock == 'localtime' else 'utc'},driftfix=slew")
@@ -365,16 +365,21 @@ def _display(devices: Devices, made: Plan, files: Files) -> None:
         _device(made, {"driver": name, "id": f"input{index}"})
 
 
+def is_at_socket(graphics: Node) -> bool:
+    """Whether a display is served at a unix socket: unless it names its port."""
+    return graphics.get("autoport") == "yes" or (graphics.get("port") or "-1") == "-1"
+
+
 def _vnc(node: Node, made: Plan, files: Files) -> str:
     """A unix socket in the directory, or the address and port that the document insists on."""
     options: dict[str, object] = {}
     if node.get("passwd"):
         made.vnc_password = node.get("passwd")
         made.arguments += ["-object", as_json({"qom-type": "secret", "id": "vnc", "file": str(files.vnc_password)})]
-        options["password_secret"] = "vnc"
-    port = node.get("port") or "-1"
-    if node.get("autoport") == "yes" or port == "-1":
+        options["password-secret"] = "vnc"
+    if is_at_socket(node):
         return as_text(f"unix:{files.vnc.name}", **options)
+    port = node.get("port") or ""
     if not port.isdecimal() or not 5900 <= int(port) <= 65535:
         raise ConfigError("domain/devices/graphics/@port", f"{port!r} is no port from 5900 to 65535")
     listen = node.get("listen") or "127.0.0.1"

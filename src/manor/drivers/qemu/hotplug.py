@@ -133,12 +133,19 @@ async def clear_away(monitor: Monitor, alias: str) -> None:
 
 async def update(monitor: Monitor, live: Domain, device: NamedDevice, resolvers: Resolvers) -> Domain:
     """Another medium, or the cable in or out. Raises ApiError, ConfigError, QmpError."""
-    new = named(changes.update(live, device))
-    old_devices = {one.alias: one for one in changes.all_devices(live)}
-    changed = [one for one in changes.all_devices(new) if old_devices.get(one.alias) != one]
-    for one in changed:
-        await _update(monitor, live, old_devices[one.alias], one, resolvers)
+    new = _with_targets(named(changes.update(live, device)), live)
+    # Each stays in its place. A serial port and its console share a name.
+    for before, after in zip(changes.all_devices(live), changes.all_devices(new), strict=True):
+        if before != after:
+            await _update(monitor, live, before, after, resolvers)
     return new
+
+
+def _with_targets(new: Domain, old: Domain) -> Domain:
+    """`new` with the names that interfaces have on the host, where the caller did not say them."""
+    both = zip(new.devices.interfaces, old.devices.interfaces, strict=True)
+    nics = tuple(nic if nic.target else replace(nic, target=before.target) for nic, before in both)
+    return replace(new, devices=replace(new.devices, interfaces=nics))
 
 
 async def _update(monitor: Monitor, live: Domain, old: Device, new: Device, resolvers: Resolvers) -> None:

@@ -30,6 +30,7 @@ from manor.domain.xml.network import Network
 from manor.domain.xml.normal import GENERATED
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Resolvers
+from manor.domain.xml.tree import Node
 from manor.domain.xml.values import Support
 from manor.drivers.api import ByteStream, MachineStatistics
 from manor.drivers.errors import failed, invalid, invalid_argument, not_running, uuid_text
@@ -51,7 +52,7 @@ from manor.drivers.hypervisor import (
 from manor.drivers.qemu import counters, hotplug
 from manor.drivers.qemu.agent import Agent
 from manor.drivers.qemu.block import top_node
-from manor.drivers.qemu.command import Plan, plan
+from manor.drivers.qemu.command import Plan, is_at_socket, plan
 from manor.drivers.qemu.layout import Files
 from manor.drivers.qemu.monitor import Monitor
 from manor.drivers.qemu.qmp import QmpError, QmpEvent
@@ -128,6 +129,7 @@ class QemuHypervisor:
                 files.record.unlink(missing_ok=True)
                 ended.append(Ended(uuid, how, "" if how is End.POWER_OFF else last_words(files)))
             else:
+                vm.is_settled = True
                 found.append(Found(uuid, number, text, status in _PAUSED))
         return found, ended
 
@@ -162,8 +164,8 @@ class QemuHypervisor:
         assert domain.uuid is not None
         binary = find_binary(domain.devices.emulator or self.platform.emulator)
         accel = await self._choose_accel(domain)
-        live = live_document(domain, number)
         files = Files(self._root / domain.uuid)
+        live = live_document(domain, number, files)
         made = plan(live, accel, files, self._resolvers)
         record = {"number": number, "live": domain_xml.format(live)}
         try:
@@ -176,6 +178,7 @@ class QemuHypervisor:
             await self._meet(vm)
             await vm.open_consoles(made.consoles)
             await self._settle(vm, made, paused)
+            vm.is_settled = True
         except BaseException:
             # Whoever asked learns of it by the exception; nobody else knew that it ran.
             self._vms.pop(vm.uuid, None)
@@ -414,7 +417,8 @@ class QemuHypervisor:
         self._tell(Removed(vm.uuid, alias, is_done))
 
     def _tell(self, happening: Happening) -> None:
-        if self._on_happening is not None and self._vms.get(happening.uuid) is not None:
+        vm = self._vms.get(happening.uuid)
+        if self._on_happening is not None and vm is not None and vm.is_settled:
             self._on_happening(happening)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -491,7 +495,7 @@ class QemuHypervisor:
                 future.set_result(True)
         if is_known:
             del self._vms[vm.uuid]
-            if self._on_happening is not None:
+            if self._on_happening is not None and vm.is_settled:
                 self._on_happening(_end_of(vm, status))
 
 
@@ -507,14 +511,27 @@ def find_binary(path: str, where: str = "domain/devices/emulator") -> str:
     return found
 
 
-def live_document(domain: Domain, number: int) -> Domain:
-    """What only exists while it runs: its number, names of devices, names of interfaces."""
+def live_document(domain: Domain, number: int, files: Files) -> Domain:
+    """What only exists while it runs: its number, names of devices and interfaces, where its display is served."""
     running = named(domain)
     nics = tuple(
         replace(nic, target=nic.target or f"{GENERATED}{index}")
         for index, nic in enumerate(running.devices.interfaces)
     )
-    return replace(running, id=number, devices=replace(running.devices, interfaces=nics))
+    extras = tuple(
+        replace(extra, node=served_at(extra.node, files)) if extra.node.name == "graphics" else extra
+        for extra in running.devices.extras
+    )
+    return replace(running, id=number, devices=replace(running.devices, interfaces=nics, extras=extras))
+
+
+def served_at(graphics: Node, files: Files) -> Node:
+    """<graphics> with the socket that serves it, unless it has a port of its own."""
+    if not is_at_socket(graphics):
+        return graphics
+    path = str(files.vnc)
+    attributes = tuple((name, value) for name, value in graphics.attributes if name in ("type", "keymap", "passwd"))
+    return Node("graphics", (*attributes, ("socket", path)), (Node("listen", (("type", "socket"), ("socket", path))),))
 
 
 def agent_alias(live: Domain) -> str | None:

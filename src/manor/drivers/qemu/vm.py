@@ -41,7 +41,7 @@ _MAX_FILE: Final = 8 << 20
 class QemuVm:
     """A process. descriptor: its pidfd. process: None for one that an earlier daemon started. live: its document.
 
-    expects_stop, expects_resume: the next STOP or RESUME is of our making. cause: why the next STOP comes. end: what it
+    is_settled: it is known to whoever asked for it, who is told from then on. expects_stop, expects_resume: the next STOP or RESUME is of our making. cause: why the next STOP comes. end: what it
     said about its end. leaving: aliases of devices whose guest was asked to let them go.
     """
 
@@ -59,15 +59,17 @@ class QemuVm:
     expects_stop: bool = False
     expects_resume: bool = False
     will_reboot: bool = False
+    is_settled: bool = False
     is_ending: bool = False
     cause: PausedReason = PausedReason.UNKNOWN
     end: Any = None
     leaving: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
 
     def signal(self, number: int) -> None:
-        """Send a signal to this very process; none if it has ended."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.descriptor, number)
+        """Send a signal to this very process; none if it has ended, as its descriptor may be another's by now."""
+        if not self.ended.done():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.descriptor, number)
 
     async def open_consoles(self, aliases: Sequence[str]) -> None:
         """Connect to ports; those that cannot be are left out."""

@@ -20,13 +20,13 @@ def as_json(part: Mapping[str, Any]) -> str:
 
 
 def as_text(kind: str, **values: object) -> str:
-    """For -chardev, -smbios and others: `kind,key=value,...`. A `_` in a key stands for `-`; None leaves it out."""
+    """For -chardev, -smbios and others: `kind,key=value,...`. None leaves a value out, a list repeats its key."""
     words = [escape(kind)] if kind else []
     for name, value in values.items():
         for each in value if isinstance(value, (list, tuple)) else (value,):
             if each is not None:
                 shown = {True: "on", False: "off"}.get(each, each) if isinstance(each, bool) else each
-                words.append(f"{name.replace('_', '-')}={escape(str(shown))}")
+                words.append(f"{name}={escape(str(shown))}")
     return ",".join(words)
 
 
