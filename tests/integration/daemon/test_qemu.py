@@ -1,4 +1,4 @@
-"""A real QEMU behind the daemon, with the real virsh in front of it: what it is asked for it makes, and a guest lives."""
+"""A real QEMU behind the daemon, and the real virsh in front of it: what it is asked for it makes; a guest lives."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from manor.base.errors import ManorError
 from manor.guests.default import DefaultGuest, cached_version, default_guest
+from manor.guests.progress import Silent
 from manor.testing.daemon import DaemonProcess
 
 pytestmark = [
@@ -137,7 +138,8 @@ def test_qemu_takes_all_that_the_mapping_makes(daemon: DaemonProcess, virsh: Vir
 
 def test_what_qemu_refuses_is_told_in_its_words(daemon: DaemonProcess, virsh: Virsh) -> None:
     document = daemon.root / "bad.xml"
-    text = "<domain type='qemu'><name>bad</name><memory unit='MiB'>64</memory><os><type>hvm</type></os><devices>{}</devices></domain>"
+    text = "<domain type='qemu'><name>bad</name><memory unit='MiB'>64</memory><os><type>hvm</type></os>"
+    text += "<devices>{}</devices></domain>"
     document.write_text(text.format("<disk type='file'><source file='/nowhere'/><target dev='vda'/></disk>"))
     said = virsh("create", str(document), check=False)
     assert "Could not open '/nowhere': No such file or directory" in said
@@ -158,8 +160,8 @@ def test_what_it_offers(virsh: Virsh) -> None:
 def test_manors_own_machine_is_beside_it(daemon: DaemonProcess, virsh: Virsh) -> None:
     document = daemon.root / "m.xml"
     document.write_text(
-        "<domain type='qemu'><name>same</name><memory unit='MiB'>64</memory><os><type>hvm</type><kernel>/k</kernel></os>"
-        "</domain>"
+        "<domain type='qemu'><name>same</name><memory unit='MiB'>64</memory><os><type>hvm</type>"
+        "<kernel>/k</kernel></os></domain>"
     )
     virsh("define", str(document))
     daemon.virsh("define", str(document))
@@ -215,7 +217,9 @@ GUEST = """
   <name>guest</name>
   <memory unit='MiB'>256</memory>
   <vcpu current='1'>2</vcpu>
-  <os><type machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{cmdline} quiet</cmdline></os>
+  <os>
+    <type machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{cmdline} quiet</cmdline>
+  </os>
   <devices>
     <disk type='file'><source file='{image}'/><target dev='vda' bus='virtio'/></disk>
     <serial type='pty'/>
@@ -230,7 +234,7 @@ def guest() -> DefaultGuest:
     if cached_version() is None:
         pytest.skip("the default guest is not in the cache; `manor run` fetches it")
     try:
-        return default_guest(lambda *_: None)
+        return default_guest(Silent())
     except ManorError as error:
         pytest.skip(f"there is no default guest: {error}")
 
@@ -285,7 +289,8 @@ def test_a_guest_lives(daemon: DaemonProcess, virsh: Virsh, uri: str, guest: Def
     console.wait("manor:~#")
     assert virsh("domid", "guest") == number
     # It powers off while no daemon is there to see it.
-    console.type("sleep 2; poweroff -f")
+    console.type("sleep 2; echo going; poweroff -f")
+    console.wait("going")  # its echo: the guest has it
     daemon.kill()
     console.close()
     time.sleep(6)

@@ -41,8 +41,9 @@ _MAX_FILE: Final = 8 << 20
 class QemuVm:
     """A process. descriptor: its pidfd. process: None for one that an earlier daemon started. live: its document.
 
-    is_settled: it is known to whoever asked for it, who is told from then on. expects_stop, expects_resume: the next STOP or RESUME is of our making. cause: why the next STOP comes. end: what it
-    said about its end. leaving: aliases of devices whose guest was asked to let them go.
+    is_settled: it is known to whoever asked for it, who is told from then on. expects_stop, expects_resume: the next
+    STOP or RESUME is of our making. cause: why the next STOP comes. end: what it said about its end. leaving: aliases
+    of devices whose guest was asked to let them go.
     """
 
     uuid: bytes

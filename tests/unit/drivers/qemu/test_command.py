@@ -276,7 +276,8 @@ def test_other_devices() -> None:
         "<rng model='virtio'><backend model='random'>/dev/random</backend><rate bytes='5' period='7'/></rng>"
         "<rng model='virtio'><backend model='builtin'/></rng>"
         "<filesystem type='mount'><driver type='path'/><source dir='/d,e'/><target dir='tag'/><readonly/></filesystem>"
-        "<vsock model='virtio'><cid address='5'/></vsock><panic model='isa'/><watchdog model='i6300esb' action='pause'/>"
+        "<vsock model='virtio'><cid address='5'/></vsock><panic model='isa'/>"
+        "<watchdog model='i6300esb' action='pause'/>"
         "<input type='tablet' bus='usb'/><input type='keyboard' bus='ps2'/><input type='mouse' bus='virtio'/>"
         "<sound model='ich9'/>"
     )
