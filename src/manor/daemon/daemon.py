@@ -69,6 +69,7 @@ class Daemon:
         """Take other limits from now on; what was opened stays as it is."""
         self._config = config
         self.server.config = config
+        self.service.keepalive = (config.keepalive_interval, config.keepalive_count)
         self._watch_idle()
         logger.info("settings were read again")
 

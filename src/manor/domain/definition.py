@@ -43,11 +43,11 @@ class Definition:
         return domain_xml.parse(self.text)
 
 
-def definition_of(domain: Domain) -> Definition:
-    """`domain`, which has a UUID, as it is kept."""
+def definition_of(domain: Domain, text: str | None = None) -> Definition:
+    """`domain`, which has a UUID, as it is kept. text: its document, where that is there already."""
     current = domain.memory if domain.current_memory is None else domain.current_memory
     return Definition(
-        domain_xml.format(domain),
+        domain_xml.format(domain) if text is None else text,
         domain.name,
         uuid_module.UUID(domain.uuid).bytes,
         domain.memory // KiB,
@@ -61,6 +61,14 @@ def definition_of(domain: Domain) -> Definition:
 def complete(text: str, platform: Platform) -> Domain:
     """A client's document, checked and completed. Raises ConfigError with the path of what is wrong."""
     return normalise(domain_xml.parse(text), emulator=platform.emulator, machine=platform.machine)
+
+
+def read_kept(text: str, platform: Platform) -> Definition:
+    """A document from the store: mostly as it was written, unless a user or an older version changed it. Raises
+    ConfigError."""
+    domain = domain_xml.parse(text)
+    completed = normalise(domain, emulator=platform.emulator, machine=platform.machine)
+    return definition_of(completed, text if completed == domain else None)
 
 
 _SECRET: Final = "passwd"

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from manor.base.errors import ManorError
 from manor.domain.xml.domain import Domain as DomainDocument
+from manor.drivers.archive import Revision, Trashed
 from manor.rpc.protocol.records import (
     Domain,
     GuestInterface,
     Network,
+    Secret,
     Snapshot,
     StoragePool,
     StorageVol,
@@ -38,6 +41,8 @@ class Kind(Enum):
     NETWORK = "network"
     POOL = "pool"
     POOL_REFRESH = "pool_refresh"
+    SECRET = "secret"
+    SECRET_VALUE = "secret_value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,22 @@ class Notice:
     """Something that happened. values: as the event message carries them after its subject."""
 
     kind: Kind
-    subject: Domain | Network | StoragePool
+    subject: Domain | Network | StoragePool | Secret
     values: tuple[object, ...] = ()
 
 
 Notify = Callable[[Notice], None]
+Progress = Callable[[int, int], None]
+"""Told (done, total) in bytes by work that lasts, from any thread. Raises Cancelled if the work is to stop, which then
+undoes what it began."""
+
+
+def unwatched(done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+class Cancelled(ManorError):
+    """Somebody wants the work to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +132,19 @@ class MachineStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Scrollback:
+    """A part of what a console printed. Positions are bytes since its log began, over all runs of the domain.
+
+    first: the oldest that is kept; start: of data; end: behind the latest.
+    """
+
+    first: int
+    start: int
+    end: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class DiskName:
     """What a disk is known by. source: file, device, export or volume."""
 
@@ -176,6 +205,8 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
+TextChange = Callable[[str], str]
+"""A change of a description: its XML to the changed one. Raises ApiError to refuse."""
 Change = Callable[[DomainDocument], DomainDocument]
 """A change of a description. Raises ConfigError, ApiError to refuse."""
 
@@ -189,7 +220,9 @@ class Domains(Protocol):
     async def find_id(self, number: int) -> Domain: ...
     async def flags(self, uuid: bytes) -> DomainFlags: ...
     async def state(self, uuid: bytes) -> tuple[int, int]: ...
-    async def info(self, uuid: bytes) -> DomainInfo: ...
+    async def info(self, uuid: bytes, ask: bool = True) -> DomainInfo:
+        """ask: the machine, for its processor time; 0 stands there without."""
+
     async def xml(self, uuid: bytes, inactive: bool, secure: bool) -> str: ...
     async def vcpus(self, uuid: bytes, config: bool) -> tuple[int, int]: ...
     async def os_type(self, uuid: bytes) -> str: ...
@@ -219,6 +252,7 @@ class Domains(Protocol):
     async def statistics(self, uuid: bytes) -> MachineStatistics: ...
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str | None, force: bool) -> ByteStream: ...
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback: ...
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def save(self, uuid: bytes, path: str | None) -> None: ...
     async def restore(self, path: str) -> None: ...
@@ -264,6 +298,22 @@ class Networks(Protocol):
     async def stop(self, uuid: bytes) -> None: ...
     async def undefine(self, uuid: bytes, who: str) -> None: ...
     async def set_autostart(self, uuid: bytes, on: bool) -> None: ...
+    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None: ...
+
+
+class Secrets(Protocol):
+    """Secrets of a driver."""
+
+    async def all(self) -> Sequence[tuple[Secret, bool, bool]]:
+        """(secret, whether it is ephemeral, whether it is private)."""
+
+    async def find(self, uuid: bytes) -> Secret: ...
+    async def find_usage(self, usage_type: int, usage_id: str) -> Secret: ...
+    async def xml(self, uuid: bytes) -> str: ...
+    async def define(self, xml: str) -> Secret: ...
+    async def undefine(self, uuid: bytes) -> None: ...
+    async def set_value(self, uuid: bytes, value: bytes) -> None: ...
+    async def value(self, uuid: bytes) -> bytes: ...
 
 
 class Pools(Protocol):
@@ -290,12 +340,30 @@ class Pools(Protocol):
     async def find_volume_path(self, path: str) -> StorageVol: ...
     async def volume_info(self, pool: str, volume: str) -> VolumeInfo: ...
     async def volume_xml(self, pool: str, volume: str) -> str: ...
-    async def create_volume(self, uuid: bytes, xml: str, source: StorageVol | None, flags: int) -> StorageVol: ...
+    async def create_volume(
+        self, uuid: bytes, xml: str, source: StorageVol | None, flags: int, progress: Progress = unwatched
+    ) -> StorageVol: ...
     async def delete_volume(self, pool: str, volume: str) -> None: ...
     async def resize_volume(self, pool: str, volume: str, size: int, flags: int) -> None: ...
-    async def wipe_volume(self, pool: str, volume: str) -> None: ...
+    async def wipe_volume(self, pool: str, volume: str, progress: Progress = unwatched) -> None: ...
+    async def trash_place(self, pool: str, volume: str) -> str: ...
+    async def set_aside_volume(self, pool: str, volume: str, place: str) -> None: ...
+    async def bring_back_volume(self, uuid: bytes, place: str, name: str) -> StorageVol: ...
+    async def discard_volume(self, uuid: bytes, place: str) -> None: ...
     async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
     async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
+
+
+class Records(Protocol):
+    """What was: states of descriptions, and what was deleted. kind: `domains`, `networks`, `pools`. uuid: of the object,
+    or of a volume's pool. Raises HostError."""
+
+    async def revisions(self, kind: str, uuid: bytes) -> Sequence[Revision]: ...
+    async def trash(self) -> Sequence[Trashed]: ...
+    async def trashed(self, number: int) -> Trashed: ...
+    async def expired(self) -> Sequence[Trashed]: ...
+    async def forget(self, number: int) -> None: ...
+    async def put(self, kind: str, uuid: bytes, name: str, xml: str, who: str, place: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +380,18 @@ class HostInfo:
     threads: int
 
 
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """A device of the host. capability: its XML, an element <capability>. path: in /sys, "" for the host itself."""
+
+    name: str
+    parent: str | None
+    path: str
+    driver: str
+    kinds: tuple[str, ...]
+    capability: str
+
+
 class Node(Protocol):
     """The host that a driver's domains run on."""
 
@@ -322,6 +402,15 @@ class Node(Protocol):
     def free_memory(self) -> int: ...
     def cpu_statistics(self, cpu: int) -> Sequence[tuple[str, int]]: ...
     def memory_statistics(self) -> Sequence[tuple[str, int]]: ...
+    def devices(self) -> Sequence[HostDevice]: ...
+    def firmware(self) -> str:
+        """The SMBIOS texts, as libvirt's `sysinfo` document. Raises ApiError if the host shows none."""
+
+    def free_pages(self, size: int) -> int:
+        """Pages of `size` KiB that are free."""
+
+    def merging(self) -> Mapping[str, int]:
+        """The state of the kernel's samepage merging, by libvirt's names; empty if it has none."""
 
 
 class Driver(Protocol):
@@ -343,7 +432,11 @@ class Driver(Protocol):
     @property
     def pools(self) -> Pools: ...
     @property
+    def secrets(self) -> Secrets: ...
+    @property
     def node(self) -> Node: ...
+    @property
+    def records(self) -> Records: ...
 
     async def start(self) -> None:
         """Find what is there. Raises HostError if the driver cannot work."""

@@ -21,17 +21,25 @@ from manor.domain.xml.live import live, named
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import refuse
 from manor.domain.xml.values import Support
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify
+from manor.drivers.api import (
+    BlockStatistics,
+    ByteStream,
+    MachineStatistics,
+    NicStatistics,
+    Notify,
+    Progress,
+)
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
 from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening
-from manor.drivers.keeper import Forgetful
+from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
-from manor.drivers.volumes import Volume, VolumePlan
+from manor.drivers.volumes import Volume, VolumePlan, volume_exists
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 
 POOL_SIZE: Final = 1 << 40
@@ -228,6 +236,7 @@ class MemoryVolumes:
         self.path = path
         self._volumes: dict[str, Volume] = {}
         self._contents: dict[str, bytearray] = {}
+        self._trash: dict[str, tuple[Volume, bytearray]] = {}
 
     async def build(self) -> None:
         return
@@ -245,7 +254,7 @@ class MemoryVolumes:
     async def all(self) -> Sequence[Volume]:
         return [self._volumes[name] for name in sorted(self._volumes)]
 
-    async def create(self, plan: VolumePlan, source: Volume | None) -> None:
+    async def create(self, plan: VolumePlan, source: Volume | None, progress: Progress) -> None:
         capacity = plan.capacity or (source.capacity if source else 0)
         if plan.allocation > POOL_SIZE:
             raise ApiError(Code.OPERATION_FAILED, Origin.STORAGE,
@@ -263,8 +272,25 @@ class MemoryVolumes:
         self._volumes[volume.name] = replace(volume, capacity=size)
         del self._contents[volume.name][size:]
 
-    async def wipe(self, volume: Volume) -> None:
+    async def wipe(self, volume: Volume, progress: Progress) -> None:
+        size = len(self._contents[volume.name])
         self._contents[volume.name].clear()
+        progress(size, size)
+
+    def trash_place(self, volume: Volume) -> str:
+        return f"{self.path}/.trash/{time.time_ns()}-{volume.name}"
+
+    async def set_aside(self, volume: Volume, place: str) -> None:
+        self._trash[place] = (self._volumes.pop(volume.name), self._contents.pop(volume.name))
+
+    async def bring_back(self, place: str, name: str) -> None:
+        if name in self._volumes:
+            raise volume_exists(name)
+        volume, contents = self._trash.pop(place)
+        self._volumes[name], self._contents[name] = replace(volume, name=name), contents
+
+    async def discard(self, place: str) -> None:
+        self._trash.pop(place, None)
 
     async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
@@ -314,15 +340,17 @@ class MemoryDriver:
 
     def __init__(self, notify: Notify, uri: str = "test:///default") -> None:
         self.uri = uri
-        keeper = Forgetful()
+        self.records = keeper = MemoryKeeper()
         self.hypervisor = MemoryHypervisor()
         self.domains = DomainBook(self.hypervisor, keeper, notify)
         self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
         self.networks = NetworkBook(keeper, notify)
         self.pools = PoolBook(keeper, notify, MemoryVolumes)
+        self.secrets = SecretBook(None, notify)
         self.node = HostNode(("test",), EMULATOR)
 
     async def start(self) -> None:
+        await self.records.open()
         await self.domains.open()
         await self.networks.open(with_default=True)
         await self.pools.open()
@@ -333,3 +361,4 @@ class MemoryDriver:
 
     async def close(self) -> None:
         await self.domains.close()
+        await self.records.close()

@@ -40,7 +40,8 @@ class Service:
     ) -> None:
         """makers: URI -> what makes its driver. default: the URI for clients that name none. aliases: URI -> the one
         that is meant. remotes: `libvirt+URI`s that every client may open. keepalive: seconds between questions to a
-        silent client, and how many it may leave unanswered.
+        silent client, 0 for none, and how many it may leave unanswered. Source of the defaults: libvirt, libvirtd.conf,
+        keepalive_interval and keepalive_count.
         """
         self.remotes = frozenset(remotes)
         self.keepalive = keepalive
@@ -49,6 +50,8 @@ class Service:
         self.events = EventHub()
         self.jobs = Jobs()
         self.history = History()
+        self.agent_timeouts: dict[bytes, float] = {}
+        """UUID of a domain -> seconds that its guest's agent may take, where a client has said so."""
         self._makers = makers
         self._default = default
         self._drivers: dict[str, Driver] = {}
@@ -67,9 +70,7 @@ class Service:
         maker = self._makers.get(name)
         if maker is None:
             known = ", ".join([*self._makers, "libvirt+URI"])
-            raise ApiError(
-                Code.NO_CONNECT, Origin.NONE, f"no connection driver available for {uri}; there are {known}"
-            )
+            raise ApiError(Code.NO_CONNECT, Origin.NONE, f"no connection driver available for {uri}; there are {known}")
         async with self._opening:
             driver = self._drivers.get(name)
             if driver is None:

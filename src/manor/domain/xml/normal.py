@@ -50,14 +50,15 @@ def normalise(
         )
     uuid = domain.uuid or new_uuid()
     current = domain.current_memory or domain.memory
+    domain = inactive(domain)
     return replace(
-        inactive(domain),
+        domain,
         uuid=uuid,
         current_memory=min(current, domain.memory),
         current_vcpus=None if domain.current_vcpus == domain.vcpus else domain.current_vcpus,
         machine=machine or domain.machine,
         boot=_boot(domain),
-        devices=_devices(inactive(domain).devices, uuid, emulator),
+        devices=_devices(domain.devices, uuid, emulator),
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
-from manor.base.errors import ApiError, ConfigError
-from manor.domain.definition import Definition, definition_of
+from manor.base.errors import ConfigError
+from manor.domain.definition import Definition, definition_of, read_kept
 from manor.domain.model import Life
 from manor.domain.state import DomainState, PausedReason, RunningReason
 from manor.domain.xml import domain as domain_xml
@@ -28,9 +28,12 @@ class DomainBook(Defining, Running, Asking):
         """Read what is kept, and find what runs."""
         for stored in await self._keeper.load("domains"):
             try:
-                definition = definition_of(self._complete(stored.xml))
-            except ApiError as error:
-                logger.error("the description of %s is left out: %s", stored.name, error)
+                definition = read_kept(stored.xml, self._hypervisor.platform)
+            except ConfigError as error:
+                await self._keeper.set_aside(stored, str(error))
+                continue
+            if definition.name in self._names or definition.uuid in self._records:
+                await self._keeper.set_aside(stored, "another has the same name or UUID")
                 continue
             self._add(Record(Life.OFF, definition, autostart=stored.autostart))
         found, ended = await self._hypervisor.recover(self._happened)

@@ -10,6 +10,7 @@ from typing import Final
 
 from manor.base.errors import ConfigError, ManorError
 from manor.base.units import KiB
+from manor.domain.definition import definition_of
 from manor.domain.events import DefinedDetail, LifecycleEvent
 from manor.domain.model import Cause
 from manor.domain.xml import changes
@@ -45,7 +46,7 @@ class Changing(DomainTable):
                 with reading():
                     new_live = change(record.live.read())
             if new_config is not None:
-                await self._save_config(record, new_config, who)
+                await self._save_config(record, definition_of(new_config), who)
             if live:
                 await self._set_live(record, new_live)
         if config:
@@ -112,7 +113,7 @@ class Changing(DomainTable):
             if live:
                 await change_live(record, running, device)
             if new_config is not None:
-                await self._save_config(record, new_config, who)
+                await self._save_config(record, definition_of(new_config), who)
         if config:
             self._tell(record, LifecycleEvent.DEFINED, DefinedDetail.UPDATED)
 

@@ -49,6 +49,8 @@ def need(record: Record, cause: Cause) -> None:
         raise invalid(_NEED_DEFINITION[cause])
     if cause in _NEED_OFF and is_active(life):
         raise invalid(_NEED_OFF[cause])
+    if life is Life.ABSENT:  # another client was faster
+        raise no_domain(f"with matching uuid '{uuid_text(record.definition.uuid)}'")
     if life is Life.SAVED and cause is Cause.UNDEFINE:
         raise invalid("Refusing to undefine while domain managed save image exists; remove it, or ask for that too")
     if life is Life.SAVED and cause is Cause.RENAME:
@@ -108,9 +110,8 @@ class DomainTable:
         assert record.config is not None
         return record.config
 
-    async def _save_config(self, record: Record, document: Document, who: str) -> None:
+    async def _save_config(self, record: Record, definition: Definition, who: str) -> None:
         """Give it another configuration; its lock is held."""
-        definition = definition_of(document)
         await self._keeper.save("domains", definition.uuid, definition.name, definition.text, who)
         record.config = definition
 
