@@ -175,10 +175,12 @@ def as_client(place: TlsPlace, name: str, authority: Path | None = None, keys: P
     folder = place.daemon.root / f"as-{name}-{(authority or place.pki).name}-{(keys or place.pki).name}"
     folder.mkdir(exist_ok=True)
     source = keys or place.pki
-    stem = f"client-{name}" if (source / f"client-{name}cert.pem").exists() else "client"
+    own = source / name if (source / name).is_dir() else source
+    if (authority, keys) == (None, None):
+        return own  # as it was made
     shutil.copy((authority or place.pki) / "cacert.pem", folder / "cacert.pem")
     for kind in ("cert", "key"):
-        shutil.copy(source / f"{stem}{kind}.pem", folder / f"client{kind}.pem")
+        shutil.copy(own / f"client{kind}.pem", folder / f"client{kind}.pem")
     return folder
 
 

@@ -49,9 +49,12 @@ def test_what_is_made(tmp_path: Path) -> None:
 def test_a_second_time_only_what_is_missing_is_made(tmp_path: Path) -> None:
     list(certs.make(tmp_path, ["h"], [], 30))
     authority = (tmp_path / "cacert.pem").read_bytes()
-    assert [path.name for path in certs.make(tmp_path, ["h"], ["ann", "bob"], 30)] == [
-        "client-anncert.pem", "client-annkey.pem", "client-bobcert.pem", "client-bobkey.pem",
-    ]  # fmt: skip
+    # Several clients have a directory each, with all that each needs.
+    assert [str(path.relative_to(tmp_path)) for path in certs.make(tmp_path, ["h"], ["ann", "bob"], 30)] == [
+        f"{name}/{file}" for name in ("ann", "bob") for file in ("cacert.pem", "clientcert.pem", "clientkey.pem")
+    ]
+    assert (tmp_path / "bob" / "cacert.pem").read_bytes() == authority
+    assert "CN = bob" in text_of(tmp_path / "bob" / "clientcert.pem")
     assert (tmp_path / "cacert.pem").read_bytes() == authority
 
 

@@ -16,6 +16,7 @@ from manor.drivers.networks import NetworkBook
 from manor.drivers.pools import PoolBook
 from manor.drivers.qemu.hypervisor import BINARY, QemuHypervisor, find_binary
 from manor.drivers.qemu.node import QemuNode
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import InternalSnapshots, SnapshotBook
 from manor.drivers.store import Store
 
@@ -29,13 +30,14 @@ class QemuDriver:
         """root: the state directory. binary: name or path of the program. Raises nothing: `start` does."""
         self.uri = uri
         self._binary = binary
-        self.store = StoreKeeper(Store(root))
+        self.records = self.store = StoreKeeper(Store(root))
         self.networks = NetworkBook(self.store, notify)
         self.pools = PoolBook(self.store, notify, Directory)
         resolvers = Resolvers(self.networks.network, self.pools.volume_path)
         self.hypervisor = QemuHypervisor(root / "run", accel, resolvers, binary)
         self.domains = DomainBook(self.hypervisor, self.store, notify)
         self.snapshots = SnapshotBook(self.domains, self.store, InternalSnapshots(), notify)
+        self.secrets = SecretBook(root / "secrets", notify)
         self.node = QemuNode(self.hypervisor.platform.emulator)
 
     async def start(self) -> None:
@@ -44,6 +46,7 @@ class QemuDriver:
         try:
             await self.networks.open(with_default=True)
             await self.pools.open()
+            await self.secrets.open()
             await self.domains.open()
             await self.snapshots.open()
             await self.domains.start_marked()
