@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -32,6 +33,7 @@ FILES = {
     "vol.xml": "<volume><name>v</name><capacity unit='M'>4</capacity></volume>",
     "secret.xml": "<secret ephemeral='no'><usage type='ceph'><name>s</name></usage></secret>",
 }
+CLOCK = re.compile(r"(?<=CPU time:)\s+\S+|(?<=time=)\d+")
 COMMANDS = """
 list --all
 version
@@ -187,6 +189,8 @@ def test_virsh_says_the_same_directly_and_through_us(daemon: DaemonProcess, tmp_
                     (each[0], "".join(c for c in each[1] if not c.isdigit()).replace(" ", ""), each[2])
                     for each in (expected, found)
                 )
+            # libvirtd's test driver makes up times from the clock.
+            expected, found = ((each[0], CLOCK.sub("", each[1]), each[2]) for each in (expected, found))
             assert found == expected, line
 
 
