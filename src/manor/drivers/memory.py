@@ -24,6 +24,7 @@ from manor.domain.xml.values import Support
 from manor.drivers.api import (
     BlockStatistics,
     ByteStream,
+    DeviceNames,
     MachineStatistics,
     NicStatistics,
     Notify,
@@ -79,6 +80,13 @@ class _Running:
     used: float = 0.0
     since: float | None = None
     echo: list[_Echo] = field(default_factory=list)
+    names: tuple[Definition, DeviceNames] | None = None
+
+    def devices(self) -> DeviceNames:
+        """Read once for each description."""
+        if self.names is None or self.names[0] is not self.definition:
+            self.names = (self.definition, device_names(self.definition))
+        return self.names[1]
 
 
 class _Echo:
@@ -207,7 +215,7 @@ class MemoryHypervisor:
         cpu_time = int(used * 1e9)
         definition = running.definition
         count = definition.vcpus
-        names = device_names(definition)
+        names = running.devices()
         return MachineStatistics(
             cpu_time,
             tuple(cpu_time // count for _ in range(count)),
@@ -218,7 +226,7 @@ class MemoryHypervisor:
         )
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
-        nics = device_names(self._running[uuid].definition).nics
+        nics = self._running[uuid].devices().nics
         return [
             GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
             for index, nic in enumerate(nics)

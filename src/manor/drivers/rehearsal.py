@@ -25,10 +25,10 @@ from manor.rpc.protocol.records import GuestInterface
 _KEPT = ("uri", "kind", "node")
 
 
-def rehearse(driver: Driver, is_off: bool = False) -> Driver:
-    """A driver whose domains can be changed without any effect; all else of it refuses.
+def rehearse(driver: Driver, uuid: bytes | None, is_off: bool = False) -> Driver:
+    """A driver one of whose domains can be changed, or a new one defined, without any effect; all else of it refuses.
 
-    is_off: as if no domain ran. Raises ApiError if the driver cannot.
+    is_off: as if that domain did not run. Raises ApiError if the driver cannot.
     """
     book: Any = driver.domains
     if not hasattr(book, "rehearsal"):
@@ -37,7 +37,7 @@ def rehearse(driver: Driver, is_off: bool = False) -> Driver:
     for name in vars(driver):
         if name not in _KEPT:
             setattr(made, name, _Refusing(name))
-    made.domains = book.rehearsal(is_off)
+    made.domains = book.rehearsal(uuid, is_off)
     found: Driver = made
     return found
 
