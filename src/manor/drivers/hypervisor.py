@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NoReturn, Protocol
+from typing import Protocol, runtime_checkable
 
 from manor.domain.definition import Platform
 from manor.domain.state import PausedReason
@@ -13,7 +13,6 @@ from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
 from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
-from manor.drivers.errors import unsupported
 from manor.rpc.protocol.records import GuestInterface
 
 
@@ -112,13 +111,21 @@ Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Remov
 OnHappening = Callable[[Happening], None]
 
 
-class LiveChange(Enum):
-    """What may change in a machine that runs."""
+class DeviceChanges(Protocol):
+    """How what runs changes; see Hypervisor."""
 
-    ATTACH = "attach"
-    DETACH = "detach"
-    UPDATE = "update"
-    VCPUS = "vcpus"
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None: ...
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
+
+
+@runtime_checkable
+class Trying(Protocol):
+    """A hypervisor that can tell what it would do."""
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        """What makes the same documents and refusals, and leaves the VM alone."""
 
 
 class Hypervisor(Protocol):
@@ -152,9 +159,6 @@ class Hypervisor(Protocol):
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...
     async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
 
-    def check_live(self, change: LiveChange, device: NamedDevice | None = None) -> None:
-        """Refuse what cannot change while a machine runs, as the change itself would: plans ask too."""
-
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         """Plug a device in; returns the live document with it, its alias and its address."""
 
@@ -177,23 +181,3 @@ class Hypervisor(Protocol):
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def close(self) -> None: ...
-
-
-class FixedHardware:
-    """For hypervisors whose machines stay as they were started."""
-
-    def check_live(self, change: LiveChange, device: NamedDevice | None = None) -> NoReturn:
-        what = "vCPUs" if change is LiveChange.VCPUS else "devices"
-        raise unsupported(f"{what} of a running domain cannot be changed; use --config, and start the domain again")
-
-    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        self.check_live(LiveChange.ATTACH, device)
-
-    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
-        self.check_live(LiveChange.DETACH, device)
-
-    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        self.check_live(LiveChange.UPDATE, device)
-
-    async def set_vcpus(self, uuid: bytes, count: int) -> None:
-        self.check_live(LiveChange.VCPUS)

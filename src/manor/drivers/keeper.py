@@ -19,6 +19,7 @@ class Keeper(Protocol):
     """What objects tell when they change. Returns when it is safe; raises HostError if it cannot be."""
 
     async def load(self, kind: str) -> Sequence[Stored]: ...
+    async def set_aside(self, stored: Stored, reason: str) -> None: ...
     async def save(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None: ...
     async def rename(self, kind: str, uuid: bytes, old: str, new: str, xml: str, who: str) -> None: ...
     async def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None: ...
@@ -44,6 +45,9 @@ class MemoryKeeper:
 
     async def load(self, kind: str) -> Sequence[Stored]:
         return ()
+
+    async def set_aside(self, stored: Stored, reason: str) -> None:
+        return
 
     async def save(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         self._archive.note(kind, uuid_text(uuid), name, xml, who)
@@ -113,6 +117,10 @@ class StoreKeeper:
 
     async def load(self, kind: str) -> Sequence[Stored]:
         return await self.run(lambda: self.store.load(kind))
+
+    async def set_aside(self, stored: Stored, reason: str) -> None:
+        """Keep a description that cannot be used from being used, or written over."""
+        await self.run(lambda: self.store.set_aside(stored.path, reason))
 
     async def save(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         await self.run(lambda: self.store.save(kind, uuid, name, xml, who))

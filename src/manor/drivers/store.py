@@ -1,7 +1,9 @@
 """The state directory: descriptions as XML files that a user can read, and what they were before in SQLite.
 
     lock                       held by the daemon, with its number
+    format                     number of this layout; a daemon that knows only older ones leaves it alone
     domains/NAME.xml           and networks/, pools/
+    domains/NAME.xml.damaged   one that could not be used; nothing reads it any more
     domains/autostart/NAME.xml a link to it
     snapshots/UUID/NAME.xml
     history.sqlite             revisions of every description, and the trash
@@ -14,11 +16,13 @@ Thread: any one at a time; the drivers call it from one thread of their own.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +31,13 @@ from urllib.parse import quote
 
 from manor.base import process_lock
 from manor.base.errors import HostError
-from manor.base.files import sync_directory, write_atomically
+from manor.base.files import create_synced, sync_directory, write_atomically
 from manor.drivers.archive import VOLUMES, Archive
 from manor.drivers.errors import uuid_text
 
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = 1
 KINDS: Final = ("domains", "networks", "pools")
 MAX_FILE: Final = 8 << 20
 _UUID: Final = re.compile(r"<uuid>\s*([0-9a-fA-F-]{32,36})\s*</uuid>")
@@ -52,6 +59,7 @@ class Stored:
     name: str
     xml: str
     autostart: bool
+    path: Path = Path()
 
 
 class Store:
@@ -61,6 +69,7 @@ class Store:
         self.root = root
         self._lock = -1
         self.archive = Archive(root / "history.sqlite")
+        self._syncer: ThreadPoolExecutor | None = None
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -68,12 +77,15 @@ class Store:
         """Lock it, and put right what a death left. Raises Busy, HostError."""
         with self._writing("preparing the state directory"):
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for kind in KINDS:
-                (self.root / kind / "autostart").mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in ("snapshots", "run"):
-                (self.root / name).mkdir(exist_ok=True, mode=0o700)
             self._take_lock()
             try:
+                self._check_format()
+                for kind in KINDS:
+                    (self.root / kind / "autostart").mkdir(parents=True, exist_ok=True, mode=0o700)
+                for name in ("snapshots", "run"):
+                    (self.root / name).mkdir(exist_ok=True, mode=0o700)
+                sync_directory(self.root)
+                self._syncer = ThreadPoolExecutor(1, "store-sync")
                 self._sweep()
                 self.archive.open()
                 self._reconcile()
@@ -84,6 +96,9 @@ class Store:
     def close(self) -> None:
         """Let another daemon have it."""
         self.archive.close()
+        if self._syncer is not None:
+            self._syncer.shutdown()
+            self._syncer = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -96,6 +111,20 @@ class Store:
             raise Busy(self.root, pid)
         process_lock.note_pid(descriptor)
         self._lock = descriptor
+
+    def _check_format(self) -> None:
+        """Raise HostError if a newer version has written here: what it means by its files is not known."""
+        path = self.root / "format"
+        try:
+            found = path.read_bytes()[:16].strip()
+        except FileNotFoundError:
+            write_atomically(path, b"%d\n" % FORMAT)
+            return
+        if not found.isdigit() or not 1 <= int(found) <= FORMAT:
+            raise HostError(
+                f"{self.root} has the format {found.decode(errors='replace') or 'nothing'!r}, and this manord knows "
+                f"{FORMAT}: a newer version has used it; start that one, or give this one another --state"
+            )
 
     def _sweep(self) -> None:
         """Half-written files; links to nothing; a rename that got half way."""
@@ -118,6 +147,19 @@ class Store:
         for path in (self.root / "snapshots").glob("*/.*.tmp"):
             path.unlink()
 
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Keep a file that cannot be used from being used, or written over. reason: for the log."""
+        for number in range(1, 1000):
+            kept = path.with_name(f"{path.name}.damaged{number if number > 1 else ''}")
+            if not kept.exists():
+                break
+        try:
+            os.rename(path, kept)
+        except OSError as error:
+            logger.error("%s cannot be used (%s), nor renamed: %s", path, reason, error.strerror)
+        else:
+            logger.error("%s cannot be used: %s; it is kept as %s: mend it and define it again", path, reason, kept)
+
     def _reconcile(self) -> None:
         """Note states that the archive has missed, and forget trash that is none: a deletion that got half way."""
         latest = self.archive.latest()
@@ -133,32 +175,41 @@ class Store:
                 for each in trash:
                     if (each.kind, each.uuid, each.xml) == (kind, uuid, stored.xml):
                         self.archive.forget(each.id)
-                if latest.get((kind, uuid)) != stored.xml:
+                if latest.get((kind, uuid)) != hash(stored.xml):
                     self.archive.note(kind, uuid, stored.name, stored.xml, "found in its file")
         for each in trash:
             # A volume's entry is written before its file is moved. Where the whole pool is away, nothing is known.
             if each.kind == VOLUMES and not os.path.lexists(each.place) and os.path.isdir(_pool_of(each.place)):
                 self.archive.forget(each.id)
-        self.archive.forget_revisions(there)
+        if not any(self.root.glob("*/*.damaged*")):  # whose they are is not known
+            self.archive.forget_revisions(there)
 
     # --- descriptions -------------------------------------------------------------------------------------------------
 
     def load(self, kind: str) -> list[Stored]:
-        """All of `kind`, in the order of names; a file that cannot be read is left out."""
+        """All of `kind`, in the order of names; a file that is no text of a description's size is set aside."""
         folder = self.root / kind
         found = []
+        marked = set(os.listdir(folder / "autostart"))
         for path in sorted(folder.glob("*.xml")):
-            text = _read(path)
-            if text is not None:
-                name = _name_in(text) or path.stem
-                found.append(Stored(name, text, (folder / "autostart" / path.name).is_symlink()))
+            text, reason = _examine(path)
+            if text is None:
+                self.set_aside(path, reason)
+            else:
+                found.append(Stored(_name_in(text) or path.stem, text, path.name in marked, path))
         return found
 
     def save(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Write a description; the disk has it when this returns. Raises HostError."""
         with self._writing(f"writing the description of {name}"):
-            write_atomically(self.root / kind / _file_name(name), xml.encode("utf-8", "surrogateescape"))
-            self.archive.note(kind, uuid_text(uuid), name, xml, who)
+            path, data = self.root / kind / _file_name(name), xml.encode("utf-8", "surrogateescape")
+            if path.exists():
+                write_atomically(path, data)
+            else:
+                # What a power cut in between may leave is no XML, and is set aside at the next start.
+                assert self._syncer is not None, "the store is not open"
+                create_synced(path, data, self._syncer)
+            self._note(kind, uuid_text(uuid), name, xml, who)
 
     def rename(self, kind: str, uuid: bytes, old: str, new: str, xml: str, who: str) -> None:
         """Give it another name; xml: with that name in it."""
@@ -172,7 +223,14 @@ class Store:
             os.rename(folder / _file_name(old), folder / _file_name(new))
             sync_directory(folder)
             link.unlink(missing_ok=True)
-            self.archive.note(kind, uuid_text(uuid), new, xml, who)
+            self._note(kind, uuid_text(uuid), new, xml, who)
+
+    def _note(self, kind: str, uuid: str, name: str, xml: str, who: str) -> None:
+        """Into the archive. What it misses now it gets at the next start; the description itself is kept already."""
+        try:
+            self.archive.note(kind, uuid, name, xml, who)
+        except sqlite3.Error as error:
+            logger.warning("the history in %s misses a state of %s: %s", self.root, name, error)
 
     def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Delete a description; it goes to the trash first."""
@@ -208,6 +266,7 @@ class Store:
         folder = self.root / "snapshots" / uuid_text(uuid)
         with self._writing(f"writing the snapshot {name}"):
             folder.mkdir(exist_ok=True, mode=0o700)
+            sync_directory(folder.parent)
             write_atomically(folder / _file_name(name), xml.encode("utf-8", "surrogateescape"))
 
     def remove_snapshot(self, uuid: bytes, name: str | None) -> None:
@@ -216,8 +275,10 @@ class Store:
         with self._writing("removing a snapshot"):
             if name is None:
                 shutil.rmtree(folder, ignore_errors=True)
-            else:
+                sync_directory(folder.parent)
+            elif folder.is_dir():
                 (folder / _file_name(name)).unlink(missing_ok=True)
+                sync_directory(folder)
 
     @contextmanager
     def archived(self, attempt: str) -> Iterator[Archive]:
@@ -250,12 +311,23 @@ def _pool_of(place: str) -> str:
 
 
 def _read(path: Path) -> str | None:
+    return _examine(path)[0]
+
+
+def _examine(path: Path) -> tuple[str | None, str]:
+    """(text, why there is none)."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
-    except OSError:
-        return None
-    return data.decode("utf-8", "surrogateescape") if 0 < len(data) <= MAX_FILE else None
+    except OSError as error:
+        return None, error.strerror or str(error)
+    if not data:
+        return None, "it is empty"
+    if len(data) > MAX_FILE:
+        return None, f"it has more than {MAX_FILE} bytes"
+    if b"\0" in data:
+        return None, "it is no text; the host may have lost power while it was written"
+    return data.decode("utf-8", "surrogateescape"), ""
 
 
 def _name_in(text: str | None) -> str | None:

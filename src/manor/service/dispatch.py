@@ -5,45 +5,48 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from manor.base.errors import ApiError, ConfigError, HostError, ManorError, ProtocolError, StateError
 from manor.drivers.errors import Code, Origin
 from manor.rpc.message import Call
-from manor.rpc.protocol.catalog import MANOR, REMOTE, Procedure, Program
+from manor.rpc.protocol.catalog import MANOR, QEMU, REMOTE, Procedure, Program
 from manor.rpc.session import Session, close_files
 from manor.service.client import Client
 from manor.service.problem import problem_of
+from manor.service.refusals import REFUSALS
 
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
-    "connect", "domain", "domain_devices", "domain_looks", "domain_statistics", "snapshot", "network", "storage",
-    "node", "registration", "absent", "domain_jobs",
+    "connect", "domain", "domain_agent", "domain_devices", "domain_looks", "domain_placing", "domain_statistics",
+    "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices", "registration", "absent",
+    "domain_jobs",
 )  # fmt: skip
 OWN_SUBJECTS: Final = ("own", "own_console")
 Work = Callable[[Client, Any], Any]
 
 
-def _load(program: Program, subjects: Sequence[str]) -> dict[int, Work]:
-    found: dict[int, Work] = {}
+def _load(programs: Sequence[Program], subjects: Sequence[str]) -> dict[str, Work]:
+    found: dict[str, Work] = {}
     for subject in subjects:
         module = importlib.import_module(f"manor.service.procedures.{subject}")
         for name, work in vars(module).items():
-            if name in program and inspect.isfunction(work) and work.__module__ == module.__name__:
-                number = program[name].number
-                if number in found:
-                    raise ValueError(f"{name} is there twice")
-                found[number] = work
+            if not any(name in program for program in programs) or not inspect.isfunction(work):
+                continue
+            if work.__module__ != module.__name__:
+                continue  # another subject's, which this one calls
+            if name in found:
+                raise ValueError(f"{name} is there twice")
+            found[name] = work
     return found
 
 
-PROCEDURES: Final = _load(REMOTE, SUBJECTS)
-"""Number -> function of the client and the arguments; a coroutine where it may wait."""
-OWN: Final = _load(MANOR, OWN_SUBJECTS)
+PROCEDURES: Final = _load((REMOTE, QEMU), SUBJECTS)
+"""Name -> function of the client and the arguments; a coroutine where it may wait."""
+OWN: Final = _load((MANOR,), OWN_SUBJECTS)
 """The same of our own program."""
-_WORK: Final[Mapping[int, Mapping[int, Work]]] = {REMOTE.number: PROCEDURES, MANOR.number: OWN}
 
 
 def handle(session: Session, call: Call) -> Any:
@@ -51,9 +54,10 @@ def handle(session: Session, call: Call) -> Any:
     client: Client = session.state
     if call.files:
         close_files(call.files)
-    work = _WORK.get(call.procedure.program.number, {}).get(call.procedure.number)
+    name = call.procedure.name
+    work = PROCEDURES.get(name) or OWN.get(name)
     if work is None:
-        raise _told(client, _unknown(call.procedure))
+        raise _unknown(call.procedure)
     try:
         result = work(client, call.arguments)
     except ManorError as error:
@@ -93,8 +97,9 @@ def translate(error: ManorError) -> ApiError:
 
 
 def _unknown(procedure: Procedure) -> ApiError:
+    reason = REFUSALS.get(procedure.name)
     return ApiError(
         Code.NO_SUPPORT,
         Origin.NONE,
-        f"this function is not supported by the connection driver: {procedure.name}",
+        f"this function is not supported by the connection driver: {procedure.name}{f': {reason}' if reason else ''}",
     )

@@ -9,6 +9,7 @@ from manor.domain.events import DETAILS, LifecycleEvent
 from manor.drivers.api import Kind, Notice
 from manor.drivers.life import Life
 from manor.rpc.protocol.own_records import EventEntry
+from manor.rpc.protocol.records import Secret
 
 Values = Sequence[object]
 _METADATA: Final = ("description", "title", "element")
@@ -36,6 +37,8 @@ _WORDS: Final[dict[Kind, tuple[str, str, Callable[[Values], tuple[str, str]]]]] 
     Kind.AGENT: ("domain", "agent", lambda values: (_AGENT[_number(values[0])], "")),
     Kind.NETWORK: ("network", "lifecycle", _life),
     Kind.POOL: ("pool", "lifecycle", _life),
+    Kind.SECRET: ("secret", "lifecycle", _life),
+    Kind.SECRET_VALUE: ("secret", "value", lambda values: ("changed", "")),
     Kind.POOL_REFRESH: ("pool", "refresh", lambda values: ("refreshed", "")),
 }
 """Kind -> (sort of object, kind in the journal, values to (what, detail))."""
@@ -44,7 +47,8 @@ _WORDS: Final[dict[Kind, tuple[str, str, Callable[[Values], tuple[str, str]]]]] 
 def entry_of(source: str, notice: Notice, now: float) -> EventEntry:
     """The entry, without a number. source: the driver's URI. now: seconds since the Epoch."""
     subject = notice.subject
-    name, uuid = str(getattr(subject, "name", "")), getattr(subject, "uuid", None)
+    name = subject.usage_id if isinstance(subject, Secret) else subject.name
+    uuid = subject.uuid
     known = _WORDS.get(notice.kind)
     if known is None:
         return EventEntry(0, now, source, notice.kind.value, name, uuid, notice.kind.value, "", "")

@@ -87,7 +87,7 @@ async def _rehearse(client: Client, procedure: Procedure, arguments: Any, is_off
     """(before, after). Raises what the call would."""
     from manor.service.dispatch import PROCEDURES
 
-    work = PROCEDURES.get(procedure.number)
+    work = PROCEDURES.get(procedure.name)
     if work is None:
         raise unsupported(procedure.name)
     real, meant = client.driver, _meant(arguments)

@@ -43,11 +43,11 @@ class Asking(DomainTable):
     async def flags(self, uuid: bytes) -> DomainFlags:
         return self.record(uuid).flags()
 
-    async def info(self, uuid: bytes) -> DomainInfo:
+    async def info(self, uuid: bytes, ask: bool = True) -> DomainInfo:
         record = self.record(uuid)
         found = record.definition
         cpu_time = 0
-        if record.is_active:
+        if ask and record.is_active:
             with suppress(ManorError):  # a VM that is just ending has no counters any more
                 cpu_time = (await self._hypervisor.statistics(uuid)).cpu_time
         memory = found.current if record.is_active else found.memory

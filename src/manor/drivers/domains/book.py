@@ -31,7 +31,10 @@ class DomainBook(Defining, Running, Asking):
             try:
                 definition = read_kept(stored.xml, self._hypervisor.platform)
             except ConfigError as error:
-                logger.error("the description of %s is left out: %s", stored.name, error)
+                await self._keeper.set_aside(stored, str(error))
+                continue
+            if definition.name in self._names or definition.uuid in self._records:
+                await self._keeper.set_aside(stored, "another has the same name or UUID")
                 continue
             self._add(Record(Life.OFF, definition, autostart=stored.autostart))
         found, ended = await self._hypervisor.recover(self._happened)
