@@ -35,7 +35,7 @@ class Daemon:
         if config.vmm == "qemu":
             aliases[uri.replace("manor", "qemu")] = self._qemu_uri
         self.service = Service(
-            makers, uri, aliases=aliases, remotes=config.remotes,
+            makers, uri, config.state, aliases=aliases, remotes=config.remotes,
             keepalive=(config.keepalive_interval, config.keepalive_count),
         )  # fmt: skip
         self.server = Server(config, self.service, self._watch_idle)
@@ -44,7 +44,7 @@ class Daemon:
         """Serve until `stop`. Raises HostError, ConfigError."""
         sockets = inherited()
         try:
-            await self.service.open(self._uri)
+            await self.service.start()
             if (self._config.state / "qemu" / "run").exists():
                 # VMs of an earlier daemon's: their ends and events have to be seen from now on.
                 try:

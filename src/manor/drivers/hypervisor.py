@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from manor.domain.definition import Platform
 from manor.domain.state import PausedReason
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, MachineStatistics
+from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
 from manor.rpc.protocol.records import GuestInterface
 
 
@@ -111,6 +111,23 @@ Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Remov
 OnHappening = Callable[[Happening], None]
 
 
+class DeviceChanges(Protocol):
+    """How what runs changes; see Hypervisor."""
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None: ...
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
+
+
+@runtime_checkable
+class Trying(Protocol):
+    """A hypervisor that can tell what it would do."""
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        """What makes the same documents and refusals, and leaves the VM alone."""
+
+
 class Hypervisor(Protocol):
     """Runs domains by UUID. Every method raises ApiError, ConfigError or HostError. platform: what descriptions get."""
 
@@ -159,5 +176,8 @@ class Hypervisor(Protocol):
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream: ...
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        """What the serial console printed, also of a domain that does not run now (base.console_log.read_log)."""
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def close(self) -> None: ...

@@ -27,6 +27,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
+from manor.base.console_log import read_log
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
@@ -37,13 +38,13 @@ from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
 from manor.drivers.guest_addresses import agent_interfaces
-from manor.drivers.hypervisor import End, Ended, Found, OnHappening, Removed
-from manor.drivers.live_devices import LiveDevices, Names, present, with_names, without_gone
+from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, OnHappening, Removed
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -309,6 +310,11 @@ class Processes:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
 
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        names = self._get(uuid).names
+        trial = Names(names.disks, names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, self._resolvers)
+
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
 
@@ -360,6 +366,10 @@ class Processes:
         if name is None:
             raise invalid_argument(f"cannot find character device {device}")
         return await VmConsole.open(self._get(uuid).directory / "control", name)
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = self._root / uuid_text(uuid) / "console.log"
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         try:
