@@ -1,7 +1,7 @@
 """A port of a QEMU guest for several readers: what was printed before, then all that comes, and keys the other way.
 
 QEMU's socket takes one client, which is the daemon. What the guest prints while no daemon is there is lost; the guest
-does not wait.
+does not wait. What the first console prints is kept in a log, over all runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from manor.base.console_log import ConsoleLog, read_log
 from manor.base.errors import ApiError, HostError
 from manor.drivers.errors import Code, Origin
 from manor.drivers.qemu.monitor import connect_socket
@@ -27,19 +28,25 @@ _CHUNK: Final = 1 << 16
 class ConsoleHub:
     """One port. Thread: the event loop's."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, log: Path | None = None) -> None:
+        """log: a file that keeps what is printed; its end is shown to whoever attaches."""
         self._socket = sock
         self._history = bytearray()
+        self._log: ConsoleLog | None = None
+        if log is not None:
+            with suppress(HostError):
+                self._history += read_log(log, -HISTORY, HISTORY).data
+            self._log = ConsoleLog(log)
         self._readers: set[PortConsole] = set()
         self._write = asyncio.Lock()
         self._is_over = False
         self._task = asyncio.ensure_future(self._read())
 
     @classmethod
-    async def open(cls, path: Path) -> ConsoleHub:
+    async def open(cls, path: Path, log: Path | None = None) -> ConsoleHub:
         """Raises HostError."""
         try:
-            return cls(await connect_socket(path))
+            return cls(await connect_socket(path), log)
         except (OSError, TimeoutError) as error:
             raise HostError(f"QEMU does not answer at {path}: {error}") from error
 
@@ -74,11 +81,15 @@ class ConsoleHub:
                 while data := await loop.sock_recv(self._socket, _CHUNK):
                     self._history += data
                     del self._history[:-HISTORY]
+                    if self._log is not None:
+                        self._log.write(data)
                     for each in self._readers:
                         each.put(data)
         finally:
             self._is_over = True
             self._socket.close()
+            if self._log is not None:
+                self._log.close()
             for each in list(self._readers):
                 each.end()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from manor.base.errors import ManorError
 from manor.domain.xml import changes
@@ -22,17 +22,24 @@ from manor.domain.xml.to_spec import Resolvers
 from manor.drivers.errors import failed, unsupported
 from manor.drivers.qemu.block import Buses, disk_parts
 from manor.drivers.qemu.command import HOTPLUG_PORTS
-from manor.drivers.qemu.monitor import Monitor
+from manor.drivers.qemu.monitor import CALL_TIMEOUT
 from manor.drivers.qemu.network import nic_parts
 from manor.drivers.qemu.qmp import QmpError
 from manor.drivers.qemu.words import Part
+
+
+class Executor(Protocol):
+    """A monitor, or what looks like one."""
+
+    async def execute(self, command: str, timeout: float = CALL_TIMEOUT, /, **arguments: object) -> Any: ...
+
 
 LEAVE_SECONDS: Final = 5.0
 """For a guest to let go of a device while the caller waits; after that an event tells."""
 _PCI: Final = ("virtio-blk-pci", "nvme", "virtio-scsi-pci")
 
 
-async def attach(monitor: Monitor, live: Domain, device: NamedDevice, resolvers: Resolvers) -> Domain:
+async def attach(monitor: Executor, live: Domain, device: NamedDevice, resolvers: Resolvers) -> Domain:
     """Plug in; the live document with it. Raises ApiError, ConfigError, QmpError; then nothing is left of it."""
     new = named(changes.attach(live, device))
     before = {one.alias for one in changes.all_devices(live)}
@@ -59,7 +66,7 @@ async def attach(monitor: Monitor, live: Domain, device: NamedDevice, resolvers:
     return new
 
 
-async def _attach_disk(monitor: Monitor, live: Domain, disk: Disk, resolvers: Resolvers) -> None:
+async def _attach_disk(monitor: Executor, live: Domain, disk: Disk, resolvers: Resolvers) -> None:
     buses = Buses("q35" in live.machine)
     for one in live.devices.disks:
         if one is not disk:
@@ -80,7 +87,7 @@ async def _attach_disk(monitor: Monitor, live: Domain, disk: Disk, resolvers: Re
         raise
 
 
-async def _add_device(monitor: Monitor, live: Domain, device: Part) -> None:
+async def _add_device(monitor: Executor, live: Domain, device: Part) -> None:
     """Into a free slot. Raises QmpError, ApiError."""
     is_pci = device["driver"].startswith(("virtio-net", "e1000", "rtl8139", "vmxnet3")) or device["driver"] in _PCI
     if not is_pci or "q35" not in live.machine:
@@ -99,7 +106,7 @@ async def _add_device(monitor: Monitor, live: Domain, device: Part) -> None:
 
 
 async def detach(
-    monitor: Monitor, leaving: dict[str, asyncio.Future[bool]], live: Domain, device: NamedDevice
+    monitor: Executor, leaving: dict[str, asyncio.Future[bool]], live: Domain, device: NamedDevice
 ) -> Domain | None:
     """Unplug; the live document without it, or None while the guest takes its time. Raises ApiError, QmpError."""
     alias = device.device.alias or ""
@@ -120,7 +127,7 @@ async def detach(
     return changes.detach_alias(live, alias)
 
 
-async def clear_away(monitor: Monitor, alias: str) -> None:
+async def clear_away(monitor: Executor, alias: str) -> None:
     """Remove what stood behind a device, as far as it is there."""
     for suffix in ("throttle", "format", "storage"):
         with suppress(ManorError):
@@ -131,7 +138,7 @@ async def clear_away(monitor: Monitor, alias: str) -> None:
         await monitor.execute("netdev_del", id=f"host{alias}")
 
 
-async def update(monitor: Monitor, live: Domain, device: NamedDevice, resolvers: Resolvers) -> Domain:
+async def update(monitor: Executor, live: Domain, device: NamedDevice, resolvers: Resolvers) -> Domain:
     """Another medium, or the cable in or out. Raises ApiError, ConfigError, QmpError."""
     new = _with_targets(named(changes.update(live, device)), live)
     # Each stays in its place. A serial port and its console share a name.
@@ -148,7 +155,7 @@ def _with_targets(new: Domain, old: Domain) -> Domain:
     return replace(new, devices=replace(new.devices, interfaces=nics))
 
 
-async def _update(monitor: Monitor, live: Domain, old: Device, new: Device, resolvers: Resolvers) -> None:
+async def _update(monitor: Executor, live: Domain, old: Device, new: Device, resolvers: Resolvers) -> None:
     alias = new.alias or ""
     if isinstance(new, Interface) and isinstance(old, Interface):
         if replace(new, link=old.link) != old:
@@ -173,7 +180,7 @@ async def _update(monitor: Monitor, live: Domain, old: Device, new: Device, reso
     await monitor.execute("blockdev-close-tray", id=alias)
 
 
-async def set_vcpus(monitor: Monitor, count: int) -> None:
+async def set_vcpus(monitor: Executor, count: int) -> None:
     """Plug in vCPUs up to `count`. Raises ApiError, QmpError."""
     rows: Any = await monitor.execute("query-hotpluggable-cpus")
     present = [row for row in rows if "qom-path" in row]
@@ -188,3 +195,32 @@ async def set_vcpus(monitor: Monitor, count: int) -> None:
         present.append(row)
     if len(present) < count:
         raise failed(f"the domain has room for {len(present)} vCPUs; raise <vcpu> and start it again")
+
+
+class Trial:
+    """What the changes would do (DeviceChanges): the same documents and refusals, as far as QEMU need not be asked."""
+
+    def __init__(self, monitor: Executor, resolvers: Resolvers) -> None:
+        self._monitor = monitor
+        self._resolvers = resolvers
+        self._leaving: dict[str, asyncio.Future[bool]] = {}
+
+    async def execute(self, command: str, timeout: float = CALL_TIMEOUT, /, **arguments: object) -> Any:
+        """In the monitor's place: questions are asked, and nothing is done."""
+        if command.startswith("query-"):
+            return await self._monitor.execute(command, timeout, **arguments)
+        if command == "device_del":
+            self._leaving[str(arguments["id"])].set_result(True)
+        return {}
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return await attach(self, live, device, self._resolvers)
+
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
+        return await detach(self, self._leaving, live, device)
+
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return await update(self, live, device, self._resolvers)
+
+    async def set_vcpus(self, uuid: bytes, count: int) -> None:
+        await set_vcpus(self, count)

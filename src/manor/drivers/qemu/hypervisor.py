@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from manor.base.console_log import read_log
 from manor.base.errors import ConfigError, HostError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
@@ -32,12 +33,13 @@ from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Resolvers
 from manor.domain.xml.tree import Node
 from manor.domain.xml.values import Support
-from manor.drivers.api import ByteStream, MachineStatistics
+from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
 from manor.drivers.errors import failed, invalid, invalid_argument, not_running, uuid_text
 from manor.drivers.guest_addresses import agent_interfaces
 from manor.drivers.hypervisor import (
     AgentChanged,
     Crashed,
+    DeviceChanges,
     End,
     Ended,
     Found,
@@ -314,6 +316,9 @@ class QemuHypervisor:
         vm = self._get(uuid)
         return await self._guard(vm, hotplug.update(self._monitor(vm), live, device, self._resolvers))
 
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        return hotplug.Trial(self._monitor(self._get(uuid)), self._resolvers)
+
     async def resize_disk(self, uuid: bytes, index: int, size: int) -> None:
         devices = self._get(uuid).live.devices
         disk = devices.disks[machine_order(devices)[index]]
@@ -341,6 +346,10 @@ class QemuHypervisor:
         if hub is None:
             raise invalid_argument(f"cannot find character device {device or '(null)'}")
         return hub.attach(force)
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = Files(self._root / uuid_text(uuid)).console_log
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         vm = self._get(uuid)

@@ -4,6 +4,7 @@
     qemu.log      what it said                     command     its command line, for people
     monitor       QMP                              agent       the guest agent's port
     vnc           display                          ALIAS.sock  a serial port, console or channel
+    console.log   what the first of them printed
 
 QEMU runs in it, and is told the names of its sockets alone.
 """
@@ -31,6 +32,10 @@ class Files:
     @property
     def log(self) -> Path:
         return self.directory / "qemu.log"
+
+    @property
+    def console_log(self) -> Path:
+        return self.directory / "console.log"
 
     @property
     def command(self) -> Path:

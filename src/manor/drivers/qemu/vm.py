@@ -73,10 +73,11 @@ class QemuVm:
                 signal.pidfd_send_signal(self.descriptor, number)
 
     async def open_consoles(self, aliases: Sequence[str]) -> None:
-        """Connect to ports; those that cannot be are left out."""
-        for alias in aliases:
+        """Connect to ports, the first of which has a log; those that cannot be are left out."""
+        for index, alias in enumerate(aliases):
             with suppress(HostError):
-                self.consoles[alias] = await ConsoleHub.open(self.files.port(alias))
+                log = None if index else self.files.console_log
+                self.consoles[alias] = await ConsoleHub.open(self.files.port(alias), log)
 
     async def let_go(self) -> None:
         """Close what leads to the process, which lives on."""

@@ -499,6 +499,49 @@ def test_devices_change(run: Run) -> None:
     run(work)
 
 
+def test_what_a_change_would_do_is_told_without_doing_it(run: Run) -> None:
+    async def work(place: Place) -> None:
+        live = await place.start()
+        before = place.asked
+        trial = place.made.trial(UUID_BYTES)
+        disks = (await trial.attach(UUID_BYTES, live, device(DISK))).devices.disks
+        assert sorted(disk.target or "" for disk in disks) == ["sda", "vda", "vdb"]
+        after = await trial.detach(UUID_BYTES, live, by_alias(live, "net0"))
+        assert after is not None
+        assert after.devices.interfaces == ()
+        up = "<interface type='user'><mac address='52:54:00:00:00:01'/><link state='up'/></interface>"
+        assert (await trial.update(UUID_BYTES, live, device(up))).devices.interfaces[0].link == "up"
+        with pytest.raises(ApiError, match="no controller for bus='scsi'"):
+            await trial.attach(UUID_BYTES, live, device(DISK.replace("vdb' bus='virtio", "sdc' bus='scsi")))
+        assert place.asked == before
+        with pytest.raises(ApiError, match="room for 0 vCPUs"):
+            await trial.set_vcpus(UUID_BYTES, 3)
+        assert place.asked[len(before) :] == [("query-hotpluggable-cpus", {})]
+
+    run(work)
+
+
+def test_what_a_console_printed_is_kept_over_runs(run: Run) -> None:
+    async def work(place: Place) -> None:
+        assert (await place.made.console_log(UUID_BYTES, 0, 100)).data == b""
+        await place.start()
+        first = await place.made.console(UUID_BYTES, "", False)
+        await first.write(b"one")
+        assert await first.read(3) == b"one"
+        await place.made.close()  # the daemon goes, and another comes
+        place.made = place.new()
+        await place.made.recover(place.happened.append)
+        again = await place.made.console(UUID_BYTES, "", False)
+        assert await again.read(100) == b"one"
+        await again.write(b"two")
+        assert await again.read(100) == b"two"
+        assert tuple(await place.made.console_log(UUID_BYTES, 1, 4)) == (0, 1, 6, b"netw")
+        await place.made.stop(UUID_BYTES)
+        assert (await place.made.console_log(UUID_BYTES, -3, 100)).data == b"two"
+
+    run(work)
+
+
 def test_vcpus_come(run: Run) -> None:
     async def work(place: Place) -> None:
         await place.start()
