@@ -24,6 +24,7 @@ from manor.domain.xml.values import Support
 from manor.drivers.api import (
     BlockStatistics,
     ByteStream,
+    DeviceNames,
     MachineStatistics,
     NicStatistics,
     Notify,
@@ -34,7 +35,7 @@ from manor.drivers.api import (
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, LiveChange, OnHappening, Rebooted
+from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, Happening, OnHappening, Rebooted
 from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
@@ -81,6 +82,13 @@ class _Running:
     used: float = 0.0
     since: float | None = None
     echo: list[_Echo] = field(default_factory=list)
+    names: tuple[Definition, DeviceNames] | None = None
+
+    def devices(self) -> DeviceNames:
+        """Read once for each description."""
+        if self.names is None or self.names[0] is not self.definition:
+            self.names = (self.definition, device_names(self.definition))
+        return self.names[1]
 
 
 class _Echo:
@@ -190,8 +198,8 @@ class MemoryHypervisor:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        return
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        return self  # only documents are made anyway
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
@@ -211,7 +219,7 @@ class MemoryHypervisor:
         cpu_time = int(used * 1e9)
         definition = running.definition
         count = definition.vcpus
-        names = device_names(definition)
+        names = running.devices()
         return MachineStatistics(
             cpu_time,
             tuple(cpu_time // count for _ in range(count)),
@@ -222,7 +230,7 @@ class MemoryHypervisor:
         )
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
-        nics = device_names(self._running[uuid].definition).nics
+        nics = self._running[uuid].devices().nics
         return [
             GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
             for index, nic in enumerate(nics)

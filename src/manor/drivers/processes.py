@@ -42,8 +42,9 @@ from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, Ni
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, uuid_text
-from manor.drivers.hypervisor import Crashed, End, Ended, Found, LiveChange, OnHappening, Rebooted, Removed
-from manor.drivers.live_devices import LiveDevices, Names, check_change, present, with_names, without_gone
+from manor.drivers.guest_addresses import agent_interfaces
+from manor.drivers.hypervisor import Crashed, DeviceChanges, End, Ended, Found, OnHappening, Rebooted, Removed
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -313,9 +314,10 @@ class Processes:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        if live is not None:
-            check_change(change, live, device)
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        names = self._get(uuid).names
+        trial = Names(names.disks, names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, self._resolvers)
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
@@ -350,7 +352,7 @@ class Processes:
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
-            return _agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
+            return agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
         found = {nic["name"]: nic for nic in (await self._call(uuid, "nics"))["nics"]}
         nics = [found[name] for name in self._get(uuid).names.nics if name in found]
         return [
@@ -588,17 +590,3 @@ def _nic(found: Mapping[str, Any]) -> NicStatistics:
 
 def _kib(name: str, value: int) -> int:
     return value if name.endswith("faults") else value >> 10
-
-
-def _agent_interfaces(found: object) -> list[GuestInterface]:
-    rows = []
-    for each in found if isinstance(found, list) else []:
-        if not isinstance(each, dict):
-            continue
-        addresses = [
-            IpAddress(int(one.get("ip-address-type") == "ipv6"), str(one.get("ip-address")), int(one.get("prefix", 0)))
-            for one in each.get("ip-addresses", ())
-            if isinstance(one, dict)
-        ]
-        rows.append(GuestInterface(str(each.get("name", "")), each.get("hardware-address"), addresses))
-    return rows

@@ -70,19 +70,27 @@ class DomainBook(Defining, Running, Asking):
             record.state, record.reason = DomainState.RUNNING, RunningReason.UNKNOWN
         self._next = max(self._next, found.number + 1)
 
-    def rehearsal(self, is_off: bool) -> DomainBook:
-        """A copy in which changes can be tried: no VM, disk or client hears of them. is_off: as if nothing ran."""
+    def rehearsal(self, uuid: bytes | None, is_off: bool) -> DomainBook:
+        """A book in which one domain can be changed, or a new one defined: no VM, disk or client hears of it.
+
+        is_off: as if that domain did not run.
+        """
         from manor.drivers.rehearsal import RehearsalHypervisor, SilentKeeper
 
         book = DomainBook(RehearsalHypervisor(self._hypervisor), SilentKeeper(), lambda _: None)
-        for uuid, record in self._records.items():
-            if not is_off or not record.is_active:
-                book._records[uuid] = replace(record, lock=asyncio.Lock())
-            elif record.config is not None:
-                book._records[uuid] = Record(
-                    Life.OFF, record.config, autostart=record.autostart, snapshots=record.snapshots
-                )
-        book._names = {name: uuid for name, uuid in self._names.items() if uuid in book._records}
+        # The others are there to be looked at: their names and UUIDs are taken.
+        book._records, book._names = self._records.copy(), self._names.copy()
+        record = None if uuid is None else self._records.get(uuid)
+        if record is None or uuid is None:
+            return book
+        if not is_off or not record.is_active:
+            book._records[uuid] = replace(record, lock=asyncio.Lock())
+        elif record.config is not None:
+            book._records[uuid] = Record(
+                Life.OFF, record.config, autostart=record.autostart, snapshots=record.snapshots
+            )
+        else:
+            book._forget(record)
         return book
 
     async def close(self) -> None:
