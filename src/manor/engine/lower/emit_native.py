@@ -113,6 +113,7 @@ from cython.cimports.manor.engine.lower.emit_native import (
     Stencil,
     StencilHeader,
     enter_fn,
+    MADV_COLLAPSE,
     madvise,
     memfd_create,
     patch32,
@@ -160,7 +161,20 @@ from cython.cimports.manor.engine.lower.passes_native import (
 )
 from cython.cimports.manor.engine.uop.uop import SIDE_EXIT, Uop
 from cython.cimports.manor.engine.vm import Block, Exit, Vm
-from cython.cimports.posix.mman import MAP_FAILED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
+from cython.cimports.posix.mman import (
+    MAP_ANONYMOUS,
+    MAP_FAILED,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    PROT_EXEC,
+    PROT_NONE,
+    PROT_READ,
+    PROT_WRITE,
+    mmap,
+    munmap,
+)
 from cython.cimports.posix.unistd import close, ftruncate
 
 from manor.engine import env as _env
@@ -175,7 +189,7 @@ cython.declare(
     TEMPORARIES_MASK=uint64_t, ZERO_VREG=cython.int, LARGEST=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
     FLAG_SHIFT=cython.int, SCRATCH=cython.int, NO_STENCIL=uint32_t, SLOW_PATHS=object,
     MEMORY_KINDS=uint64_t, jump_indirect_op=cython.int, ACCESS_UPDATE=cython.int,
-    S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t, TRIM_SIZE=uint64_t, COLD_SIZE=uint64_t,
+    S32_MIN=int64_t, S32_MAX=int64_t, U32_LIMIT=int64_t, TRIM_SIZE=uint64_t, COLD_SIZE=uint64_t, LARGE_PAGE=uint64_t,
 )  # fmt: skip
 ops = op_table()
 helpers = helper_table()
@@ -198,6 +212,7 @@ SLOW_PATHS = ("load_slow", "store_slow", "rmw_slow", "cmpxchg_slow", "loadx_slow
 S32_MIN = -(1 << 31)
 S32_MAX = (1 << 31) - 1
 U32_LIMIT = 1 << 32
+LARGE_PAGE = 1 << 21
 TRIM_SIZE = 1 << 20
 COLD_SIZE = (2 * EMIT_MAX_UOPS + 1) * 1024
 
@@ -293,7 +308,7 @@ def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
         close(fd)
         return 0
     writable = mmap(cython.NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-    executable = mmap(cython.NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0)
+    executable = map_code(fd, size)
     close(fd)
     if writable != MAP_FAILED:
         e.base = cython.cast(cython.pointer(uint8_t), writable)
@@ -325,6 +340,41 @@ def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
     e.first = e.out - e.base
     e.used = e.first
     return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def map_code(fd: cython.int, size: uint64_t) -> cython.p_void:
+    """The executable view, where a large page can begin; MAP_FAILED if the host refuses."""
+    spare: uint64_t = size + LARGE_PAGE
+    found: cython.p_void = mmap(cython.NULL, spare, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    start: uint64_t
+    end: uint64_t
+    if found == MAP_FAILED:
+        return MAP_FAILED
+    start = (cython.cast(uint64_t, found) + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1)
+    end = cython.cast(uint64_t, found) + spare
+    if start > cython.cast(uint64_t, found):
+        munmap(found, start - cython.cast(uint64_t, found))
+    if end > start + size:
+        munmap(cython.cast(cython.p_void, start + size), end - start - size)
+    return mmap(cython.cast(cython.p_void, start), size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def join_pages(e: cython.pointer(Emitter)) -> cython.void:
+    """Ask the host to map what is full of the executable view by large pages.
+
+    A guest's kernel runs through megabytes of host code, page after page; where the host is a virtual machine itself,
+    each translation of an address is a walk through two sets of tables. A host that cannot says so, and nothing is
+    lost.
+    """
+    while e.used - e.joined >= LARGE_PAGE:
+        madvise(e.code_base + e.joined, LARGE_PAGE, MADV_COLLAPSE)
+        e.joined += LARGE_PAGE
 
 
 @cython.cfunc
@@ -375,6 +425,7 @@ def reset_emitter(vm: cython.pointer(Vm)) -> cython.void:
         madvise(e.base + start, e.used - start, MADV_REMOVE)
     e.used = e.first
     e.trimmed = 0
+    e.joined = 0
 
 
 @cython.cfunc
@@ -1922,6 +1973,8 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
     e.used = e.out - e.base
     if e.used - e.trimmed > TRIM_SIZE:
         trim_emitter(e)
+    if e.used - e.joined >= LARGE_PAGE:
+        join_pages(e)
     block.code = executable_address(e, start)
     return EMIT_OK
 
