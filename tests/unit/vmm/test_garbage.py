@@ -9,7 +9,7 @@ from manor.vmm import garbage
 
 def test_what_lives_is_left_alone_and_new_garbage_is_found_rarely() -> None:
     before = gc.get_threshold()
-    kept = [[] for _ in range(100)]
+    kept: list[list[int]] = [[] for _ in range(100)]
     try:
         garbage.settle()
         assert gc.get_freeze_count() > len(kept)
