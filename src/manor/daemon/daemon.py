@@ -27,6 +27,7 @@ class Daemon:
         makers: dict[str, MakeDriver] = {uri: self._make_local, "test:///default": MemoryDriver}
         self._uri = uri
         self.service = Service(makers, uri)
+        self.service.keepalive = (config.keepalive_interval, config.keepalive_count)
         self.server = Server(config, self.service, self._watch_idle)
 
     async def run(self) -> None:
@@ -52,6 +53,7 @@ class Daemon:
         """Take other limits from now on; what was opened stays as it is."""
         self._config = config
         self.server.config = config
+        self.service.keepalive = (config.keepalive_interval, config.keepalive_count)
         self._watch_idle()
         logger.info("settings were read again")
 

@@ -49,19 +49,22 @@ from cython.cimports.manor.engine.isa.x86.exception_native import deliver_event,
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
 from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave, fxrstor_image, fxsave_image
 from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
-from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
-from cython.cimports.manor.engine.lower.emit_native import (
-    THUNK_HEAD_SIZE,
+from cython.cimports.manor.engine.isa.x86.translate_native import translate
+from cython.cimports.manor.engine.isa.x86.translator import Translator
+from cython.cimports.manor.engine.lower.arena_native import (
     code_used,
     create_emitter,
     destroy_emitter,
-    emit_block,
-    link_block,
     prepare_env,
     reset_emitter,
+)
+from cython.cimports.manor.engine.lower.emit_native import (
+    emit_block,
+    link_block,
     run_code,
     unlink_block,
 )
+from cython.cimports.manor.engine.lower.emitter import THUNK_HEAD_SIZE
 from cython.cimports.manor.engine.lower.passes_native import optimize
 from cython.cimports.manor.engine.softmmu_native import (
     fetch_gpa,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, cast
 from urllib.parse import quote
@@ -16,19 +15,20 @@ from manor.domain.xml.character import AGENT_PORT
 from manor.domain.xml.disk import Disk
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.interface import Interface, Limits, PortForward
-from manor.domain.xml.live import boot_rank, has_medium
+from manor.domain.xml.live import machine_order
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.values import Support
 from manor.spec.block import CacheMode, DiskBus, DiskSpec, Throttle
 from manor.spec.firmware import SmbiosSpec
-from manor.spec.machine import CPU_MODELS, AccelName, CpuModel, MachineSpec
+from manor.spec.machine import CPU_MODELS, MAX_CPUS, AccelName, CpuModel, MachineSpec
 from manor.spec.net import NicSpec, Shaping
 from manor.spec.net import PortForward as ForwardSpec
 from manor.spec.share import ShareSpec
 from manor.spec.vsock import FIRST_CID, VsockSpec
 
 After = Literal["destroy", "restart", "preserve", "rename-restart"]
+_ACCELS: Final[dict[str, AccelName]] = {"kvm": "kvm", "qemu": "dbt"}
 _FORMATS: Final = {"vhd": "vpc"}
 MAX_FORWARDS: Final = 1024
 """Ports of one interface: each is a socket of the host."""
@@ -63,18 +63,20 @@ class Launch:
     warnings: tuple[Finding, ...]
 
 
-def to_spec(domain: Domain, resolvers: Resolvers) -> Launch:
-    """The machine of `domain` (a normalised one). Raises ConfigError, with path and fix, for what is refused."""
+def to_spec(domain: Domain, resolvers: Resolvers, accel: AccelName | None = None) -> Launch:
+    """The machine of `domain` (a normalised one). Raises ConfigError, with path and fix, for what is refused.
+
+    accel: what runs the guest's code, whatever the document says.
+    """
     found = domain_xml.check(domain)
     refuse(found)
     warnings = [one for one in found if one.verdict is Support.IGNORED]
     devices = domain.devices
-    accel: AccelName = {"kvm": "kvm", "qemu": "dbt"}.get(domain.type, "auto")  # type: ignore[assignment]
-    order = sorted(filter(partial(has_medium, devices), range(len(devices.disks))), key=partial(boot_rank, devices))
+    accel = accel or _ACCELS.get(domain.type, "auto")
     nics = []
     for index, nic in enumerate(devices.interfaces):
         where = f"domain/devices/interface[{index + 1}]" if len(devices.interfaces) > 1 else "domain/devices/interface"
-        nics.append(_nic(nic, where, domain.name, resolvers, warnings))
+        nics.append(nic_spec(nic, where, domain.name, resolvers, warnings))
     first_console = devices.consoles[0] if devices.consoles else None
     vsock = devices.vsock
     spec = MachineSpec(
@@ -83,10 +85,11 @@ def to_spec(domain: Domain, resolvers: Resolvers) -> Launch:
         append=(domain.cmdline or "") if domain.kernel else "",
         memory=domain.memory,
         cpus=domain.current_vcpus or domain.vcpus,
+        max_cpus=min(domain.vcpus, MAX_CPUS) if domain.current_vcpus else 0,
         console="virtio" if first_console and first_console.target_type == "virtio" else "serial",
         cpu=_cpu(domain, accel),
         name=domain.name,
-        disks=tuple(_disk(devices.disks[n], resolvers) for n in order),
+        disks=tuple(disk_spec(devices.disks[n], resolvers) for n in machine_order(devices)),
         nics=tuple(nics),
         smbios=_smbios(domain),
         balloon=devices.balloon is None or devices.balloon.model != "none",
@@ -129,7 +132,8 @@ def disk_source(disk: Disk, resolvers: Resolvers) -> str:
     return f"nbd://{name}:{host.port or 10809}/{export}"
 
 
-def _disk(disk: Disk, resolvers: Resolvers) -> DiskSpec:
+def disk_spec(disk: Disk, resolvers: Resolvers) -> DiskSpec:
+    """The disk of a machine that `disk`, which has a medium, describes. Raises ConfigError."""
     cache: CacheMode = "direct" if disk.cache in ("none", "directsync") else "writeback"
     tune = disk.iotune
     bus: DiskBus = "nvme" if disk.bus == "nvme" else "virtio"
@@ -150,7 +154,8 @@ def _disk(disk: Disk, resolvers: Resolvers) -> DiskSpec:
 
 
 # ---------------------------------------------------------------------- interfaces
-def _nic(nic: Interface, where: str, name: str, resolvers: Resolvers, warnings: list[Finding]) -> NicSpec:
+def nic_spec(nic: Interface, where: str, name: str, resolvers: Resolvers, warnings: list[Finding]) -> NicSpec:
+    """The interface of a machine that `nic` describes. where: for errors. name: of the domain. Raises ConfigError."""
     kind, target = _far_end(nic, where, resolvers, warnings)
     if nic.forwards and kind != "user":
         raise ConfigError(

@@ -13,13 +13,15 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.cache_native import jump_slot
 from cython.cimports.manor.engine.env import Env
-from cython.cimports.manor.engine.lower.emit_native import (
+from cython.cimports.manor.engine.lower.arena_native import (
     create_emitter,
     destroy_emitter,
-    emit_block,
-    link_block,
     prepare_env,
     reset_emitter,
+)
+from cython.cimports.manor.engine.lower.emit_native import (
+    emit_block,
+    link_block,
     run_code,
     unlink_block,
 )
