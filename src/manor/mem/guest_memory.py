@@ -13,7 +13,6 @@ import struct
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -63,11 +62,6 @@ class _Mapping:
             )
         except OSError as error:
             raise HostError.from_os_error(f"map {region.size:#x} bytes of guest memory", error) from error
-        if not self.is_rom:
-            # Guests run through all of their memory: with large pages the host finds it in fewer steps. One that has
-            # none refuses, and nothing is lost.
-            with suppress(OSError):
-                self.memory.madvise(mmap.MADV_HUGEPAGE)
         # WHY NATIVE: engines and KVM need the host address of guest memory.
         # SAFETY: the mapping is owned by this object and pinned by the exported buffers, so the address stays
         # valid as long as the GuestMemory lives; page aligned by mmap; any thread; the guest changes
