@@ -26,7 +26,7 @@ class Daemon:
         uri = "manor:///system" if config.is_system else "manor:///session"
         makers: dict[str, MakeDriver] = {uri: self._make_local, "test:///default": MemoryDriver}
         self._uri = uri
-        self.service = Service(makers, uri)
+        self.service = Service(makers, uri, config.state)
         self.service.keepalive = (config.keepalive_interval, config.keepalive_count)
         self.server = Server(config, self.service, self._watch_idle)
 
@@ -34,7 +34,7 @@ class Daemon:
         """Serve until `stop`. Raises HostError, ConfigError."""
         sockets = inherited()
         try:
-            await self.service.open(self._uri)
+            await self.service.start()
             await self.server.open(sockets)
             logger.info("listening at %s", self._config.socket)
             notify("READY=1")

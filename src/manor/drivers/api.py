@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from manor.base.errors import ManorError
 from manor.domain.xml.domain import Domain as DomainDocument
@@ -131,8 +131,7 @@ class MachineStatistics:
     """virDomainMemoryStatTags -> KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scrollback:
+class Scrollback(NamedTuple):
     """A part of what a console printed. Positions are bytes since its log began, over all runs of the domain.
 
     first: the oldest that is kept; start: of data; end: behind the latest.
@@ -355,8 +354,10 @@ class Pools(Protocol):
 
 
 class Records(Protocol):
-    """What was: states of descriptions, and what was deleted. kind: `domains`, `networks`, `pools`. uuid: of the object,
-    or of a volume's pool. Raises HostError."""
+    """What was: states of descriptions, and what was deleted. Raises HostError.
+
+    kind: `domains`, `networks`, `pools`. uuid: of the object, or of a volume's pool.
+    """
 
     async def revisions(self, kind: str, uuid: bytes) -> Sequence[Revision]: ...
     async def trash(self) -> Sequence[Trashed]: ...

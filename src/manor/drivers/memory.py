@@ -28,11 +28,12 @@ from manor.drivers.api import (
     NicStatistics,
     Notify,
     Progress,
+    Scrollback,
 )
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening
+from manor.drivers.hypervisor import End, Ended, Found, Happening, LiveChange, OnHappening
 from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
@@ -84,10 +85,13 @@ class _Running:
 class _Echo:
     """A console whose guest says back what it is told (ByteStream)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, log: bytearray) -> None:
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._is_open = True
-        self._queue.put_nowait(f"\r\n{name} login: ".encode())
+        self._log = log
+        prompt = f"\r\n{name} login: ".encode()
+        self._queue.put_nowait(prompt)
+        log += prompt
 
     async def read(self, size: int) -> bytes:
         if not self._is_open:
@@ -96,6 +100,8 @@ class _Echo:
 
     async def write(self, data: bytes) -> None:
         await self._queue.put(data)
+        if len(self._log) < MAX_KEPT:
+            self._log += data
 
     async def finish(self) -> None:
         return
@@ -115,6 +121,7 @@ class MemoryHypervisor:
 
     def __init__(self) -> None:
         self._running: dict[bytes, _Running] = {}
+        self._logs: dict[bytes, bytearray] = {}
         self._on_happening: OnHappening | None = None
 
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
@@ -180,6 +187,9 @@ class MemoryHypervisor:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
 
+    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
+        return
+
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
 
@@ -217,9 +227,14 @@ class MemoryHypervisor:
 
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream:
         running = self._running[uuid]
-        echo = _Echo(running.definition.name)
+        echo = _Echo(running.definition.name, self._logs.setdefault(uuid, bytearray()))
         running.echo.append(echo)
         return echo
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        log = self._logs.get(uuid, bytearray())
+        start = max(0, len(log) + since) if since < 0 else min(since, len(log))
+        return Scrollback(0, start, len(log), bytes(log[start : start + limit]))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         raise ApiError(Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, "Guest agent is not responding: there is no guest")

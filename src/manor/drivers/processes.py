@@ -27,6 +27,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
+from manor.base.console_log import read_log
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
@@ -37,12 +38,12 @@ from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
-from manor.drivers.hypervisor import End, Ended, Found, OnHappening, Removed
-from manor.drivers.live_devices import LiveDevices, Names, present, with_names, without_gone
+from manor.drivers.hypervisor import End, Ended, Found, LiveChange, OnHappening, Removed
+from manor.drivers.live_devices import LiveDevices, Names, check_change, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -308,6 +309,10 @@ class Processes:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
 
+    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
+        if live is not None:
+            check_change(change, live, device)
+
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
 
@@ -359,6 +364,10 @@ class Processes:
         if name is None:
             raise invalid_argument(f"cannot find character device {device}")
         return await VmConsole.open(self._get(uuid).directory / "control", name)
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = self._root / uuid_text(uuid) / "console.log"
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         try:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from manor.base.errors import StateError
-from manor.drivers.api import ByteStream
+from manor.drivers.api import ByteStream, Cancelled, Progress, unwatched
 from manor.rpc.session import SessionStream
 
 CHUNK: Final = 256 * 1024 - 24
@@ -14,22 +14,32 @@ CHUNK: Final = 256 * 1024 - 24
 _ZEROS: Final = bytes(CHUNK)
 
 
-async def send_all(stream: SessionStream, source: ByteStream) -> None:
-    """Everything of `source`; then its end, which the client confirms."""
+async def send_all(stream: SessionStream, source: ByteStream, progress: Progress = unwatched) -> None:
+    """Everything of `source`; then its end, which the client confirms. Raises Cancelled if it ends it before."""
+    done = 0
     try:
         while data := await source.read(CHUNK):
             await stream.send(data)
+            done += len(data)
+            progress(done, 0)
         await stream.end()
     except StateError:
-        stream.confirm()  # the client has had enough
+        stream.confirm()
+        raise Cancelled("the client has had enough") from None
     finally:
         source.close()
 
 
-async def receive_all(stream: SessionStream, target: ByteStream) -> None:
-    """Everything that the client sends. It is on the disk before the client's finishing is confirmed."""
+async def receive_all(stream: SessionStream, target: ByteStream, progress: Progress = unwatched) -> None:
+    """Everything that the client sends. It is on the disk before the client's finishing is confirmed.
+
+    Raises Cancelled if the client gives it up.
+    """
+    done = 0
     try:
         while piece := await stream.receive():
+            done += piece if isinstance(piece, int) else len(piece)
+            progress(done, 0)
             if isinstance(piece, int):
                 while piece > 0:
                     await target.write(_ZEROS[:piece])
@@ -39,7 +49,8 @@ async def receive_all(stream: SessionStream, target: ByteStream) -> None:
         await target.finish()
         stream.confirm()
     except StateError:
-        stream.confirm()  # aborted
+        stream.confirm()
+        raise Cancelled("the client gave it up") from None
     finally:
         target.close()
 

@@ -65,8 +65,8 @@ def _lock(directory: Path, inherited: int | None) -> int:
 
 def _run(directory: Path) -> None:
     from manor.accel.choose import choose
+    from manor.base.console_log import ConsoleLog
     from manor.vmm import garbage
-    from manor.vmm.console_log import ConsoleLog
     from manor.vmm.control import ControlServer, listen
     from manor.vmm.control_commands import VmControl
     from manor.vmm.lifecycle import Reason, VmEnd

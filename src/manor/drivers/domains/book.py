@@ -7,6 +7,7 @@ domain happen one after the other; reading waits for nothing.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from manor.base.errors import ConfigError
 from manor.domain.definition import Definition, definition_of, read_kept
@@ -65,6 +66,21 @@ class DomainBook(Defining, Running, Asking):
             record.life = Life.RUNNING if record.config is not None else Life.TRANSIENT_RUNNING
             record.state, record.reason = DomainState.RUNNING, RunningReason.UNKNOWN
         self._next = max(self._next, found.number + 1)
+
+    def rehearsal(self, is_off: bool) -> DomainBook:
+        """A copy in which changes can be tried: no VM, disk or client hears of them. is_off: as if nothing ran."""
+        from manor.drivers.rehearsal import RehearsalHypervisor, SilentKeeper
+
+        book = DomainBook(RehearsalHypervisor(self._hypervisor), SilentKeeper(), lambda _: None)
+        for uuid, record in self._records.items():
+            if not is_off or not record.is_active:
+                book._records[uuid] = replace(record, lock=asyncio.Lock())
+            elif record.config is not None:
+                book._records[uuid] = Record(
+                    Life.OFF, record.config, autostart=record.autostart, snapshots=record.snapshots
+                )
+        book._names = {name: uuid for name, uuid in self._names.items() if uuid in book._records}
+        return book
 
     async def close(self) -> None:
         """VMs live on."""

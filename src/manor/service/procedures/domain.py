@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from manor.domain.state import DomainState
 from manor.drivers.api import DomainFlags
-from manor.drivers.errors import invalid, invalid_argument, no_domain
+from manor.drivers.errors import invalid_argument, no_domain
 from manor.rpc.protocol.records import Domain
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.service.client import Client, cut, matches
@@ -211,15 +211,6 @@ async def domain_has_managed_save_image(client: Client, a: Any) -> int:
 
 async def domain_managed_save_remove(client: Client, a: Any) -> None:
     await client.driver.domains.remove_saved(a.domain.uuid)
-
-
-async def domain_abort_job(client: Client, a: Any) -> None:
-    await client.driver.domains.find(a.domain.uuid)
-    raise invalid("no job is active on the domain")
-
-
-async def domain_abort_job_flags(client: Client, a: Any) -> None:
-    await domain_abort_job(client, a)
 
 
 # --- console ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from manor.drivers.errors import Code, invalid_argument, not_running
 from manor.rpc.protocol.params import Prepared
 from manor.rpc.protocol.records import Domain, DomainStats, MemoryStat, ParamType, TypedParam
 from manor.service.client import Client
-from manor.service.history import Sample
+from manor.service.history import Counters
 from manor.service.procedures.domain import is_wanted
 
 STATE, CPU, BALLOON, VCPU, INTERFACE, BLOCK = 1, 2, 4, 8, 16, 32
@@ -140,15 +140,7 @@ def _common(info: DomainInfo, wanted: int, statistics: MachineStatistics | None)
 
 
 def _note(client: Client, domain: Domain, statistics: MachineStatistics) -> None:
-    values = {
-        "cpu": statistics.cpu_time,
-        "memory": statistics.memory,
-        "rd_bytes": sum(each.rd_bytes for each in statistics.disks),
-        "wr_bytes": sum(each.wr_bytes for each in statistics.disks),
-        "rx_bytes": sum(each.rx_bytes for each in statistics.nics),
-        "tx_bytes": sum(each.tx_bytes for each in statistics.nics),
-    }
-    client.service.history.add(domain.uuid, Sample(time.time(), values))
+    client.service.history.add(domain.uuid, Counters.of(time.time(), statistics))
 
 
 def _nic_rows(found: NicStatistics) -> list[tuple[str, int]]:

@@ -112,7 +112,8 @@ vcpuinfo | Tell the state, host CPU and time of each processor | domain --pretty
 vcpupin | Show or set the host CPUs of the processors | domain vcpu?# cpulist? --config --live --current
 """),
     ("domain", "guest", """
-console | Connect this terminal to the console of a domain | domain devname? --force --safe
+console | Connect this terminal to the console of a domain | domain devname? --force --safe --watch --alone
+    --take-over --log since=# --follow
 domdisplay | Tell the address of a domain's display | domain --include-password type? --all
 domfsfreeze | Freeze the file systems of the guest | domain mountpoint*
 domfsinfo | List the file systems that the guest has mounted | domain
