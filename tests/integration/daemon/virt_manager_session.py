@@ -90,9 +90,10 @@ def click(top, role, name, is_shown=True):
         raise Gone(f"{name!r} cannot be clicked")
 
 
-def middle(node):
+def press(node):
+    """A click of the mouse."""
     box = Atspi.Component.get_extents(node, Atspi.CoordType.SCREEN)
-    return box.x + box.width // 2, box.y + box.height // 2
+    Atspi.generate_mouse_event(box.x + box.width // 2, box.y + box.height // 2, "b1c")
 
 
 def state():
@@ -130,9 +131,7 @@ def listed():
 
 
 def opened():
-    cell = listed()
-    cell.grab_focus()
-    Atspi.generate_mouse_event(*middle(cell), "b1c")
+    press(listed())
     click(lambda: window("Virtual Machine Manager"), "push button", "Open")
     wait("the domain's window", vm)
 
@@ -179,9 +178,11 @@ def paused():
 
 
 def shut_down():
-    click(vm, "menu item", "Force Off", is_shown=False)
+    # By the mouse: a question that is asked while an accessible action runs keeps the tree from being read.
+    press(wait("the menu of the button", lambda: find(vm(), "toggle button", "Menu")))
+    press(wait("an entry to force it off", lambda: find(vm(), "menu item", "Force Off")))
     wait("the question whether it is meant", dialog)
-    click(dialog, "push button", "Yes")
+    press(wait("its answer", lambda: find(dialog(), "push button", "Yes")))
     wait("it is off", lambda: state() == "shut off")
     picture("off")
 
