@@ -255,9 +255,15 @@ class Session:
             self.out.write(render.table(headings, rows))
 
     def fields(self, pairs: Sequence[tuple[str, str]], width: int = 15, *, naming: str = "Name") -> None:
-        """Print facts, one a line."""
+        """Print facts, one a line. A fact without a name is one more of the kind before it."""
         if self.is_structured:
-            self.out.write(render.structured({render.key(name): value for name, value in pairs}, self.output))
+            facts: dict[str, list[str]] = {}
+            last = ""
+            for name, value in pairs:
+                last = render.key(name) if name else last
+                facts.setdefault(last, []).append(value)
+            plain = {name: values[0] if len(values) == 1 else values for name, values in facts.items()}
+            self.out.write(render.structured(plain, self.output))
         elif self.output == "name":
             self.out.write("".join(f"{value}\n" for name, value in pairs if name == naming))
         else:
