@@ -29,6 +29,7 @@ class Record:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_stopping: bool = False
     _names: tuple[Definition, DeviceNames] | None = None
+    _row: tuple[tuple[object, ...], tuple[Domain, DomainFlags]] | None = None
 
     @property
     def definition(self) -> Definition:
@@ -58,6 +59,14 @@ class Record:
             self.snapshots > 0,
             self.state,
         )
+
+    def row(self) -> tuple[Domain, DomainFlags]:
+        """Reference and flags, for lists: made again when something in them has changed."""
+        key = (self.live or self.config, self.number, self.life, self.autostart, self.snapshots, self.state)
+        row = self._row
+        if row is None or row[0] != key:
+            row = self._row = (key, (self.reference(), self.flags()))
+        return row[1]
 
     def devices(self) -> DeviceNames:
         """Names of what has counters; read once for each description."""
