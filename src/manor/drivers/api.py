@@ -19,6 +19,7 @@ from manor.rpc.protocol.records import (
     Domain,
     GuestInterface,
     Network,
+    Secret,
     Snapshot,
     StoragePool,
     StorageVol,
@@ -40,6 +41,8 @@ class Kind(Enum):
     NETWORK = "network"
     POOL = "pool"
     POOL_REFRESH = "pool_refresh"
+    SECRET = "secret"
+    SECRET_VALUE = "secret_value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Notice:
     """Something that happened. values: as the event message carries them after its subject."""
 
     kind: Kind
-    subject: Domain | Network | StoragePool
+    subject: Domain | Network | StoragePool | Secret
     values: tuple[object, ...] = ()
 
 
@@ -202,6 +205,8 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
+TextChange = Callable[[str], str]
+"""A change of a description: its XML to the changed one. Raises ApiError to refuse."""
 Change = Callable[[DomainDocument], DomainDocument]
 """A change of a description. Raises ConfigError, ApiError to refuse."""
 
@@ -293,6 +298,22 @@ class Networks(Protocol):
     async def stop(self, uuid: bytes) -> None: ...
     async def undefine(self, uuid: bytes, who: str) -> None: ...
     async def set_autostart(self, uuid: bytes, on: bool) -> None: ...
+    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None: ...
+
+
+class Secrets(Protocol):
+    """Secrets of a driver."""
+
+    async def all(self) -> Sequence[tuple[Secret, bool, bool]]:
+        """(secret, whether it is ephemeral, whether it is private)."""
+
+    async def find(self, uuid: bytes) -> Secret: ...
+    async def find_usage(self, usage_type: int, usage_id: str) -> Secret: ...
+    async def xml(self, uuid: bytes) -> str: ...
+    async def define(self, xml: str) -> Secret: ...
+    async def undefine(self, uuid: bytes) -> None: ...
+    async def set_value(self, uuid: bytes, value: bytes) -> None: ...
+    async def value(self, uuid: bytes) -> bytes: ...
 
 
 class Pools(Protocol):
@@ -359,6 +380,18 @@ class HostInfo:
     threads: int
 
 
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """A device of the host. capability: its XML, an element <capability>. path: in /sys, "" for the host itself."""
+
+    name: str
+    parent: str | None
+    path: str
+    driver: str
+    kinds: tuple[str, ...]
+    capability: str
+
+
 class Node(Protocol):
     """The host that a driver's domains run on."""
 
@@ -369,6 +402,15 @@ class Node(Protocol):
     def free_memory(self) -> int: ...
     def cpu_statistics(self, cpu: int) -> Sequence[tuple[str, int]]: ...
     def memory_statistics(self) -> Sequence[tuple[str, int]]: ...
+    def devices(self) -> Sequence[HostDevice]: ...
+    def firmware(self) -> str:
+        """The SMBIOS texts, as libvirt's `sysinfo` document. Raises ApiError if the host shows none."""
+
+    def free_pages(self, size: int) -> int:
+        """Pages of `size` KiB that are free."""
+
+    def merging(self) -> Mapping[str, int]:
+        """The state of the kernel's samepage merging, by libvirt's names; empty if it has none."""
 
 
 class Driver(Protocol):
@@ -389,6 +431,8 @@ class Driver(Protocol):
     def networks(self) -> Networks: ...
     @property
     def pools(self) -> Pools: ...
+    @property
+    def secrets(self) -> Secrets: ...
     @property
     def node(self) -> Node: ...
     @property

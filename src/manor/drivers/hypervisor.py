@@ -13,7 +13,6 @@ from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
 from manor.drivers.api import ByteStream, MachineStatistics
-from manor.drivers.errors import unsupported
 from manor.rpc.protocol.records import GuestInterface
 
 
@@ -162,23 +161,3 @@ class Hypervisor(Protocol):
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream: ...
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def close(self) -> None: ...
-
-
-class FixedHardware:
-    """For hypervisors whose machines stay as they were started."""
-
-    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        raise _fixed("devices")
-
-    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
-        raise _fixed("devices")
-
-    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        raise _fixed("devices")
-
-    async def set_vcpus(self, uuid: bytes, count: int) -> None:
-        raise _fixed("vCPUs")
-
-
-def _fixed(what: str) -> Exception:
-    return unsupported(f"{what} of a running domain cannot be changed; use --config, and start the domain again")

@@ -15,6 +15,7 @@ from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
 from manor.drivers.processes import Processes
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import InternalSnapshots, SnapshotBook
 from manor.drivers.store import Store
 from manor.spec.machine import AccelName
@@ -39,6 +40,7 @@ class LocalDriver:
         processes = Processes(root / "run", accel, Resolvers(self.networks.network, self.pools.volume_path))
         self.domains = DomainBook(processes, self.store, notify)
         self.snapshots = SnapshotBook(self.domains, self.store, InternalSnapshots(), notify)
+        self.secrets = SecretBook(root / "secrets", notify)
         self.node = HostNode(DOMAIN_TYPES, EMULATOR)
 
     async def start(self) -> None:
@@ -46,6 +48,7 @@ class LocalDriver:
         try:
             await self.networks.open(with_default=True)
             await self.pools.open()
+            await self.secrets.open()
             await self.domains.open()
             await self.snapshots.open()
             await self.domains.start_marked()

@@ -37,6 +37,7 @@ from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
 from manor.drivers.volumes import Volume, VolumePlan, volume_exists
 from manor.rpc.protocol.records import GuestInterface, IpAddress
@@ -345,6 +346,7 @@ class MemoryDriver:
         self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
         self.networks = NetworkBook(keeper, notify)
         self.pools = PoolBook(keeper, notify, MemoryVolumes)
+        self.secrets = SecretBook(None, notify)
         self.node = HostNode(("test",), EMULATOR)
 
     async def start(self) -> None:

@@ -10,7 +10,7 @@ from manor.domain.xml import network as network_xml
 from manor.domain.xml.network import Network as Document
 from manor.domain.xml.network import normal_network
 from manor.domain.xml.to_spec import refuse
-from manor.drivers.api import Kind, Notice, Notify, ObjectFlags
+from manor.drivers.api import Kind, Notice, Notify, ObjectFlags, TextChange
 from manor.drivers.errors import Code, Origin, judging, no_network, reading, xml_error
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
@@ -111,6 +111,12 @@ class NetworkBook:
 
     async def set_autostart(self, uuid: bytes, on: bool) -> None:
         await self._table.set_autostart(uuid, on)
+
+    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None:
+        """Change the description, also of a network that is active: domains that start from then on see it."""
+        found = await self._table.edit(uuid, change, who)
+        if found.is_persistent:
+            self._tell(found, Life.DEFINED)
 
     def network(self, name: str) -> Document:
         """The description of an active network, for who attaches a guest to it. Raises ApiError."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ApiError
-from manor.drivers.api import ObjectFlags
+from manor.drivers.api import ObjectFlags, TextChange
 from manor.drivers.errors import invalid, uuid_text
 from manor.drivers.keeper import Keeper
 
@@ -109,6 +109,17 @@ class ObjectTable:
         made = Object(said.name, said.uuid, said.xml, said.place, False, True)
         self._objects[said.uuid] = made
         return made, True
+
+    async def edit(self, uuid: bytes, change: TextChange, who: str) -> Object:
+        """Change a description in place; its name and UUID stay."""
+        found = self.get(uuid)
+        said = self.manner.read(change(found.xml))
+        if (said.name, said.uuid) != (found.name, found.uuid):
+            raise invalid(f"the name and UUID of {self.manner.word} '{found.name}' stay", self.manner.origin)
+        if found.is_persistent:
+            await self._keeper.save(self.manner.kind, uuid, said.name, said.xml, who)
+        found.xml, found.place = said.xml, said.place
+        return found
 
     def create(self, text: str) -> Object:
         """One that is gone when it stops."""

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -30,6 +31,7 @@ from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
 from manor.domain.xml import domain as domain_xml
+from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
@@ -39,11 +41,12 @@ from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, Ni
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
-from manor.drivers.hypervisor import End, Ended, FixedHardware, Found, OnHappening
+from manor.drivers.hypervisor import End, Ended, Found, OnHappening, Removed
+from manor.drivers.live_devices import LiveDevices, Names, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
-from manor.spec.control import error_from_json
+from manor.spec.control import Json, error_from_json
 from manor.spec.machine import AccelName
 from manor.spec.machine_json import spec_to_json
 
@@ -93,9 +96,10 @@ class _Vm:
     control: Control | None = None
     memory: int = 0
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    names: Names = field(default_factory=Names)
 
 
-class Processes(FixedHardware):
+class Processes:
     """All VMs of one driver (Hypervisor)."""
 
     platform = Platform(EMULATOR)
@@ -109,31 +113,33 @@ class Processes(FixedHardware):
         self._vms: dict[bytes, _Vm] = {}
         self._on_happening: OnHappening | None = None
         self._closing: set[asyncio.Future[None]] = set()
+        self._devices = LiveDevices(self._command, lambda uuid: self._get(uuid).names, resolvers)
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
         self._on_happening = on_happening
-        found: list[Found] = []
-        ended: list[Ended] = []
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for directory in sorted(self._root.iterdir()):
-            record = _read_json(directory / "record.json")
-            if record is None:
-                continue
-            try:
-                uuid = UUID(directory.name).bytes
-                number, text = int(record["number"]), str(record["live"])
-            except (ValueError, KeyError, TypeError):
-                logger.warning("%s is left alone: it is no VM's", directory)
-                continue
-            vm = await self._adopt(uuid, directory)
-            if vm is None:
-                ended.append(_end_of(uuid, directory, None))
-                (directory / "record.json").unlink(missing_ok=True)
-            else:
-                found.append(Found(uuid, number, text, await self._is_paused(vm)))
-        return found, ended
+        # All at once: one that does not answer takes its time, and the others are found meanwhile.
+        looked = await asyncio.gather(*(self._look(each) for each in sorted(self._root.iterdir())))
+        return [one for one in looked if isinstance(one, Found)], [one for one in looked if isinstance(one, Ended)]
+
+    async def _look(self, directory: Path) -> Found | Ended | None:
+        """What has become of the VM that was started in `directory`; None if it is no VM's."""
+        record = _read_json(directory / "record.json")
+        if record is None:
+            return None
+        try:
+            uuid = UUID(directory.name).bytes
+            number, text = int(record["number"]), str(record["live"])
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s is left alone: it is no VM's", directory)
+            return None
+        vm = await self._adopt(uuid, directory)
+        if vm is None:
+            (directory / "record.json").unlink(missing_ok=True)
+            return _end_of(uuid, directory, None)
+        return Found(uuid, number, await self._as_it_is(vm, text), await self._is_paused(vm))
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
         """The VM that runs in `directory`, None if there is none."""
@@ -149,7 +155,7 @@ class Processes(FixedHardware):
         vm = self._watch(uuid, directory, pid, descriptor)
         while vm.control is None and not vm.ended.done():
             try:
-                vm.control = await Control.connect(directory / "control")
+                await self._connect(vm)
             except ManorError as error:
                 if time.monotonic() > limit:
                     logger.warning("the VM %s runs and does not answer: %s", uuid_text(uuid), error)
@@ -181,10 +187,10 @@ class Processes(FixedHardware):
 
     async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
         launch = self._launch(domain, self._resolvers)
-        spec = launch.spec
         assert domain.uuid is not None
         uuid = UUID(domain.uuid).bytes
         running = live(domain, number)
+        spec = with_names(launch.spec, running)
         for path in (spec.kernel, spec.initrd):
             if path is not None and not path.exists():
                 raise failed(f"cannot open {path}: No such file or directory")
@@ -206,7 +212,8 @@ class Processes(FixedHardware):
         try:
             report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
             _check_report(report, directory)
-            vm.control = await Control.connect(directory / "control")
+            await self._connect(vm)
+            vm.names.note(running)
             vm.memory = domain.memory >> 10
         except BaseException as error:
             self._vms.pop(uuid, None)
@@ -221,13 +228,14 @@ class Processes(FixedHardware):
             os.close(reading)
         if launch.current_memory < domain.memory:
             try:
-                await vm.control.call("balloon", target=launch.current_memory)
+                await self._call(uuid, "balloon", target=launch.current_memory)
             except ManorError as error:
                 logger.warning("the balloon of %s cannot be set: %s", domain.name, error)
         return running
 
     async def keep_live(self, uuid: bytes, text: str) -> None:
         vm = self._get(uuid)
+        vm.names.note(domain_xml.parse(text))
         path = vm.directory / "record.json"
 
         def write() -> None:
@@ -244,7 +252,7 @@ class Processes(FixedHardware):
         vm = self._get(uuid)
         patience = STOP_SECONDS
         try:
-            await (await self._control(vm)).call("stop", ANSWER_SECONDS)
+            await (await self._connect(vm)).call("stop", ANSWER_SECONDS)
         except ManorError:
             patience = ENDING_SECONDS  # it is just ending, or it is stuck
         try:
@@ -296,11 +304,23 @@ class Processes(FixedHardware):
         await self._call(uuid, "balloon", target=kib << 10)
 
     async def resize_disk(self, uuid: bytes, index: int, size: int) -> None:
-        await self._call(uuid, "resize-disk", disk=index, size=size)
+        await self._call(uuid, "resize-disk", disk=self._get(uuid).names.disks[index], size=size)
+
+    async def set_vcpus(self, uuid: bytes, count: int) -> None:
+        await self._devices.set_vcpus(uuid, count)
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return await self._devices.attach(uuid, live, device)
+
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
+        return await self._devices.detach(uuid, live, device)
+
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return await self._devices.update(uuid, live, device)
 
     async def statistics(self, uuid: bytes) -> MachineStatistics:
         vm = self._get(uuid)
-        found, balloon = await asyncio.gather(self._call(uuid, "statistics", LOOK_SECONDS), self._balloon(uuid))
+        found, balloon = await asyncio.gather(self._command(uuid, "statistics", LOOK_SECONDS), self._balloon(uuid))
         memory = int(balloon.get("actual") or 0) >> 10 or vm.memory
         guest = balloon.get("statistics") or {}
         cpu_time = int(found.get("cpu_ns", 0))
@@ -309,21 +329,22 @@ class Processes(FixedHardware):
             (),
             memory,
             _rss(vm.pid),
-            tuple(_block(each) for each in found.get("disks", {}).values()),
-            tuple(_nic(each) for each in found.get("nics", {}).values()),
+            tuple(_block(found.get("disks", {}).get(name, {})) for name in vm.names.disks),
+            tuple(_nic(found.get("nics", {}).get(name, {})) for name in vm.names.nics),
             {tag: _kib(name, guest[name]) for name, tag in _GUEST_MEMORY.items() if isinstance(guest.get(name), int)},
         )
 
     async def _balloon(self, uuid: bytes) -> Mapping[str, Any]:
         """What the balloon tells; nothing if there is none."""
         with suppress(ManorError):
-            return await self._call(uuid, "balloon", LOOK_SECONDS)
+            return await self._command(uuid, "balloon", LOOK_SECONDS)
         return {}
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
             return _agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
-        nics = (await self._call(uuid, "nics"))["nics"]
+        found = {nic["name"]: nic for nic in (await self._call(uuid, "nics"))["nics"]}
+        nics = [found[name] for name in self._get(uuid).names.nics if name in found]
         return [
             GuestInterface(
                 f"vnet{index}",
@@ -355,26 +376,51 @@ class Processes(FixedHardware):
             raise not_running()
         return vm
 
-    async def _call(
-        self, uuid: bytes, command: str, timeout: float = CALL_TIMEOUT, /, **arguments: object
-    ) -> dict[str, Any]:
+    async def _connect(self, vm: _Vm) -> Control:
+        """The conversation with a VM, which several may ask for at the same time; events of its devices come over it.
+        Raises HostError."""
+        async with vm.connecting:
+            if vm.control is None or not vm.control.is_open:
+                control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
+                try:
+                    await control.call("subscribe", ANSWER_SECONDS, topic="devices")
+                except BaseException:
+                    await control.close()
+                    raise
+                vm.control = control
+            return vm.control
+
+    def _on_event(self, vm: _Vm, event: Json) -> None:
+        if str(event.get("event")).startswith("device-"):
+            alias = vm.names.take(event)
+            if alias is not None and self._on_happening is not None:
+                self._on_happening(Removed(vm.uuid, alias))
+
+    async def _as_it_is(self, vm: _Vm, text: str) -> str:
+        """The live document of a VM that was found, without what its guest gave back while nobody looked."""
+        try:
+            document = domain_xml.parse(text)
+            if vm.control is not None:
+                document = without_gone(document, await present(self._command, vm.uuid))
+        except ManorError as error:
+            logger.warning("the devices of the VM %s are not known: %s", uuid_text(vm.uuid), error)
+            return text
+        vm.names.note(document)
+        return domain_xml.format(document)
+
+    async def _call(self, uuid: bytes, command: str, **arguments: object) -> dict[str, Any]:
+        return await self._command(uuid, command, CALL_TIMEOUT, **arguments)
+
+    async def _command(self, uuid: bytes, command: str, timeout: float, /, **arguments: object) -> dict[str, Any]:
         vm = self._get(uuid)
         try:
-            return await (await self._control(vm)).call(command, timeout, **arguments)
+            return await (await self._connect(vm)).call(command, timeout, **arguments)
         except HostError as error:
             # A VM's socket goes a moment before its process.
             await asyncio.wait((vm.ended,), timeout=ENDING_SECONDS)
             if vm.ended.done():
                 raise not_running() from error
             raise
-
-    @staticmethod
-    async def _control(vm: _Vm) -> Control:
-        """The conversation with a VM, which several may ask for at the same time. Raises HostError."""
-        async with vm.connecting:
-            if vm.control is None or not vm.control.is_open:
-                vm.control = await Control.connect(vm.directory / "control")
-            return vm.control
 
     def _watch(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from manor.accel.api import VmHandle
 from manor.base.work import Work
@@ -25,6 +25,9 @@ from manor.machine.doorbells import DoorbellWiring
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
 from manor.trace.event import declare
+
+if TYPE_CHECKING:
+    from manor.machine.hotplug import Hotplug
 
 exit_pio_read = declare("exit_pio_read", device=str, port=int, size=int, value=int)
 exit_pio_write = declare("exit_pio_write", device=str, port=int, size=int, value=int)
@@ -173,6 +176,7 @@ class Machine:
     nics: list[VirtioNet] = field(default_factory=list)
     net_ports: list[NetPort] = field(default_factory=list)
     disks: list[Disk] = field(default_factory=list)
+    hotplug: Hotplug | None = None
 
     def exits_by_device(self) -> dict[str, int]:
         """Accesses that left guest code, by device."""
@@ -203,11 +207,11 @@ class Machine:
 
         timeout: seconds for each; the names of those that still have some then.
         """
-        return [disk.name for disk in self.disks if not disk.drain(timeout)]
+        return [disk.name for disk in list(self.disks) if not disk.drain(timeout)]
 
     def abandon(self) -> None:
         """Requests that are still in flight do not reach the devices any more; the memory that they use stays."""
-        for disk in self.disks:
+        for disk in list(self.disks):
             disk.abandon()
 
     def close(self) -> None:

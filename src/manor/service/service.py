@@ -34,6 +34,8 @@ class Service:
         self.keepalive = (5, 5)
         """Seconds between questions to a silent client, 0 for none; how many it may leave unanswered. Source of the
         defaults: libvirt, libvirtd.conf, keepalive_interval and keepalive_count."""
+        self.agent_timeouts: dict[bytes, float] = {}
+        """UUID of a domain -> seconds that its guest's agent may take, where a client has said so."""
         self._makers = makers
         self._default = default
         self._drivers: dict[str, Driver] = {}
@@ -52,9 +54,7 @@ class Service:
         maker = self._makers.get(name)
         if maker is None:
             known = ", ".join(self._makers)
-            raise ApiError(
-                Code.NO_CONNECT, Origin.NONE, f"no connection driver available for {uri}; there are {known}"
-            )
+            raise ApiError(Code.NO_CONNECT, Origin.NONE, f"no connection driver available for {uri}; there are {known}")
         async with self._opening:
             driver = self._drivers.get(name)
             if driver is None:

@@ -22,6 +22,7 @@ from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
 from manor.vmm.control_services import ServiceControl
+from manor.vmm.hotplug import DeviceEvent
 from manor.vmm.lifecycle import Reason, VmEnd
 from manor.vmm.stages import StageTracker
 from manor.vmm.vm import Vm
@@ -48,6 +49,7 @@ class VmControl:
         self._streams = {name: _ConsoleStream(self, name, console) for name, console in self._consoles.items()}
         self._traces = _TraceStream(self)
         self._devices = DeviceControl(vm)
+        vm.devices.listen(self._on_device)
 
     def commands(self) -> Mapping[str, Command]:
         """The table for a ControlServer."""
@@ -91,6 +93,13 @@ class VmControl:
             self.publish("stage", {"event": "stage", **self._stage()})
         self.publish(f"console:{name}", {"event": "console", "console": name, "data": encode_bytes(data)})
 
+    def _on_device(self, event: DeviceEvent) -> None:
+        """Thread: any."""
+        message: Json = {"event": f"device-{event.what}", "device": event.device}
+        if event.error:
+            message["error"] = event.error
+        self.call_soon(partial(self.publish, "devices", message))
+
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def _status(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -101,6 +110,7 @@ class VmControl:
             "state": vm.state.value,
             "accelerator": self._accelerator,
             "cpus": vm.spec.cpus,
+            "max_cpus": vm.spec.possible_cpus,
             "memory": vm.spec.memory,
             "wall_ns": vm.statistics().wall_ns,
             "stage": self._stage(),
@@ -126,7 +136,7 @@ class VmControl:
         return {}
 
     def _topic(self, topic: str) -> str:
-        topics = ("stage", "trace", *(f"console:{name}" for name in self._consoles))
+        topics = ("stage", "trace", "devices", *(f"console:{name}" for name in self._consoles))
         if topic not in topics:
             raise ConfigError("topic", f"{topic!r} is unknown; there are {', '.join(topics)}")
         return topic

@@ -12,7 +12,7 @@ from manor.domain.xml.changes import When
 from manor.drivers.api import Kind, Notice
 from manor.drivers.memory import MemoryDriver
 from manor.rpc.protocol.catalog import REMOTE
-from manor.rpc.protocol.records import Domain, Network
+from manor.rpc.protocol.records import Domain, Network, Secret
 from manor.service.dispatch import PROCEDURES, translate
 from manor.service.events import KEPT, EventHub
 from manor.service.history import COARSE, FINE, History, Sample, Series
@@ -63,14 +63,15 @@ def test_every_kind_of_notice_fits_the_wire(kind: Kind) -> None:
     values: dict[Kind, tuple[object, ...]] = {
         Kind.LIFECYCLE: (2, 0), Kind.BALLOON: (1 << 20,), Kind.DEVICE_ADDED: ("disk0",),
         Kind.DEVICE_REMOVED: ("disk0",), Kind.DEVICE_REMOVAL_FAILED: ("disk0",), Kind.METADATA: (1, None),
-        Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0),
-        Kind.POOL: (2, 0),
+        Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0), Kind.POOL: (2, 0), Kind.SECRET: (0, 0),
     }  # fmt: skip
     hub, listener = EventHub(), Listener()
-    for name, count in (("domain", 27), ("network", 2), ("pool", 2)):
+    for name, count in (("domain", 27), ("network", 2), ("pool", 2), ("secret", 2)):
         for event in range(count):
             hub.register(listener, "u", name, event, None)  # type: ignore[arg-type]
-    subject = Network("x", bytes(16)) if kind in (Kind.NETWORK, Kind.POOL, Kind.POOL_REFRESH) else DOMAIN
+    subject: Any = Network("x", bytes(16)) if kind in (Kind.NETWORK, Kind.POOL, Kind.POOL_REFRESH) else DOMAIN
+    if kind in (Kind.SECRET, Kind.SECRET_VALUE):
+        subject = Secret(bytes(16), 2, "client.x")
     hub.publish("u", Notice(kind, subject, values.get(kind, ())))
     assert len(listener.sent) == 1
 
@@ -181,5 +182,6 @@ def test_every_procedure_is_one_of_the_catalog_and_the_first_ones_are_there() ->
         "244 "
         "245 258 265 273 274 281 282 283 285 313 316 342 344 350 353 360 361 368 374 426"
     )
-    assert [int(word) for word in first.split() if int(word) not in PROCEDURES] == []
-    assert set(PROCEDURES) <= set(REMOTE.by_number)
+    assert [
+        number for number in map(int, first.split()) if REMOTE.by_number[number].name not in PROCEDURES
+    ] == []

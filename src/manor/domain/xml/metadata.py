@@ -1,4 +1,4 @@
-"""What applications keep with a domain: one element for each of their namespaces, inside <metadata>.
+"""What applications keep with a domain or a network: one element for each of their namespaces, inside <metadata>.
 
 Source: libvirt, "Domain XML format", General metadata; API reference, virDomainSetMetadata.
 """
@@ -11,7 +11,6 @@ from typing import Final
 
 from manor.base.errors import ConfigError
 from manor.domain.xml import tree
-from manor.domain.xml.domain import Domain
 from manor.domain.xml.tree import Node
 
 _PREFIX: Final = re.compile(r"[^\W\d][\w.-]*")
@@ -22,21 +21,21 @@ def read_application(text: str) -> Node:
     return tree.read_any(text, "metadata")
 
 
-def application_element(domain: Domain, uri: str) -> str | None:
-    """The element of namespace `uri`, without the prefix and the declaration; None if there is none."""
-    for element in domain.metadata.elements() if domain.metadata else ():
+def application_element(metadata: Node | None, uri: str) -> str | None:
+    """The element of namespace `uri` in <metadata>, without the prefix and the declaration; None if there is none."""
+    for element in metadata.elements() if metadata else ():
         prefix = _prefix_of(element, uri)
         if prefix is not None:
             return tree.write(_without_namespace(element, prefix))
     return None
 
 
-def with_application_element(domain: Domain, uri: str, key: str | None, element: Node | None) -> Domain:
-    """`domain` with that element, in place of one of the same namespace; None removes it.
+def with_application_element(metadata: Node | None, uri: str, key: str | None, element: Node | None) -> Node | None:
+    """<metadata> with that element, in place of one of the same namespace; None removes it.
 
     key: the prefix of the namespace. Raises ConfigError if it is none.
     """
-    old = domain.metadata or Node("metadata")
+    old = metadata or Node("metadata")
     kept = tuple(one for one in old.elements() if _prefix_of(one, uri) is None)
     if element is not None:
         if key is None or not _PREFIX.fullmatch(key):
@@ -45,8 +44,7 @@ def with_application_element(domain: Domain, uri: str, key: str | None, element:
         declared = f"xmlns:{key}"
         others = tuple(one for one in element.attributes if one[0] not in (declared, "xmlns"))
         kept += (Node(f"{key}:{local}", ((declared, uri), *others), element.children),)
-    metadata = replace(old, children=kept)
-    return replace(domain, metadata=metadata if kept or old.attributes else None)
+    return replace(old, children=kept) if kept or old.attributes else None
 
 
 def _prefix_of(element: Node, uri: str) -> str | None:

@@ -47,8 +47,8 @@ def _size(domain: Domain) -> Iterator[Finding]:
     running = domain.current_vcpus or domain.vcpus
     if running > MAX_CPUS:
         yield _refused("vcpu", f"{running} vCPUs are too many", f"give at most {MAX_CPUS}")
-    elif running < domain.vcpus:
-        yield _ignored("vcpu/@current", "vCPUs are not added while the machine runs; it has as many as it starts with")
+    elif running < domain.vcpus and domain.vcpus > MAX_CPUS:
+        yield _ignored("vcpu", f"there is room for {MAX_CPUS} vCPUs while the machine runs")
     if domain.memory < MIN_MEMORY:
         yield _refused("memory", f"{domain.memory} bytes are too little", "give for example <memory unit='MiB'>512")
     if domain.initrd and not domain.kernel:

@@ -114,7 +114,11 @@ class Defining(DomainTable):
 
     async def messages(self, uuid: bytes) -> Sequence[str]:
         record = self.record(uuid)
-        return [message_of(finding) for finding in self._check(record.definition.read())]
+        found = self._check((record.config or record.definition).read())
+        # A running domain's addresses are the machine's own: nobody asked for them.
+        return [
+            message_of(one) for one in found if record.config is not None or not one.path.endswith("/address")
+        ]
 
 
 def message_of(finding: Finding) -> str:

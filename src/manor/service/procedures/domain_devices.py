@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final
 
 from manor.base.errors import ApiError
 from manor.domain.xml import domain as domain_xml
-from manor.domain.xml.domain import Domain as Document
-from manor.domain.xml.metadata import application_element, read_application, with_application_element
 from manor.drivers.api import Kind, Notice
-from manor.drivers.errors import Code, Origin, invalid, invalid_argument, reading
-from manor.service.client import Client, affected
+from manor.drivers.errors import Code, Origin, invalid_argument
+from manor.service import metadata
+from manor.service.client import Client, affected, impact
 
 MAXIMUM: Final = 4
 """virDomainVcpuFlags and virDomainMemoryModFlags."""
-_DESCRIPTION, _TITLE, _ELEMENT = range(3)
-"""virDomainMetadataType."""
-
-
-async def _impact(client: Client, a: Any) -> tuple[bool, bool]:
-    """(live, config) that a call asks for. Raises ApiError for what the domain does not have."""
-    flags = await client.driver.domains.flags(a.domain.uuid)
-    live, config = affected(getattr(a, "flags", 0), flags.active)
-    if not flags.persistent and config:
-        raise invalid("cannot modify device on transient domain")
-    return live, config
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -36,7 +23,7 @@ async def domain_attach_device(client: Client, a: Any) -> None:
 
 
 async def domain_attach_device_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.attach(a.domain.uuid, a.xml, *await _impact(client, a), client.who)
+    await client.driver.domains.attach(a.domain.uuid, a.xml, *await impact(client, a), client.who)
 
 
 async def domain_detach_device(client: Client, a: Any) -> None:
@@ -44,15 +31,15 @@ async def domain_detach_device(client: Client, a: Any) -> None:
 
 
 async def domain_detach_device_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.detach(a.domain.uuid, a.xml, *await _impact(client, a), client.who)
+    await client.driver.domains.detach(a.domain.uuid, a.xml, *await impact(client, a), client.who)
 
 
 async def domain_detach_device_alias(client: Client, a: Any) -> None:
-    await client.driver.domains.detach_alias(a.domain.uuid, a.alias, *await _impact(client, a), client.who)
+    await client.driver.domains.detach_alias(a.domain.uuid, a.alias, *await impact(client, a), client.who)
 
 
 async def domain_update_device_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.update(a.domain.uuid, a.xml, *await _impact(client, a), client.who)
+    await client.driver.domains.update(a.domain.uuid, a.xml, *await impact(client, a), client.who)
 
 
 # --- memory and vCPUs -------------------------------------------------------------------------------------------------
@@ -103,10 +90,8 @@ async def domain_block_resize(client: Client, a: Any) -> None:
 
 async def domain_get_metadata(client: Client, a: Any) -> str:
     document = domain_xml.parse(await client.driver.domains.xml(a.domain.uuid, bool(a.flags & 2), False))
-    found = {_DESCRIPTION: document.description, _TITLE: document.title}.get(a.type)
-    if a.type == _ELEMENT and a.uri:
-        found = application_element(document, a.uri)
-    if not found:
+    found = metadata.read(document, a.type, a.uri)
+    if found is None:
         raise ApiError(
             Code.NO_DOMAIN_METADATA, Origin.DOMAIN, "metadata not found: Requested metadata element is not present"
         )
@@ -114,24 +99,7 @@ async def domain_get_metadata(client: Client, a: Any) -> str:
 
 
 async def domain_set_metadata(client: Client, a: Any) -> None:
-    if a.type not in (_DESCRIPTION, _TITLE, _ELEMENT):
-        raise invalid_argument(f"unknown metadata type {a.type}")
-    if a.type == _TITLE and a.metadata and "\n" in a.metadata:
-        raise invalid_argument("Domain title can't contain newlines")
-    if a.type == _ELEMENT and not a.uri:
-        raise invalid_argument("an element of metadata needs a namespace")
-    element = None
-    if a.type == _ELEMENT and a.metadata:
-        with reading():
-            element = read_application(a.metadata)
-
-    def change(document: Document) -> Document:
-        if a.type == _ELEMENT:
-            return with_application_element(document, a.uri, a.key, element)
-        if a.type == _TITLE:
-            return replace(document, title=a.metadata or None)
-        return replace(document, description=a.metadata or None)
-
-    await client.driver.domains.edit(a.domain.uuid, change, *await _impact(client, a), client.who)
+    change = metadata.writer(domain_xml.Domain, a.type, a.metadata, a.key, a.uri)
+    await client.driver.domains.edit(a.domain.uuid, change, *await impact(client, a), client.who)
     domain = await client.driver.domains.find(a.domain.uuid)
     client.service.events.publish(client.driver.uri, Notice(Kind.METADATA, domain, (a.type, a.uri)))
