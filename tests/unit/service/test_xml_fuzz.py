@@ -18,8 +18,9 @@ from manor.base.errors import ApiError, ManorError
 from manor.drivers.errors import Code
 from manor.drivers.memory import MemoryDriver
 from manor.drivers.processes import Processes
+from manor.rpc.message import Call
 from manor.rpc.protocol.catalog import REMOTE
-from manor.service.dispatch import PROCEDURES, translate
+from manor.service.dispatch import handle, translate
 from tests.unit.domain.documents import ALL, kind
 
 SECONDS = 5.0
@@ -72,11 +73,9 @@ async def call(driver: MemoryDriver, name: str, *arguments: Any) -> Any:
     procedure = REMOTE[name]
     values = procedure.decode_arguments(bytes(procedure.encode_arguments(arguments)))
     client = SimpleNamespace(driver=driver, who="test", service=None, session=None)
-    try:
-        result = PROCEDURES[procedure.number](client, values)  # type: ignore[arg-type]
-        result = await result if asyncio.iscoroutine(result) else result
-    except ManorError as error:
-        raise translate(error) from error
+    session: Any = SimpleNamespace(state=client)
+    result = handle(session, Call(1, procedure, values))
+    result = await result if asyncio.iscoroutine(result) else result
     procedure.encode_result(getattr(result, "value", result))
     return result
 
