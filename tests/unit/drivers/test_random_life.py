@@ -58,10 +58,12 @@ class Machines(MemoryHypervisor):
 
 @dataclass
 class Model:
-    """What a domain should be. life: off, running, paused. memory: KiB, of the configuration."""
+    """What a domain should be. life: off, running, paused. memory: KiB, of the configuration, or of what runs where
+    there is none. running: KiB of what runs, 0 for nothing."""
 
     name: str
     memory: int
+    running: int = 0
     life: str = "off"
     autostart: bool = False
     persistent: bool = True
@@ -102,6 +104,7 @@ class Life:
             return False
         found.snapshots, found.current = {}, None
         found.persistent = found.autostart = False
+        found.memory = found.running
         if found.life == "off":
             del world[uuid]
         return True
@@ -112,6 +115,7 @@ class Life:
         if found is None or found.life != "off":
             return False
         found.life = "paused" if paused else "running"
+        found.running = found.memory
         return True
 
     @staticmethod
@@ -119,7 +123,7 @@ class Life:
         found = world.get(uuid)
         if found is None or found.life == "off":
             return False
-        found.life = "off"
+        found.life, found.running = "off", 0
         if not found.persistent:
             del world[uuid]
         return True
@@ -238,6 +242,7 @@ class Driver:
             found[uuid] = Model(
                 domain.name,
                 int(config.split("<memory unit='KiB'>")[1].split("<")[0]),
+                info.max_memory if flags.active else 0,
                 {1: "running", 3: "paused", 5: "off"}[info.state],
                 flags.autostart,
                 flags.persistent,
