@@ -142,7 +142,8 @@ def test_disk(daemon: DaemonProcess, events: Callable[[str], bool]) -> None:
 
 
 def test_interface(daemon: DaemonProcess, events: Callable[[str], bool]) -> None:
-    words = ("attach-interface", "vm", "network", "default", "--mac", "52:54:00:00:00:02", "--model", "virtio", "--live")
+    card = ("--mac", "52:54:00:00:00:02", "--model", "virtio")
+    words = ("attach-interface", "vm", "network", "default", *card, "--live")
     daemon.virsh(*words)
     assert events("'device-added' for domain 'vm': net1")
     until(lambda: "yes" in ask(daemon, "ip addr show eth1 | grep -q 10.0.3.15 && echo y''es"))

@@ -95,8 +95,8 @@ class _Vm:
     process: subprocess.Popen[bytes] | None = None
     control: Control | None = None
     memory: int = 0
-    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     names: Names = field(default_factory=Names)
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Processes:
@@ -155,7 +155,7 @@ class Processes:
         vm = self._watch(uuid, directory, pid, descriptor)
         while vm.control is None and not vm.ended.done():
             try:
-                await self._connect(vm)
+                await self._control(vm)
             except ManorError as error:
                 if time.monotonic() > limit:
                     logger.warning("the VM %s runs and does not answer: %s", uuid_text(uuid), error)
@@ -212,7 +212,7 @@ class Processes:
         try:
             report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
             _check_report(report, directory)
-            await self._connect(vm)
+            await self._control(vm)
             vm.names.note(running)
             vm.memory = domain.memory >> 10
         except BaseException as error:
@@ -252,7 +252,7 @@ class Processes:
         vm = self._get(uuid)
         patience = STOP_SECONDS
         try:
-            await (await self._connect(vm)).call("stop", ANSWER_SECONDS)
+            await (await self._control(vm)).call("stop", ANSWER_SECONDS)
         except ManorError:
             patience = ENDING_SECONDS  # it is just ending, or it is stuck
         try:
@@ -376,7 +376,7 @@ class Processes:
             raise not_running()
         return vm
 
-    async def _connect(self, vm: _Vm) -> Control:
+    async def _control(self, vm: _Vm) -> Control:
         """The conversation with a VM, which several may ask for at the same time; events of its devices come over it.
         Raises HostError."""
         async with vm.connecting:
@@ -414,7 +414,7 @@ class Processes:
     async def _command(self, uuid: bytes, command: str, timeout: float, /, **arguments: object) -> dict[str, Any]:
         vm = self._get(uuid)
         try:
-            return await (await self._connect(vm)).call(command, timeout, **arguments)
+            return await (await self._control(vm)).call(command, timeout, **arguments)
         except HostError as error:
             # A VM's socket goes a moment before its process.
             await asyncio.wait((vm.ended,), timeout=ENDING_SECONDS)

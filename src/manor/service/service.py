@@ -31,11 +31,11 @@ class Service:
         self.events = EventHub()
         self.jobs = Jobs()
         self.history = History()
+        self.agent_timeouts: dict[bytes, float] = {}
+        """UUID of a domain -> seconds that its guest's agent may take, where a client has said so."""
         self.keepalive = (5, 5)
         """Seconds between questions to a silent client, 0 for none; how many it may leave unanswered. Source of the
         defaults: libvirt, libvirtd.conf, keepalive_interval and keepalive_count."""
-        self.agent_timeouts: dict[bytes, float] = {}
-        """UUID of a domain -> seconds that its guest's agent may take, where a client has said so."""
         self._makers = makers
         self._default = default
         self._drivers: dict[str, Driver] = {}

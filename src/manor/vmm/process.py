@@ -65,6 +65,7 @@ def _lock(directory: Path, inherited: int | None) -> int:
 
 def _run(directory: Path) -> None:
     from manor.accel.choose import choose
+    from manor.vmm import garbage
     from manor.vmm.console_log import ConsoleLog
     from manor.vmm.control import ControlServer, listen
     from manor.vmm.control_commands import VmControl
@@ -90,6 +91,7 @@ def _run(directory: Path) -> None:
         daemon=True,
     ).start()
     vm.start()
+    garbage.settle()
     if settings.get("paused"):
         vm.pause()
     _report({"running": os.getpid()})
