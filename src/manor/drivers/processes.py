@@ -217,9 +217,7 @@ class Processes:
             vm.memory = domain.memory >> 10
         except BaseException as error:
             self._vms.pop(uuid, None)
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
-            await vm.ended
+            await self._kill(vm)
             (directory / "record.json").unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
                 raise failed(f"the VM did not run within {START_SECONDS:g} s; see {directory}/vmm.log") from error
@@ -258,9 +256,14 @@ class Processes:
         try:
             await asyncio.wait_for(asyncio.shield(vm.ended), patience)
         except TimeoutError:
+            await self._kill(vm)
+
+    @staticmethod
+    async def _kill(vm: _Vm) -> None:
+        if not vm.ended.done():  # its descriptor is closed then
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
-            await vm.ended
+        await vm.ended
 
     async def close(self) -> None:
         """VMs live on."""
