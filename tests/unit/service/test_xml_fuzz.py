@@ -72,8 +72,8 @@ async def call(driver: MemoryDriver, name: str, *arguments: Any) -> Any:
     """A procedure, as a client's call reaches it. Raises ApiError."""
     procedure = REMOTE[name]
     values = procedure.decode_arguments(bytes(procedure.encode_arguments(arguments)))
-    client = SimpleNamespace(driver=driver, who="test", service=None, session=None)
-    session: Any = SimpleNamespace(state=client)
+    session: Any = SimpleNamespace()
+    session.state = Client(Service({}, "test:///default"), session, "test", opened=driver)
     result = handle(session, Call(1, procedure, values))
     result = await result if asyncio.iscoroutine(result) else result
     procedure.encode_result(getattr(result, "value", result))
