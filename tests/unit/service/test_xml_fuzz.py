@@ -20,7 +20,9 @@ from manor.drivers.memory import MemoryDriver
 from manor.drivers.processes import Processes
 from manor.rpc.message import Call
 from manor.rpc.protocol.catalog import REMOTE
+from manor.service.client import Client
 from manor.service.dispatch import handle, translate
+from manor.service.service import Service
 from tests.unit.domain.documents import ALL, kind
 
 SECONDS = 5.0
