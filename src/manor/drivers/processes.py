@@ -41,7 +41,7 @@ from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
-from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, uuid_text
+from manor.drivers.errors import Code, Origin, failed, invalid_argument, not_running, uuid_text
 from manor.drivers.guest_addresses import agent_interfaces
 from manor.drivers.hypervisor import Crashed, DeviceChanges, End, Ended, Found, OnHappening, Rebooted, Removed
 from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
@@ -62,6 +62,8 @@ LOOK_SECONDS: Final = 3.0
 """For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
+PING_SECONDS: Final = 2.0
+"""For a guest's agent to show that it is there, before the guest is asked by its power button."""
 ANSWER_SECONDS: Final = 5.0
 """For a VMM to say that it ends."""
 _MAX_FILE: Final = 8 << 20
@@ -286,19 +288,26 @@ class Processes:
     # --- what a VM is asked -------------------------------------------------------------------------------------------
 
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "powerdown")
+        await self._power(uuid, agent, "powerdown")
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "reboot")
+        await self._power(uuid, agent, "reboot")
 
-    async def _power(self, uuid: bytes, mode: str) -> None:
-        status = await self._call(uuid, "status")
-        if not status.get("agent"):
-            raise invalid(
-                "the guest cannot be asked: it runs no agent on org.qemu.guest_agent.0; do it inside the guest, "
-                "or destroy the domain"
-            )
-        await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+    async def _power(self, uuid: bytes, agent: bool, mode: str) -> None:
+        """By the agent, if that is wanted or it answers; else by the power button."""
+        if agent or await self._agent_answers(uuid):
+            await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+        else:
+            await self._call(uuid, "power-button", reboot=mode == "reboot")
+
+    async def _agent_answers(self, uuid: bytes) -> bool:
+        if not (await self._call(uuid, "status")).get("agent"):
+            return False
+        try:
+            await self.agent(uuid, "guest-ping", {}, PING_SECONDS)
+        except ApiError:
+            return False
+        return True
 
     async def reset(self, uuid: bytes) -> None:
         await self._call(uuid, "reset")

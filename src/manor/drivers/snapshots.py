@@ -186,7 +186,7 @@ class SnapshotBook:
         if not self._domains.record(uuid).snapshots:  # undefining drops them
             self._taken[uuid] = {}
             self._current.pop(uuid, None)
-        return self._taken[uuid]
+        return self._taken.setdefault(uuid, {})
 
     def _get(self, uuid: bytes, name: str) -> Taken:
         found = self._of(uuid).get(name)

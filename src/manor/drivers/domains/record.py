@@ -69,7 +69,8 @@ class Record:
 
     def row(self) -> tuple[Domain, DomainFlags]:
         """Reference and flags, for lists: made again when something in them has changed."""
-        key = (self.live or self.config, self.number, self.life, self.autostart, self.snapshots, self.state)
+        described = self.live or self.config
+        key = (described, self.number, self.life, self.autostart, self.snapshots, self.state, self.is_updated)
         row = self._row
         if row is None or row[0] != key:
             row = self._row = (key, (self.reference(), self.flags()))
