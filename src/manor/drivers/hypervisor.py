@@ -18,12 +18,14 @@ from manor.rpc.protocol.records import GuestInterface
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed."""
+    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed.
+    has_crashed: it is paused because its guest crashed."""
 
     uuid: bytes
     number: int
     live: str
     is_paused: bool = False
+    has_crashed: bool = False
 
 
 class End(Enum):
@@ -83,10 +85,11 @@ class Rebooted:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The guest crashed, and its process is there for someone to look at."""
+    """The guest crashed, and its process is there for someone to look at. is_paused: it has been paused already."""
 
     uuid: bytes
     detail: str = ""
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +155,12 @@ class Hypervisor(Protocol):
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
         """Ask the guest to end."""
 
-    async def reboot(self, uuid: bytes, agent: bool) -> None: ...
-    async def reset(self, uuid: bytes) -> None: ...
+    async def reboot(self, uuid: bytes, agent: bool) -> None:
+        """Ask the guest to start again; `Rebooted` tells when it has."""
+
+    async def reset(self, uuid: bytes) -> None:
+        """Start its machine again, whatever the guest is doing; `Rebooted` tells when that is done."""
+
     async def suspend(self, uuid: bytes) -> None: ...
     async def resume(self, uuid: bytes) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...

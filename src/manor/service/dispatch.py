@@ -21,9 +21,9 @@ from manor.service.refusals import REFUSALS
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
-    "connect", "domain", "domain_agent", "domain_devices", "domain_looks", "domain_placing", "domain_statistics",
-    "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices", "registration", "absent",
-    "domain_jobs",
+    "connect", "domain", "domain_agent", "domain_devices", "domain_jobs", "domain_looks", "domain_placing",
+    "domain_statistics", "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices",
+    "registration", "absent",
 )  # fmt: skip
 OWN_SUBJECTS: Final = ("own", "own_console")
 Work = Callable[[Client, Any], Any]
@@ -57,8 +57,7 @@ def handle(session: Session, call: Call) -> Any:
         return forward(client.remote, call)
     if call.files:
         close_files(call.files)
-    name = call.procedure.name
-    work = PROCEDURES.get(name) or OWN.get(name)
+    work = (OWN if call.procedure.program is MANOR else PROCEDURES).get(call.procedure.name)
     if work is None:
         raise _unknown(call.procedure)
     try:
