@@ -303,6 +303,9 @@ def test_a_guest_lives(daemon: DaemonProcess, virsh: Virsh, uri: str, guest: Def
     console.type("reboot -f")
     console.wait("manor:~#")
     assert virsh("domid", "guest") == number
+    virsh("reset", "guest")
+    console.said = ""
+    console.wait("manor:~#")
     # It powers off while no daemon is there to see it.
     console.type("sleep 2; echo going; poweroff -f")
     console.wait("going")  # its echo: the guest has it
