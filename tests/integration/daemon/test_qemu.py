@@ -307,7 +307,7 @@ def test_a_guest_lives(daemon: DaemonProcess, virsh: Virsh, uri: str, guest: Def
     console.said = ""
     console.wait("manor:~#")
     # It powers off while no daemon is there to see it.
-    console.type("sleep 2; echo going; poweroff -f")
+    console.type("sleep 10; echo going; poweroff -f")
     console.wait("going")  # its echo: the guest has it
     daemon.kill()
     console.close()
