@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape
 
+from manor.domain.xml.tree import escape
 from manor.drivers.api import HostDevice
 
 SYS: Final = Path("/sys")

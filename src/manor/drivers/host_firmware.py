@@ -8,8 +8,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape
 
+from manor.domain.xml.tree import escape
 from manor.drivers.errors import Origin, unsupported
 
 DMI: Final = Path("/sys/class/dmi/id")

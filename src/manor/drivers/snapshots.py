@@ -168,9 +168,12 @@ class SnapshotBook:
             for other in self._of(uuid).values():
                 if other.parent in doomed:
                     other.parent = taken.parent
+                    other.xml = snapshot_xml.format(replace(other.read(), parent=taken.parent))
+                    await self._keeper.save_snapshot(uuid, other.name, other.xml)
             record.snapshots = len(self._of(uuid))
             if self._current.get(uuid) in doomed:
-                self._current[uuid] = taken.parent if taken.parent in self._of(uuid) else None
+                left = (one for one in (name, taken.parent) if one in self._of(uuid))
+                await self._set_current(uuid, next(left, None))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -193,7 +196,7 @@ class SnapshotBook:
         self._of(uuid)[name] = Taken(name, snapshot_xml.format(document), document.parent)
         self._domains.record(uuid).snapshots = len(self._of(uuid))
 
-    async def _set_current(self, uuid: bytes, name: str) -> None:
+    async def _set_current(self, uuid: bytes, name: str | None) -> None:
         old = self._current.get(uuid)
         for each, mark in ((old, 0), (name, 1)):
             if each is not None and each in self._of(uuid):

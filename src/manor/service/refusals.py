@@ -45,7 +45,6 @@ _TABLE: Final = {
     "all requests of a machine have one thread": "domain_set_iothread_params",
     "the memory of guests is not encrypted":
         "node_get_sev_info domain_set_launch_security_state",
-    "performance events are not counted": "domain_set_perf_events",
     "how fast a guest writes to its memory is not measured": "domain_start_dirty_rate_calc",
     "autostart is for every start of the daemon; use `autostart`":
         "domain_get_autostart_once domain_set_autostart_once",

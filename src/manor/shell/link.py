@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from manor.base.errors import ManorError
 from manor.rpc.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    pass
 
 
 class RemoteError(ManorError):

@@ -398,17 +398,17 @@ async def tuning(call: Caller) -> None:
     await call.refused(ErrorCode.INVALID_ARG, "domain_pin_emulator", web, b"\0", 2)
     assert await call("domain_get_vcpu_pin_info", web, 2, 1, 2) == (b"\1\1", 2)
     assert await call("domain_get_emulator_pin_info", web, 1, 2) == (b"\1", 1)
-    await call.refused(ErrorCode.INVALID_ARG, "domain_add_iothread", web, 3, 2)  # there is no second one
-    for number in (1, 2):
+    for number in (1, 3):
         await call("domain_add_iothread", web, number, 2)
-    await call.refused(ErrorCode.INVALID_ARG, "domain_add_iothread", web, 2, 2)
-    await call("domain_pin_iothread", web, 2, b"\1", 2)
-    await call.refused(ErrorCode.INVALID_ARG, "domain_pin_iothread", web, 3, b"\1", 2)
-    assert [each.iothread_id for each in (await call("domain_get_iothread_info", web, 2)).info] == [1, 2]
-    await call.refused(ErrorCode.INVALID_ARG, "domain_del_iothread", web, 1, 2)
-    await call("domain_del_iothread", web, 2, 2)
-    await call.refused(ErrorCode.INVALID_ARG, "domain_del_iothread", web, 2, 2)
-    assert TypedParam("cmt", ParamType.BOOLEAN, False) in await call("domain_get_perf_events", web, 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_add_iothread", web, 3, 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_add_iothread", web, 0, 2)
+    await call("domain_pin_iothread", web, 3, b"\1", 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_pin_iothread", web, 2, b"\1", 2)
+    assert [each.iothread_id for each in (await call("domain_get_iothread_info", web, 2)).info] == [1, 3]
+    await call("domain_del_iothread", web, 3, 2)
+    await call.refused(ErrorCode.INVALID_ARG, "domain_del_iothread", web, 3, 2)
+    await call("domain_set_perf_events", web, [TypedParam("cmt", ParamType.BOOLEAN, True)], 2)
+    assert TypedParam("cmt", ParamType.BOOLEAN, True) in await call("domain_get_perf_events", web, 2)
     await call("domain_set_lifecycle_action", web, 1, 0, 2)
     assert "<on_reboot>destroy</on_reboot>" in await call("domain_get_xml_desc", web, 2)
     await call.refused(ErrorCode.INVALID_ARG, "domain_set_lifecycle_action", web, 9, 0, 2)
@@ -595,6 +595,7 @@ def test_every_procedure_is_answered_and_called_here_or_refused_with_a_reason() 
 def test_what_is_refused_says_why(name: str) -> None:
     procedure = REMOTE[name] if name in REMOTE else QEMU[name]
     session: Any = FakeSession()
+    session.state = Client(Service({}, "none:///"), session, "test")
     with pytest.raises(ApiError, match="not supported by the connection driver") as caught:
         handle(session, Call(0, procedure, ()))
     assert str(caught.value).endswith(f"{name}: {REFUSALS[name]}")

@@ -85,10 +85,10 @@ def test_a_client_hears_first_how_much_room_it_needs(
     ("kind", "more", "param", "message"),
     [
         ("memory", {}, TypedParam("nothing", int(ULLONG), 1), "'nothing' is not supported; there are hard_limit"),
-        ("memory", {}, TypedParam("hard_limit", int(STRING), "x"), "'hard_limit' is a number"),
+        ("memory", {}, TypedParam("hard_limit", int(STRING), "x"), "invalid type for parameter 'hard_limit'"),
         ("numa", {}, TypedParam("numa_mode", int(INT), 9), "9 is unknown"),
         ("numa", {}, TypedParam("numa_nodeset", int(STRING), "a-b"), "no set of processors"),
-        ("numa", {}, TypedParam("numa_nodeset", int(INT), 1), "'numa_nodeset' is a text"),
+        ("numa", {}, TypedParam("numa_nodeset", int(INT), 1), "invalid type for parameter 'numa_nodeset'"),
         ("blkio", {}, TypedParam("device_weight", int(STRING), "/dev/sda"), "not a list like"),
         ("blkio", {}, TypedParam("weight", int(UINT), 5000), "out of range"),
         ("block_io_tune", {"disk": "vdz"}, TypedParam("total_iops_sec", int(ULLONG), 5), "disk 'vdz'"),

@@ -19,11 +19,12 @@ from manor.domain.xml.devices import Devices
 from manor.domain.xml.property import Element, Finding, note, part, parts, prop, raw
 from manor.domain.xml.rules import domain_rules
 from manor.domain.xml.tree import Node
-from manor.domain.xml.tuning import NO_SHARES, BlkioTune, CpuSet, CpuTune, MemTune, NumaTune
+from manor.domain.xml.tuning import NO_SHARES, BlkioTune, CpuSet, CpuTune, IothreadId, MemTune, NumaTune, PerfEvent
 from manor.domain.xml.values import Choice, Flag, Integer, Present, Size, Support, Text, Uuid, ignored, refused
 
 ROOT = "domain"
 _PATH = Text(4096)
+_RENAMED = ignored("it is started again under its own name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,8 @@ class Domain(Element):
     current_vcpus: int | None = prop("vcpu/@current", Integer(1, 4096), "vCPUs at start; all if it is missing")
     iothreads: int | None = prop("iothreads", Integer(0, 1 << 16), "threads for disks",
                                  verdict=ignored("there is one thread for requests"))
+    iothread_ids: tuple[IothreadId, ...] = parts("iothreadids/iothread", IothreadId, "threads for disks, by number",
+                                                 verdict=ignored("there is one thread for requests"))
     cputune: CpuTune | None = part("cputune", CpuTune, "shares of the host's processors", verdict=NO_SHARES)
     numatune: NumaTune | None = part("numatune", NumaTune, "memory nodes", verdict=NO_SHARES)
     partition: str | None = prop("resource/partition", Text(4096), "control group",
@@ -150,18 +153,23 @@ class Domain(Element):
         "variable": ignored("the clock chip counts UTC"), "absolute": ignored("the clock chip counts UTC")}),
         "what the clock chip counts", default="utc")
     timers: tuple[Timer, ...] = parts("clock/timer", Timer, "timers", verdict=ignored("timers are the machine's"))
-    on_poweroff: str = prop("on_poweroff", Choice("destroy", "restart", "preserve", "rename-restart"),
-                            "what happens when the guest powers off", default="destroy")
-    on_reboot: str = prop("on_reboot", Choice("destroy", "restart", "preserve", "rename-restart"),
-                          "what happens when the guest reboots", default="restart")
-    on_crash: str = prop("on_crash", Choice("destroy", "restart", "preserve", "rename-restart", judged=dict.fromkeys(
-        ("coredump-destroy", "coredump-restart"), ignored("no core is dumped; the rest is done"))),
+    on_poweroff: str = prop("on_poweroff", Choice("destroy", "restart", judged={
+        "preserve": ignored("nothing is left of a machine that is off; it is stopped"), "rename-restart": _RENAMED}),
+        "what happens when the guest powers off", default="destroy")
+    on_reboot: str = prop("on_reboot", Choice("destroy", "restart", judged={
+        "preserve": ignored("it is stopped"), "rename-restart": _RENAMED}),
+        "what happens when the guest reboots", default="restart")
+    on_crash: str = prop("on_crash", Choice("destroy", "restart", "preserve", judged={
+        "rename-restart": _RENAMED, **dict.fromkeys(
+        ("coredump-destroy", "coredump-restart"), ignored("no core is dumped; the rest is done"))}),
         "what happens when the guest crashes", default="destroy")
     on_lockfailure: str | None = prop("on_lockfailure", Choice("poweroff", "restart", "pause", "ignore"),
                                       "what happens when a lock is lost",
                                       verdict=ignored("images are locked by the machine"))
     suspend_to_mem: bool | None = prop("pm/suspend-to-mem/@enabled", Flag(), "S3; the machine has none")
     suspend_to_disk: bool | None = prop("pm/suspend-to-disk/@enabled", Flag(), "S4; the machine has none")
+    perf_events: tuple[PerfEvent, ...] = parts("perf/event", PerfEvent, "performance events",
+                                               verdict=ignored("none are counted"))
     devices: Devices = field(default_factory=Devices, metadata=part("devices", Devices, "devices").metadata)
     seclabels: tuple[SecLabel, ...] = parts("seclabel", SecLabel, "labels of the process",
                                             verdict=ignored("the process is confined by Manor's own sandbox"))
@@ -173,7 +181,6 @@ class Domain(Element):
         note("memory/@dumpCore", "memory in dumps of the host", ignored("memory is left out of dumps")),
         note("memoryBacking", "how memory is provided", ignored("memory is shared and private as devices need it")),
         note("vcpus", "vCPUs one by one", ignored("vCPUs are counted, not named")),
-        note("iothreadids", "threads for disks", ignored("there is one thread for requests")),
         note("defaultiothread", "threads for disks", ignored("there is one thread for requests")),
         note("idmap", "users of containers", ignored("it is no container")),
         note("resource/fibrechannel", "VMID", ignored("there is no Fibre Channel")),
@@ -214,7 +221,6 @@ class Domain(Element):
         note("clock/@adjustment", "difference of the clock", ignored("the clock chip counts UTC")),
         note("clock/@timezone", "zone of the clock", ignored("the clock chip counts UTC")),
         note("clock/@start", "start of the clock", ignored("the clock chip counts UTC")),
-        note("perf", "performance events", ignored("none are counted")),
         note("keywrap", "keys of s390", ignored("it is not s390")),
         note("launchSecurity", "encrypted memory", refused("memory is not encrypted", "remove <launchSecurity>")),
         note("qemu:commandline", "arguments of QEMU", refused("it is not QEMU", "remove <qemu:commandline>")),

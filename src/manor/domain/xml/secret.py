@@ -13,8 +13,8 @@ from typing import Final
 
 from manor.base.errors import ConfigError
 from manor.domain import names
-from manor.domain.xml import reader, tree, writer
-from manor.domain.xml.property import Element, prop
+from manor.domain.xml import checker, reader, tree, writer
+from manor.domain.xml.property import Element, Finding, prop
 from manor.domain.xml.values import Choice, Flag, Text, Uuid
 
 ROOT = "secret"
@@ -62,3 +62,8 @@ def parse(text: str) -> Secret:
 
 def format(secret: Secret) -> str:
     return tree.write(writer.write_element(secret, ROOT))
+
+
+def check(secret: Secret) -> list[Finding]:
+    """What will not be as the document asks. Empty: all will."""
+    return list(checker.findings(secret, ROOT))

@@ -190,6 +190,11 @@ def _checked_name(name: str) -> str:
     return name
 
 
+def escape(text: str) -> str:
+    """`text` inside an element, or between single quotes. Raises ConfigError for what XML has no way to write."""
+    return _escape(text, _ATTRIBUTE_ESCAPES, "")
+
+
 def _escape(text: str, escapes: dict[str, str], where: str) -> str:
     if _PLAIN.fullmatch(text):
         return text

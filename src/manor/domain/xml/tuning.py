@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from manor.domain.cpus import parse_cpus, show_cpus
 from manor.domain.xml.property import Element, note, parts, prop
-from manor.domain.xml.values import Choice, Integer, Kind, Size, Text, ignored
+from manor.domain.xml.values import Choice, Flag, Integer, Kind, Size, Text, ignored
 
 NO_SHARES = ignored("what a machine gets of the host is left to the host's kernel")
 _PERIOD = Integer(0, 1 << 32)
@@ -62,6 +62,23 @@ class MemTune(Element):
 class VcpuPin(Element):
     vcpu: int = prop("@vcpu", Integer(0, 4095), "number of the vCPU", required=True)
     cpus: str = prop("@cpuset", CpuSet(), "where it runs", required=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IothreadId(Element):
+    id: int = prop("@id", Integer(1, 1 << 32), "number of the thread", required=True)
+
+    NOTES = (
+        note("@thread_pool_min", "helpers of the thread", NO_SHARES),
+        note("@thread_pool_max", "helpers of the thread", NO_SHARES),
+        note("poll", "how long it looks before it sleeps", NO_SHARES),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerfEvent(Element):
+    name: str = prop("@name", Text(64), "the event", required=True)
+    enabled: bool = prop("@enabled", Flag(), "whether it is counted", required=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from manor.domain import names
 from manor.domain.definition import definition_of
@@ -15,8 +14,8 @@ from manor.drivers.domains.table import DomainTable, logger, need
 from manor.drivers.errors import invalid, reading
 from manor.rpc.protocol.records import Domain
 
-SNAPSHOTS_METADATA: Final = 2
-"""virDomainUndefineFlagsValues: VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA."""
+MANAGED_SAVE, SNAPSHOTS_METADATA = 1, 2
+"""virDomainUndefineFlagsValues: what goes with the definition."""
 
 
 class Defining(DomainTable):
@@ -38,23 +37,25 @@ class Defining(DomainTable):
         document = self._complete(xml)
         warnings = self._check(document)
         definition = definition_of(document)
-        self._check_unique(definition)
-        record = self._records.get(definition.uuid)
-        if record is None:
-            record = Record(Life.ABSENT, definition)
-            async with record.lock:
+        while True:
+            self._check_unique(definition)
+            record = self._records.get(definition.uuid)
+            if record is None:
+                record = Record(Life.ABSENT, definition)
                 self._add(record)  # before the wait, so that the name is taken
+            async with record.lock:
+                if self._records.get(definition.uuid) is not record:
+                    continue  # undefined meanwhile
+                self._check_unique(definition)  # it may have been renamed
+                need(record, Cause.DEFINE)
                 try:
                     await self._save_config(record, definition, who)
                 except BaseException:
-                    self._forget(record)
+                    if record.life is Life.ABSENT:
+                        self._forget(record)
                     raise
                 self._step(record, Cause.DEFINE)
-        else:
-            async with record.lock:
-                need(record, Cause.DEFINE)
-                await self._save_config(record, definition, who)
-                self._step(record, Cause.DEFINE)
+                break
         for warning in warnings:
             logger.warning("%s: %s", definition.name, warning)
         return record.reference()
@@ -62,7 +63,8 @@ class Defining(DomainTable):
     async def undefine(self, uuid: bytes, who: str, flags: int) -> None:
         record = self.record(uuid)
         async with record.lock:
-            need(record, Cause.UNDEFINE)
+            cause = Cause.UNDEFINE_SAVED if flags & MANAGED_SAVE else Cause.UNDEFINE
+            need(record, cause)
             config = self._config(record)
             if record.snapshots and not flags & SNAPSHOTS_METADATA:
                 raise invalid(f"cannot delete inactive domain with {record.snapshots} snapshots")
@@ -71,7 +73,7 @@ class Defining(DomainTable):
                 await self._keeper.remove_snapshot(uuid, None)
                 record.snapshots = 0
             record.autostart = False
-            self._step(record, Cause.UNDEFINE)
+            self._step(record, cause)
             if record.life is Life.ABSENT:
                 self._forget(record)
             else:
@@ -87,9 +89,13 @@ class Defining(DomainTable):
             if name in self._names:
                 raise invalid(f"domain with name '{name}' already exists")
             new = definition_of(replace(config.read(), name=name))
-            await self._keeper.rename("domains", uuid, config.name, name, new.text, who)
+            self._names[name] = uuid  # before the wait, so that it is taken
+            try:
+                await self._keeper.rename("domains", uuid, config.name, name, new.text, who)
+            except BaseException:
+                del self._names[name]
+                raise
             del self._names[config.name]
-            self._names[name] = uuid
             record.config = new
             self._step(record, Cause.RENAME)
 
@@ -108,7 +114,11 @@ class Defining(DomainTable):
 
     async def messages(self, uuid: bytes) -> Sequence[str]:
         record = self.record(uuid)
-        return [message_of(finding) for finding in self._check(record.definition.read())]
+        found = self._check((record.config or record.definition).read())
+        # A running domain's addresses are the machine's own: nobody asked for them.
+        return [
+            message_of(one) for one in found if record.config is not None or not one.path.endswith("/address")
+        ]
 
 
 def message_of(finding: Finding) -> str:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from manor.drivers.errors import invalid_argument, not_running
-from manor.rpc.protocol.records import DiskError, GuestInterface, ParamType, TypedParam, VcpuInfo
+from manor.rpc.protocol.records import DiskError, GuestInterface, TypedParam, VcpuInfo
 from manor.service.client import Client, is_config
 
 _VCPU_RUNNING: Final = 1
-PERF_EVENTS: Final = (
-    "cmt", "mbmt", "mbml", "cache_misses", "cache_references", "instructions", "cpu_cycles", "branch_instructions",
-    "branch_misses", "bus_cycles", "stalled_cycles_frontend", "stalled_cycles_backend", "ref_cpu_cycles", "cpu_clock",
-    "task_clock", "page_faults", "context_switches", "cpu_migrations", "page_faults_min", "page_faults_maj",
-    "alignment_faults", "emulation_faults",
-)  # fmt: skip
-"""Source: libvirt API reference, VIR_PERF_PARAM_*."""
 
 
 async def domain_get_info(client: Client, a: Any) -> tuple[int, int, int, int, int]:
@@ -74,16 +67,6 @@ async def domain_get_control_info(client: Client, a: Any) -> tuple[int, int, int
     return 0, 0, 0
 
 
-async def domain_get_job_info(client: Client, a: Any) -> tuple[int, ...]:
-    await client.driver.domains.find(a.domain.uuid)
-    return (0,) * 12
-
-
-async def domain_get_job_stats(client: Client, a: Any) -> tuple[int, list[Any]]:
-    await client.driver.domains.find(a.domain.uuid)
-    return 0, []
-
-
 async def domain_get_block_job_info(client: Client, a: Any) -> tuple[int, int, int, int, int]:
     await client.driver.domains.find(a.domain.uuid)
     return 0, 0, 0, 0, 0
@@ -92,11 +75,6 @@ async def domain_get_block_job_info(client: Client, a: Any) -> tuple[int, int, i
 async def domain_get_launch_security_info(client: Client, a: Any) -> list[TypedParam]:
     await client.driver.domains.find(a.domain.uuid)
     return []  # no guest's memory is encrypted
-
-
-async def domain_get_perf_events(client: Client, a: Any) -> list[TypedParam]:
-    await is_config(client, a)
-    return [TypedParam(name, int(ParamType.BOOLEAN), False) for name in PERF_EVENTS]  # none are counted
 
 
 async def domain_get_disk_errors(client: Client, a: Any) -> tuple[list[DiskError], int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
 from manor.domain.cpus import cpus_to_map, map_to_cpus, parse_cpus, show_cpus
 from manor.domain.xml.domain import Domain as Document
-from manor.domain.xml.tuning import CpuTune, IothreadPin, VcpuPin
+from manor.domain.xml.tuning import CpuTune, IothreadId, IothreadPin, PerfEvent, VcpuPin
 from manor.drivers.errors import invalid_argument, unsupported
-from manor.rpc.protocol.records import IothreadInfo
+from manor.rpc.protocol.records import IothreadInfo, ParamType, TypedParam
 from manor.service.client import Client, impact
 from manor.service.procedures.domain_tuning import change_config, document
 
@@ -19,8 +20,16 @@ _TYPES: Final = ("on_poweroff", "on_reboot", "on_crash")
 """virDomainLifecycle."""
 _ACTIONS: Final = ("destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart")
 """virDomainLifecycleAction."""
+PERF: Final = (
+    "cmt", "mbmt", "mbml", "cache_misses", "cache_references", "instructions", "cpu_cycles", "branch_instructions",
+    "branch_misses", "bus_cycles", "stalled_cycles_frontend", "stalled_cycles_backend", "ref_cpu_cycles", "cpu_clock",
+    "task_clock", "page_faults", "context_switches", "cpu_migrations", "page_faults_min", "page_faults_maj",
+    "alignment_faults", "emulation_faults",
+)  # fmt: skip
+"""Source: libvirt API reference, VIR_PERF_PARAM_*."""
+MAX_IOTHREADS: Final = 65536
 _PINNED: Final = "processors of threads"
-_THREADS: Final = "I/O threads"
+_THREADS: Final = "threads for disks"
 
 
 def _all(client: Client) -> str:
@@ -94,50 +103,67 @@ async def domain_pin_emulator(client: Client, a: Any) -> None:
     await change_config(client, a, _PINNED, change)
 
 
+# --- I/O threads ------------------------------------------------------------------------------------------------------
+
+
+def _iothreads(found: Document) -> list[int]:
+    """Numbers of the I/O threads that a description asks for."""
+    numbers = sorted({one.id for one in found.iothread_ids})
+    free = (number for number in range(1, MAX_IOTHREADS) if number not in numbers)
+    return sorted([*numbers, *islice(free, max(0, (found.iothreads or 0) - len(numbers)))])
+
+
+def _with_iothreads(found: Document, numbers: list[int]) -> Document:
+    ids = tuple(IothreadId(id=number) for number in sorted(numbers))
+    tune = found.cputune or CpuTune()
+    pins = tuple(pin for pin in tune.iothread_pins if pin.iothread in numbers)
+    return _tuned(
+        replace(found, iothreads=len(ids) or None, iothread_ids=ids), replace(tune, iothread_pins=pins)
+    )
+
+
+def _need_iothread(found: Document, number: int) -> None:
+    if number not in _iothreads(found):
+        raise invalid_argument(f"cannot find IOThread '{number}' in iothreadids list")
+
+
 async def domain_get_iothread_info(client: Client, a: Any) -> tuple[list[IothreadInfo], int]:
     found = await document(client, a)
+    if found.id is not None:
+        return [], 0  # all requests of a VM have one thread
     pins = {pin.iothread: pin.cpus for pin in (found.cputune.iothread_pins if found.cputune else ())}
     size = (client.driver.node.info().cpus + 7) // 8
     default = found.cpuset or _all(client)
     rows = [
-        IothreadInfo(number, cpus_to_map(parse_cpus(pins.get(number, default)), size))
-        for number in range(1, (found.iothreads or 0) + 1)
+        IothreadInfo(number, cpus_to_map(parse_cpus(pins.get(number, default)), size)) for number in _iothreads(found)
     ]
     return rows, len(rows)
 
 
 async def domain_add_iothread(client: Client, a: Any) -> None:
-    def add(found: Document) -> Document:
-        count = found.iothreads or 0
-        if 1 <= a.iothread_id <= count:
+    def change(found: Document) -> Document:
+        if not 0 < a.iothread_id < MAX_IOTHREADS:
+            raise invalid_argument(f"invalid value of 0 or too large for iothread_id: {a.iothread_id}")
+        if a.iothread_id in _iothreads(found):
             raise invalid_argument(f"an IOThread is already using iothread_id '{a.iothread_id}'")
-        if a.iothread_id != count + 1:
-            raise invalid_argument(f"I/O threads are numbered from 1 without gaps; the next one is {count + 1}")
-        return replace(found, iothreads=a.iothread_id)
+        return _with_iothreads(found, [*_iothreads(found), a.iothread_id])
 
-    await change_config(client, a, _THREADS, add)
+    await change_config(client, a, _THREADS, change)
 
 
 async def domain_del_iothread(client: Client, a: Any) -> None:
-    def remove(found: Document) -> Document:
-        count = found.iothreads or 0
-        if not 1 <= a.iothread_id <= count:
-            raise invalid_argument(f"cannot find IOThread '{a.iothread_id}' in iothreadids list")
-        if a.iothread_id != count:
-            raise invalid_argument(f"I/O threads are numbered from 1 without gaps; the last one is {count}")
-        tune = found.cputune or CpuTune()
-        kept = tuple(pin for pin in tune.iothread_pins if pin.iothread != a.iothread_id)
-        return _tuned(replace(found, iothreads=count - 1 or None), replace(tune, iothread_pins=kept))
+    def change(found: Document) -> Document:
+        _need_iothread(found, a.iothread_id)
+        return _with_iothreads(found, [one for one in _iothreads(found) if one != a.iothread_id])
 
-    await change_config(client, a, _THREADS, remove)
+    await change_config(client, a, _THREADS, change)
 
 
 async def domain_pin_iothread(client: Client, a: Any) -> None:
     cpus = _wanted(client, a.cpu_map)
 
     def change(found: Document) -> Document:
-        if not 1 <= a.iothread_id <= (found.iothreads or 0):
-            raise invalid_argument(f"cannot find IOThread '{a.iothread_id}' in iothreadids list")
+        _need_iothread(found, a.iothread_id)
         tune = found.cputune or CpuTune()
         kept = [pin for pin in tune.iothread_pins if pin.iothread != a.iothread_id]
         if cpus is not None:
@@ -145,6 +171,26 @@ async def domain_pin_iothread(client: Client, a: Any) -> None:
         return _tuned(found, replace(tune, iothread_pins=tuple(sorted(kept, key=lambda pin: pin.iothread))))
 
     await change_config(client, a, _PINNED, change)
+
+
+# --- counters of the processor ----------------------------------------------------------------------------------------
+
+
+async def domain_get_perf_events(client: Client, a: Any) -> list[TypedParam]:
+    on = {one.name for one in (await document(client, a)).perf_events if one.enabled}
+    return [TypedParam(name, int(ParamType.BOOLEAN), name in on) for name in PERF]
+
+
+async def domain_set_perf_events(client: Client, a: Any) -> None:
+    def change(found: Document) -> Document:
+        events = {one.name: one for one in found.perf_events}
+        for param in a.params:
+            if param.field not in PERF or not isinstance(param.value, bool):
+                raise invalid_argument(f"parameter '{param.field}' not supported")
+            events[param.field] = PerfEvent(name=param.field, enabled=param.value)
+        return replace(found, perf_events=tuple(events.values()))
+
+    await change_config(client, a, "events of the processor", change)
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

@@ -25,8 +25,12 @@ UNLIMITED: Final = 9007199254740991
 _INT, _UINT, _LLONG, _ULLONG, _STRING = (
     ParamType.INT, ParamType.UINT, ParamType.LLONG, ParamType.ULLONG, ParamType.STRING
 )  # fmt: skip
-MEMORY: Final = tuple(
-    Field(name, _ULLONG, name, unit=KiB, absent=UNLIMITED) for name in ("hard_limit", "soft_limit", "swap_hard_limit")
+MEMORY: Final = (
+    *(
+        Field(name, _ULLONG, name, unit=KiB, absent=UNLIMITED)
+        for name in ("hard_limit", "soft_limit", "swap_hard_limit")
+    ),
+    Field("min_guarantee", _ULLONG, "min_guarantee", unit=KiB, is_shown_absent=False),
 )
 SCHEDULER: Final = (
     Field("cpu_shares", _ULLONG, "shares"),
@@ -40,11 +44,20 @@ NUMA: Final = (
     Field("numa_mode", _INT, "mode", words=("strict", "preferred", "interleave", "restrictive")),
     Field("numa_nodeset", _STRING, "nodes", absent=""),
 )
-IO: Final = tuple(
-    Field(f"{what}_{unit}_sec{suffix}", _ULLONG, f"{what}_{unit}{suffix}")
-    for suffix, whats in (("", ("total", "read", "write")), ("_max", ("total",)))
-    for unit in ("bytes", "iops")
-    for what in whats
+IO: Final = (
+    *(
+        Field(f"{what}_{unit}_sec{suffix}", _ULLONG, f"{what}_{unit}{suffix}")
+        for suffix in ("", "_max")
+        for unit in ("bytes", "iops")
+        for what in ("total", "read", "write")
+    ),
+    Field("size_iops_sec", _ULLONG, "size_iops"),
+    Field("group_name", _STRING, "group", absent=""),
+    *(
+        Field(f"{what}_{unit}_sec_max_length", _ULLONG, f"{what}_{unit}_length")
+        for unit in ("bytes", "iops")
+        for what in ("total", "read", "write")
+    ),
 )
 _BLKIO: Final = (Field("weight", _UINT, "weight"),)
 BLKIO_DEVICE: Final = {
@@ -172,7 +185,9 @@ def _disk(found: Document, name: str | None) -> Disk:
 
 async def domain_get_block_io_tune(client: Client, a: Any) -> tuple[list[TypedParam], int]:
     found = await document(client, a)
-    return answer(shown(_disk(found, a.disk).iotune if a.disk else None, IO), a.nparams)
+    if a.disk is None:
+        return [], len(IO)
+    return answer(shown(_disk(found, a.disk).iotune, IO), a.nparams)
 
 
 async def domain_set_block_io_tune(client: Client, a: Any) -> None:

@@ -12,13 +12,17 @@ from manor.rpc.protocol.records import ParamType, TypedParam
 
 E = TypeVar("E", bound=Element)
 
+INT, UINT, LLONG, ULLONG, STRING = (
+    int(each) for each in (ParamType.INT, ParamType.UINT, ParamType.LLONG, ParamType.ULLONG, ParamType.STRING)
+)
 _NUMBERS: Final = frozenset({ParamType.INT, ParamType.UINT, ParamType.LLONG, ParamType.ULLONG})
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """One parameter. attribute: of the element. unit: how much of the attribute one of it is. absent: what stands for
-    an attribute that is not set, and takes it away. words: texts of the attribute, numbered as libvirt does."""
+    an attribute that is not set, and takes it away; is_shown_absent: whether it is answered then. words: texts of the
+    attribute, numbered as libvirt does."""
 
     name: str
     type: ParamType
@@ -26,14 +30,17 @@ class Field:
     unit: int = 1
     absent: int | str = 0
     words: tuple[str, ...] = ()
+    is_shown_absent: bool = True
 
 
 def shown(element: Element | None, fields: Sequence[Field]) -> list[TypedParam]:
-    """All of them, as `element` has them."""
+    """As `element` has them."""
     found = []
     for field in fields:
         value = None if element is None else getattr(element, field.attribute)
         if value is None:
+            if not field.is_shown_absent:
+                continue
             value = field.absent
         elif field.words:
             value = field.words.index(value)
@@ -49,7 +56,9 @@ def changed(element: E | None, cls: type[E], params: Sequence[TypedParam], field
     values: dict[str, Any] = {}
     for param in params:
         field = known.get(param.field)
-        if field is None:
+        if field is None or param.type != field.type:
+            if field is not None:
+                raise invalid_argument(f"invalid type for parameter '{field.name}'")
             names = ", ".join(known)
             raise invalid_argument(f"parameter '{param.field}' is not supported; there are {names}")
         values[field.attribute] = _value(cls, field, param)

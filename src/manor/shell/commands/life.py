@@ -91,6 +91,21 @@ def define(session: Session, arguments: Arguments) -> None:
     with session.failing(f"Failed to define domain from {path}"):
         domain = Domain(*session.call("domain_define_xml_flags", text, arguments.flags(validate=1)))
     session.note(f"Domain '{domain.name}' defined from {path}")
+    warn_ignored(session, domain)
+
+
+def warn_ignored(session: Session, domain: Domain) -> None:
+    """Tell people, not scripts, what of a description has no effect."""
+    if not session.err.isatty():
+        return
+    try:
+        messages = session.call("domain_get_messages", domain, 0)
+    except RemoteError:
+        return  # the driver keeps none
+    prefix = "ignored configuration: "
+    for message in messages:
+        if message.startswith(prefix):
+            session.warn(f"warning: {message.removeprefix(prefix)}")
 
 
 DESCRIPTION, TITLE, ELEMENT = 0, 1, 2
@@ -322,7 +337,9 @@ def dumpxml(session: Session, arguments: Arguments) -> None:
 
 
 def edit(session: Session, arguments: Arguments) -> None:
-    """Edit the XML."""
+    """Edit the XML; at a terminal, what the change would do is shown before it is made."""
+    from manor.shell.commands.services import review
+
     domain = session.domain(arguments)
     validate = 0 if arguments.flag("skip-validate") else 1
 
@@ -339,6 +356,7 @@ def edit(session: Session, arguments: Arguments) -> None:
         session, fetch, lambda text: session.call("domain_define_xml_flags", text, validate),
         f"Domain '{domain.name}' XML configuration not changed.\n",
         f"Domain '{domain.name}' XML configuration edited.\n",
+        lambda text: review(session, "domain_define_xml_flags", text, validate),
     )  # fmt: skip
 
 
