@@ -188,7 +188,7 @@ def test_what_a_time_limit_does(options: tuple[str, ...], call: str, monkeypatch
 def test_descriptors_are_passed_as_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    from manor.shell.link import ClientLink
+    from manor.shell.client_link import ClientLink
 
     link = object.__new__(ClientLink)
     sent: list[int] = []
