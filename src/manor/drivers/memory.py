@@ -30,11 +30,12 @@ from manor.drivers.api import (
     Notify,
     Progress,
     Scrollback,
+    VolumeStream,
 )
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, Happening, OnHappening
+from manor.drivers.hypervisor import End, Ended, Found, Happening, LiveChange, OnHappening, Rebooted
 from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
@@ -176,9 +177,11 @@ class MemoryHypervisor:
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def reset(self, uuid: bytes) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def suspend(self, uuid: bytes) -> None:
         running = self._running[uuid]
@@ -195,8 +198,8 @@ class MemoryHypervisor:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
 
-    def trial(self, uuid: bytes) -> DeviceChanges:
-        return self  # only documents are made anyway
+    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
+        return
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
@@ -315,15 +318,15 @@ class MemoryVolumes:
     async def discard(self, place: str) -> None:
         self._trash.pop(place, None)
 
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
 
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or max(0, volume.capacity - offset), volume)
 
 
 class _MemoryStream:
-    """A part of a volume (ByteStream)."""
+    """A part of a volume (VolumeStream)."""
 
     def __init__(self, data: bytearray, offset: int, length: int, volume: Volume) -> None:
         if offset < 0 or length < 0 or offset + length > volume.capacity:
@@ -348,6 +351,18 @@ class _MemoryStream:
             self._data += bytes(end - len(self._data))
         self._data[self._at : end] = data
         self._at = end
+
+    async def hole(self) -> int:
+        size = 0 if self._at < len(self._data) else self._end - self._at
+        self._at += size
+        return size
+
+    async def skip(self, size: int) -> None:
+        if self._at + size > self._end:
+            raise invalid_argument("more data than the volume, or what was announced, has room for", Origin.STORAGE)
+        kept = self._data[self._at : self._at + size]
+        self._data[self._at : self._at + size] = bytes(len(kept))
+        self._at += size
 
     async def finish(self) -> None:
         return

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from xml.sax.saxutils import escape
 
-from manor.domain.xml.tree import escape
 from manor.drivers.api import HostDevice, HostInfo
 from manor.drivers.errors import Origin, failed, invalid_argument
 from manor.drivers.host_devices import host_devices

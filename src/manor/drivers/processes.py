@@ -41,9 +41,9 @@ from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
-from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
-from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, OnHappening, Removed
-from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
+from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, uuid_text
+from manor.drivers.hypervisor import Crashed, End, Ended, Found, LiveChange, OnHappening, Rebooted, Removed
+from manor.drivers.live_devices import LiveDevices, Names, check_change, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -138,7 +138,9 @@ class Processes:
                 ended.append(_end_of(uuid, directory, None))
                 (directory / "record.json").unlink(missing_ok=True)
             else:
-                found.append(Found(uuid, number, await self._as_it_is(vm, text), await self._is_paused(vm)))
+                status = await self._status(vm)
+                is_paused, has_crashed = status.get("state") == "paused", bool(status.get("crashed"))
+                found.append(Found(uuid, number, await self._as_it_is(vm, text), is_paused, has_crashed))
         return found, ended
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
@@ -163,13 +165,14 @@ class Processes:
                 await asyncio.sleep(0.1)
         return vm
 
-    async def _is_paused(self, vm: _Vm) -> bool:
+    async def _status(self, vm: _Vm) -> Json:
+        """What a VM that was found says of itself; nothing if it does not answer."""
         if vm.control is not None:
             with suppress(ManorError):
                 status = await vm.control.call("status")
                 vm.memory = int(status.get("memory", 0)) >> 10
-                return status.get("state") == "paused"
-        return False
+                return status
+        return {}
 
     def check(self, domain: Domain) -> Sequence[Finding]:
         return self._launch(domain, _ANYTHING).warnings
@@ -198,7 +201,8 @@ class Processes:
             "machine": json.loads(spec_to_json(spec)),
             "accel": launch.accel,
             "paused": paused,
-            "reboot": launch.on_reboot != "destroy",
+            "preserve_crash": launch.on_crash == "preserve",
+            "reboot": launch.on_reboot in ("restart", "rename-restart"),
         }
         directory = self._root / domain.uuid
         record = {"number": number, "live": domain_xml.format(running)}
@@ -292,7 +296,7 @@ class Processes:
         await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
 
     async def reset(self, uuid: bytes) -> None:
-        raise unsupported("a VM cannot be reset from outside; destroy and start it")
+        await self._call(uuid, "reset")
 
     async def suspend(self, uuid: bytes) -> None:
         await self._call(uuid, "pause")
@@ -309,10 +313,9 @@ class Processes:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
 
-    def trial(self, uuid: bytes) -> DeviceChanges:
-        names = self._get(uuid).names
-        trial = Names(names.disks, names.nics)
-        return LiveDevices(TrialCall(trial), lambda _: trial, self._resolvers)
+    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
+        if live is not None:
+            check_change(change, live, device)
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
@@ -386,16 +389,21 @@ class Processes:
         return vm
 
     async def _control(self, vm: _Vm) -> Control:
-        """The conversation with a VM, which several may ask for at the same time, and which tells of its devices.
-        Raises HostError."""
+        """The conversation with a VM, which several may ask for at the same time, and which tells of its devices and
+        its life. Raises HostError."""
         async with vm.connecting:
             if vm.control is None or not vm.control.is_open:
                 vm.control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
-                await vm.control.call("subscribe", topic="devices")
+                for topic in ("devices", "life"):
+                    await vm.control.call("subscribe", topic=topic)
             return vm.control
 
     def _on_event(self, vm: _Vm, event: Json) -> None:
-        if str(event.get("event")).startswith("device-"):
+        if event.get("event") == "reboot" and self._on_happening is not None:
+            self._on_happening(Rebooted(vm.uuid))
+        elif event.get("event") == "crash" and self._on_happening is not None:
+            self._on_happening(Crashed(vm.uuid, "its kernel panicked", is_paused=True))
+        elif str(event.get("event")).startswith("device-"):
             alias = vm.names.take(event)
             if alias is not None and self._on_happening is not None:
                 self._on_happening(Removed(vm.uuid, alias))

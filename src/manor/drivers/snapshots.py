@@ -23,7 +23,7 @@ from manor.domain.xml.to_spec import refuse
 from manor.drivers.api import Kind, Notice, Notify
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import Record
-from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported
+from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported, xml_error
 from manor.drivers.keeper import Keeper
 from manor.rpc.protocol.records import Snapshot
 
@@ -102,6 +102,8 @@ class SnapshotBook:
                     "a snapshot of a running domain cannot be taken; shut it down first", Origin.DOMAIN_SNAPSHOT
                 )
             assert record.config is not None
+            if flags & REDEFINE:
+                _check_redefined(wanted)
             name = wanted.name or str(int(time.time()))
             if not flags & REDEFINE and name in self._of(uuid):
                 raise ApiError(
@@ -217,6 +219,15 @@ class SnapshotBook:
             ),
             domain=document,
         )
+
+
+def _check_redefined(wanted: Document) -> None:
+    """Raise ApiError unless it says what the service would."""
+    if not wanted.name:
+        raise xml_error("a redefined snapshot must have a name", Origin.DOMAIN_SNAPSHOT)
+    for tag, value in (("creationTime", wanted.creation_time), ("state", wanted.state)):
+        if value is None:
+            raise xml_error(f"missing {tag} from existing snapshot", Origin.DOMAIN_SNAPSHOT)
 
 
 class InternalSnapshots:

@@ -76,6 +76,8 @@ async def is_config(client: Client, a: Any, flags: int | None = None) -> bool:
     live, config = await impact(client, a, flags)
     if live and config:
         raise invalid_argument("ask about what runs or about the configuration, not about both")
+    if live and not (await client.driver.domains.flags(a.domain.uuid)).active:
+        raise not_running()
     return config
 
 

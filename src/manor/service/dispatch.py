@@ -20,9 +20,9 @@ from manor.service.refusals import REFUSALS
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
-    "connect", "domain", "domain_agent", "domain_devices", "domain_looks", "domain_placing", "domain_statistics",
-    "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices", "registration", "absent",
-    "domain_jobs",
+    "connect", "domain", "domain_agent", "domain_devices", "domain_jobs", "domain_looks", "domain_placing",
+    "domain_statistics", "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices",
+    "registration", "absent",
 )  # fmt: skip
 OWN_SUBJECTS: Final = ("own", "own_console")
 Work = Callable[[Client, Any], Any]
@@ -33,13 +33,11 @@ def _load(programs: Sequence[Program], subjects: Sequence[str]) -> dict[str, Wor
     for subject in subjects:
         module = importlib.import_module(f"manor.service.procedures.{subject}")
         for name, work in vars(module).items():
-            if not any(name in program for program in programs) or not inspect.isfunction(work):
-                continue
-            if work.__module__ != module.__name__:
-                continue  # another subject's, which this one calls
-            if name in found:
-                raise ValueError(f"{name} is there twice")
-            found[name] = work
+            is_procedure = any(name in program for program in programs)
+            if is_procedure and inspect.isfunction(work) and work.__module__ == module.__name__:
+                if name in found:
+                    raise ValueError(f"{name} is there twice")
+                found[name] = work
     return found
 
 
@@ -54,8 +52,7 @@ def handle(session: Session, call: Call) -> Any:
     client: Client = session.state
     if call.files:
         close_files(call.files)
-    name = call.procedure.name
-    work = PROCEDURES.get(name) or OWN.get(name)
+    work = (OWN if call.procedure.program is MANOR else PROCEDURES).get(call.procedure.name)
     if work is None:
         raise _unknown(call.procedure)
     try:

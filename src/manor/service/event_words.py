@@ -37,9 +37,9 @@ _WORDS: Final[dict[Kind, tuple[str, str, Callable[[Values], tuple[str, str]]]]] 
     Kind.AGENT: ("domain", "agent", lambda values: (_AGENT[_number(values[0])], "")),
     Kind.NETWORK: ("network", "lifecycle", _life),
     Kind.POOL: ("pool", "lifecycle", _life),
+    Kind.POOL_REFRESH: ("pool", "refresh", lambda values: ("refreshed", "")),
     Kind.SECRET: ("secret", "lifecycle", _life),
     Kind.SECRET_VALUE: ("secret", "value", lambda values: ("changed", "")),
-    Kind.POOL_REFRESH: ("pool", "refresh", lambda values: ("refreshed", "")),
 }
 """Kind -> (sort of object, kind in the journal, values to (what, detail))."""
 
@@ -47,8 +47,7 @@ _WORDS: Final[dict[Kind, tuple[str, str, Callable[[Values], tuple[str, str]]]]] 
 def entry_of(source: str, notice: Notice, now: float) -> EventEntry:
     """The entry, without a number. source: the driver's URI. now: seconds since the Epoch."""
     subject = notice.subject
-    name = subject.usage_id if isinstance(subject, Secret) else subject.name
-    uuid = subject.uuid
+    name, uuid = subject.usage_id if isinstance(subject, Secret) else subject.name, subject.uuid
     known = _WORDS.get(notice.kind)
     if known is None:
         return EventEntry(0, now, source, notice.kind.value, name, uuid, notice.kind.value, "", "")

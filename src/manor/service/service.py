@@ -39,16 +39,16 @@ class Service:
         self.events = EventHub()
         self.jobs = Jobs(self.events)
         self.history = History()
-        self.history_file = HistoryFile(state / "statistics.sqlite" if state is not None else None)
-        self.consoles = Consoles()
-        self.keeping = Keeping(self)
-        self._state = state
-        self._has_begun = False
         self.agent_timeouts: dict[bytes, float] = {}
         """UUID of a domain -> seconds that its guest's agent may take, where a client has said so."""
         self.keepalive = (5, 5)
         """Seconds between questions to a silent client, 0 for none; how many it may leave unanswered. Source of the
         defaults: libvirt, libvirtd.conf, keepalive_interval and keepalive_count."""
+        self.history_file = HistoryFile(state / "statistics.sqlite" if state is not None else None)
+        self.consoles = Consoles()
+        self.keeping = Keeping(self)
+        self._state = state
+        self._has_begun = False
         self._makers = makers
         self._default = default
         self._drivers: dict[str, Driver] = {}

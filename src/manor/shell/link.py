@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from manor.base.errors import ManorError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from manor.rpc.protocol.own_records import EventEntry
 
 T = TypeVar("T")
+MAX_ZEROS = 1 << 20
+"""Bytes of a hole that a reader of plain bytes gets: nobody has asked for a sparse stream there."""
 
 
 class RemoteError(ManorError):
@@ -44,8 +47,14 @@ class Stream(Protocol):
     def receive(self, timeout: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end, None if none came in time (seconds). Raises RemoteError."""
 
+    def receive_piece(self) -> bytes | int:
+        """The next bytes, or the size of a hole; b"" at the end. Raises RemoteError."""
+
     def send(self, data: bytes) -> None:
         """Send bytes. Raises RemoteError."""
+
+    def send_hole(self, size: int) -> None:
+        """Send zeros without their bytes, to a stream that was opened as sparse. Raises RemoteError."""
 
     def finish(self) -> None:
         """Close in good order, when everything has arrived. Raises RemoteError."""
@@ -61,6 +70,9 @@ class Link(Protocol):
 
     def call(self, name: str, *arguments: Any) -> Any:
         """The result of a procedure (`manor.rpc.protocol.catalog`). Raises RemoteError."""
+
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """The result of a procedure that takes descriptors; copies are sent. Raises RemoteError."""
 
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         """(result, stream) of a procedure that opens one. Raises RemoteError."""
@@ -119,6 +131,17 @@ class ClientLink:
         from manor.client.services import own_call
 
         return await own_call(self._connection, name, *arguments)
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """As `Link`."""
+        copies: list[int] = []
+        try:
+            for file in files:
+                copies.append(os.dup(file))
+        except OSError as error:
+            for copy in copies:
+                os.close(copy)
+            raise RemoteError(f"descriptor {file} cannot be passed: {error.strerror}", ErrorCode.INVALID_ARG) from None
+        return self.run(self._connection.call(name, *arguments, files=tuple(copies)))
 
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         """As `Link`."""
@@ -197,7 +220,15 @@ class _LinkStream:
             piece = self._link.run(asyncio.wait_for(self._stream.receive(), timeout))
         except TimeoutError:
             return None
-        return bytes(piece) if isinstance(piece, int) else piece
+        return bytes(min(piece, MAX_ZEROS)) if isinstance(piece, int) else piece
+
+    def receive_piece(self) -> bytes | int:
+        """As `Stream`."""
+        return self._link.run(self._stream.receive())
+
+    def send_hole(self, size: int) -> None:
+        """As `Stream`."""
+        self._link.run(self._stream.send_hole(size))
 
     def send(self, data: bytes) -> None:
         """As `Stream`."""

@@ -131,6 +131,12 @@ class Session:
         finally:
             link.unwatch()
 
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """Call a procedure and pass copies of file descriptors. Raises RemoteError, CommandError."""
+        link = self.link
+        self.trace(0, f"call {name} with {len(files)} descriptors")
+        return link.call_with_files(name, *arguments, files=files)
+
     def trace(self, level: int, text: str) -> None:
         """Tell of the work: to the log always, to standard error if --debug asks for that level (0 is the most)."""
         if self.settings.debug <= level:
@@ -143,11 +149,21 @@ class Session:
             except OSError as error:
                 raise CommandError(f"failed to write the log file: {error.strerror}") from None
 
-    def params(self, name: str, *arguments: Any, flags: int = 0) -> list[TypedParam]:
-        """The typed parameters of a procedure that is asked for their number first. Raises RemoteError."""
+    def params(self, name: str, *arguments: Any, flags: int = 0, failed: str = "") -> list[TypedParam]:
+        """The typed parameters of a procedure that is asked for their number first. Raises RemoteError.
+
+        failed: what to say if the number was told, and then the parameters are not (CommandError).
+        """
         flags |= STRING_PARAMS
         count = self.call(name, *arguments, 0, flags)[1]
-        return list(self.call(name, *arguments, count, flags)[0]) if count else []
+        if not count:
+            return []
+        try:
+            return list(self.call(name, *arguments, count, flags)[0])
+        except RemoteError as error:
+            if not failed or error.is_unsupported:
+                raise
+            raise CommandError(failed, str(error)) from None
 
     @contextmanager
     def failing(self, *messages: str) -> Iterator[None]:
@@ -183,14 +199,14 @@ class Session:
     def network(self, arguments: Arguments, option: str = "network", by: str = "nu") -> Network:
         """The network that an option names by name or UUID. Raises CommandError."""
         text = arguments.text(option)
-        return Network(*self.lookup("network", text, by, f"failed to get network '{text}'", shows_cause=False))
+        return Network(*self.lookup("network", text, by, f"failed to get network '{text}'"))
 
     def pool(self, arguments: Arguments, option: str = "pool", by: str = "nu") -> StoragePool:
         """The storage pool that an option names by name or UUID. Raises CommandError."""
         text = arguments.text(option)
         return StoragePool(*self.lookup("storage_pool", text, by, f"failed to get pool '{text}'"))
 
-    def lookup(self, kind: str, text: str, by: str, message: str, *, shows_cause: bool = True) -> Any:
+    def lookup(self, kind: str, text: str, by: str, message: str) -> Any:
         """An object by UUID (u) or name (n). Raises CommandError."""
         causes = []
         identity = as_uuid(text)
@@ -201,7 +217,7 @@ class Session:
                     return self.call(procedure, key)
                 except RemoteError as error:
                     causes = [str(error)]
-        raise CommandError(message, *(causes if shows_cause else []))
+        raise CommandError(message, *causes)
 
     def _lookup(self, procedure: str, key: Any) -> Any:
         try:
@@ -245,7 +261,7 @@ class Session:
         elif self.output == "name":
             self.out.write("".join(f"{value}\n" for name, value in pairs if name == naming))
         else:
-            self.out.write("".join(f"{name + ':':<{width}} {value}\n" for name, value in pairs))
+            self.out.write("".join(f"{name and name + ':':<{width}} {value}\n" for name, value in pairs))
 
     def parameters(self, params: Sequence[TypedParam], unlimited: Sequence[str] = ()) -> None:
         """Print typed parameters."""

@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ class DeskLink:
             return self.run(self.desk.call(name, *arguments))
         except ManorError as error:
             raise RemoteError(str(error), getattr(error, "code", 1)) from None
+
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        return self.call(name, *arguments)
 
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         found: Any = _Pieces([b"more ", b"text\n"])

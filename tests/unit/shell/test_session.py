@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,10 @@ class FakeLink:
         if name in ("domain_shutdown", "domain_suspend"):
             return None
         raise RemoteError(f"this function is not supported by the connection driver: {name}", 3)
+
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        self.calls.append((name, *arguments, tuple(files)))
+        return WEB
 
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         raise RemoteError("no streams", 3)
@@ -190,6 +195,12 @@ def test_a_console_is_copied_both_ways_until_the_escape() -> None:
                 return self.chunks.pop()
             self.is_over.wait(10)
             return b""
+
+        def receive_piece(self) -> bytes | int:
+            raise RemoteError("a console has no holes", 1)
+
+        def send_hole(self, size: int) -> None:
+            raise RemoteError("a console has no holes", 1)
 
         def send(self, data: bytes) -> None:
             self.sent += data

@@ -12,7 +12,7 @@ from dataclasses import replace
 from manor.base.errors import ConfigError
 from manor.domain.definition import Definition, definition_of, read_kept
 from manor.domain.model import Life
-from manor.domain.state import DomainState, PausedReason, RunningReason
+from manor.domain.state import CrashedReason, DomainState, PausedReason, RunningReason
 from manor.domain.xml import domain as domain_xml
 from manor.drivers.domains.asking import Asking
 from manor.drivers.domains.defining import Defining
@@ -59,7 +59,10 @@ class DomainBook(Defining, Running, Asking):
             record = Record(Life.TRANSIENT_RUNNING, None, live)
             self._add(record)
         record.live, record.number = live, found.number
-        if found.is_paused:
+        if found.has_crashed:
+            record.life = Life.CRASHED if record.config is not None else Life.TRANSIENT_CRASHED
+            record.state, record.reason = DomainState.CRASHED, CrashedReason.PANICKED
+        elif found.is_paused:
             record.life = Life.PAUSED if record.config is not None else Life.TRANSIENT_PAUSED
             record.state, record.reason = DomainState.PAUSED, PausedReason.USER
         else:
@@ -92,5 +95,7 @@ class DomainBook(Defining, Running, Asking):
 
     async def close(self) -> None:
         """VMs live on."""
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hypervisor.close()

@@ -16,7 +16,9 @@ from manor.rpc.protocol.records import Domain
 @dataclass(slots=True)
 class Record:
     """config: what the next start takes, None for a domain that is gone when it stops. live: what runs. number: of a
-    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it."""
+    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it.
+    is_restarting: its machine has ended, and is about to be started again under the same number.
+    restarted: when that was last, on the event loop's clock."""
 
     life: Life
     config: Definition | None
@@ -28,6 +30,8 @@ class Record:
     snapshots: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_stopping: bool = False
+    is_restarting: bool = False
+    restarted: float = 0.0
     _names: tuple[Definition, DeviceNames] | None = None
 
     @property
