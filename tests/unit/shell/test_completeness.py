@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -55,6 +56,8 @@ TESTS = Path(__file__).resolve().parents[2]
 TRANSCRIPTS = ("integration/daemon/transcript.txt", "integration/test_shell_transcript.txt")
 ELSEWHERE = "unit/shell/test_options.py"
 """Runs what no transcript can: terminals, two daemons."""
+SERVICES = "unit/shell/test_services.py"
+"""Runs what virsh does not have."""
 COMMANDS_ELSEWHERE = ("console", "create", "start", "connect", "secret-set-value", "migrate")
 
 
@@ -76,8 +79,25 @@ def used_in_transcripts() -> Iterator[tuple[str, str]]:
                 yield from ((command[0], option) for option in arguments.given)
 
 
+def used_in_services() -> Iterator[tuple[str, str]]:
+    """The same of commands that virsh does not have: the words that the tests of those give to the shell."""
+    for call in ast.walk(ast.parse((TESTS / SERVICES).read_text("utf-8"))):
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) not in ("shell", "shell.json"):
+            continue
+        words = [str(word.value) if isinstance(word, ast.Constant) else "1" for word in call.args]
+        while words and words[0].startswith("-"):
+            del words[0]  # an option of the shell itself
+        if words and words[0] in COMMANDS:
+            try:
+                arguments = bind(find(words[0]), words[1:])
+            except ManorError:
+                continue  # a mistake that is meant
+            yield words[0], ""
+            yield from ((words[0], option) for option in arguments.given)
+
+
 def test_every_option_of_every_command_is_run_by_a_test() -> None:
-    used = set(used_in_transcripts())
+    used = {*used_in_transcripts(), *used_in_services()}
     text = (TESTS / ELSEWHERE).read_text("utf-8")
     used |= {
         (name, option.name)
