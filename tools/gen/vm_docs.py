@@ -27,7 +27,8 @@ RUN_NOTES: Final = (
     "(a disk with the label cidata) and credentials for systemd (SMBIOS, type 11) tell the first boot its name, the "
     "account to make, and the key with which `manor ssh` logs in.",
     "--user-data is looked at before the boot: its first line, by which cloud-init knows its kind, its encoding, and "
-    "tabs that indent. Whether it is good YAML otherwise, only the guest can tell: cloud-init schema --system.",
+    "whether settings are a YAML mapping. Whether cloud-init knows each of them, only the guest can tell: cloud-init "
+    "schema --system.",
     "--wait shows how far the guest is, by what it prints on its serial line: kernel, initrd, systemd with the number "
     "of its units, login. boot is reached when systemd, or a login, prints; cloud-init when it says that it has "
     "finished; agent when the guest's agent answers. After 30 seconds at one stage the last lines are shown.",

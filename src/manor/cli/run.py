@@ -226,6 +226,7 @@ def _terminal_words() -> list[str]:
 
 def _attach_and_wait(vm: Vm, named: NamedRun | None) -> int:
     """Run `vm` with this process's standard input and output as its console; returns the exit status."""
+    from manor.vmm import garbage
     from manor.vmm.lifecycle import Reason, VmEnd
     from manor.vmm.terminal import InputReader, OutputWriter, RawMode, is_terminal, window_size
 
@@ -260,6 +261,7 @@ def _attach_and_wait(vm: Vm, named: NamedRun | None) -> int:
                 if (size := window_size(STDOUT)) is not None:
                     vm.resize(*size)
                 vm.start()
+                garbage.settle()
                 if named is not None:
                     named.on_running()
                 vm.on_end(wake)

@@ -16,11 +16,12 @@ from manor.client.network import Network
 from manor.client.node import Node
 from manor.client.params import Params, Value, from_params, to_params
 from manor.client.secret import Nwfilter, NwfilterBinding, Secret
+from manor.client.services import Services
 from manor.client.storage import StoragePool, Volume
 from manor.client.stream import Stream
 from manor.rpc.caller import Caller, RemoteError
 from manor.rpc.dial import dial
-from manor.rpc.protocol.catalog import QEMU, REMOTE, Procedure
+from manor.rpc.protocol.catalog import MANOR, QEMU, REMOTE, Procedure
 from manor.rpc.uri import Uri, default_uri, parse_uri
 
 READ_ONLY = 1
@@ -42,6 +43,8 @@ class Connection:
         self.dispatcher = dispatcher
         self.node = Node(self)
         """The host that the daemon is on."""
+        self.services = Services(self)
+        """What manord gives beyond libvirt."""
 
     async def close(self) -> None:
         """Say goodbye, if the daemon still listens, and close."""
@@ -384,8 +387,10 @@ _OBJECTS = {
 
 
 def _procedure(name: str) -> Procedure:
-    found = REMOTE.get(name)
-    return QEMU[name] if found is None else found
+    for program in (REMOTE, QEMU):
+        if name in program:
+            return program[name]
+    return MANOR[name]
 
 
 async def open_connection(

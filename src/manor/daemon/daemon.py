@@ -26,14 +26,15 @@ class Daemon:
         uri = "manor:///system" if config.is_system else "manor:///session"
         makers: dict[str, MakeDriver] = {uri: self._make_local, "test:///default": MemoryDriver}
         self._uri = uri
-        self.service = Service(makers, uri)
+        self.service = Service(makers, uri, config.state)
+        self.service.keepalive = (config.keepalive_interval, config.keepalive_count)
         self.server = Server(config, self.service, self._watch_idle)
 
     async def run(self) -> None:
         """Serve until `stop`. Raises HostError, ConfigError."""
         sockets = inherited()
         try:
-            await self.service.open(self._uri)
+            await self.service.start()
             await self.server.open(sockets)
             logger.info("listening at %s", self._config.socket)
             notify("READY=1")
@@ -52,6 +53,7 @@ class Daemon:
         """Take other limits from now on; what was opened stays as it is."""
         self._config = config
         self.server.config = config
+        self.service.keepalive = (config.keepalive_interval, config.keepalive_count)
         self._watch_idle()
         logger.info("settings were read again")
 

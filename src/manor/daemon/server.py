@@ -16,8 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from manor.base.errors import ConfigError, HostError
+from manor.base.errors import ApiError, ConfigError, HostError
 from manor.daemon.config import Config
+from manor.drivers.errors import Code, Origin
+from manor.rpc.message import Call
 from manor.rpc.protocol.catalog import REMOTE
 from manor.rpc.session import Session
 from manor.rpc.transport import Channel, StreamChannel, UnixChannel, accept_tls, server_tls
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 128
 HANDSHAKE_SECONDS: Final = 10.0
 """For a client to finish TLS, and for any client to say its first word."""
+REFUSED_AT_ONCE: Final = 64
+"""Clients that are being told why they are turned away; further ones are not told."""
 CLOSED_EOF: Final = 1
 """virConnectCloseReason, VIR_CONNECT_CLOSE_REASON_EOF: what a daemon that goes says."""
 
@@ -47,6 +51,7 @@ class Server:
         self._listeners: list[tuple[socket.socket, Path | None]] = []
         self._tls: asyncio.Server | None = None
         self._is_full = False
+        self._refused = 0
 
     @property
     def clients(self) -> int:
@@ -138,7 +143,7 @@ class Server:
                 logger.warning("there are too many clients (%d, %d of %s); further ones are turned away",
                                len(self._sessions), self._users[who], who)  # fmt: skip
             self._is_full = True
-            self._start(channel.close())
+            self._start(self._refuse(channel, who) if self._refused < REFUSED_AT_ONCE else channel.close())
             return
         session = Session(channel, handle, is_read_only=read_only, calls_max=config.max_calls)
         session.state = self._service.client(session, who)
@@ -147,12 +152,32 @@ class Server:
         self._start(self._run(session, who))
         self._changed()
 
+    async def _refuse(self, channel: Channel, who: str) -> None:
+        """Answer the client's first call with why it cannot be served, and close the connection."""
+        config = self.config
+        message = f"there are too many clients: at most {config.max_clients}, and {config.max_clients_user} of one user"
+
+        def answer(session: Session, call: Call) -> None:
+            asyncio.get_running_loop().call_soon(session.close)
+            raise ApiError(Code.RPC, Origin.RPC, f"{message}; close some, or raise max_clients")
+
+        session = Session(channel, answer)
+        self._refused += 1
+        limit = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, session.close)
+        try:
+            await session.run()
+        finally:
+            limit.cancel()
+            self._refused -= 1
+
     async def _run(self, session: Session, who: str) -> None:
+        limit = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self._give_up, session, who)
         try:
             reason = await session.run()
             if reason is not None:
                 logger.info("a client (%s) was cut off: %s", who, reason)
         finally:
+            limit.cancel()
             self._service.forget(session.state)
             del self._sessions[session]
             self._users[who] -= 1
@@ -160,6 +185,13 @@ class Server:
                 del self._users[who]
             self._is_full = False
             self._changed()
+
+    @staticmethod
+    def _give_up(session: Session, who: str) -> None:
+        """A place is not for who says nothing."""
+        if not session.has_spoken:
+            logger.info("a client (%s) said nothing in %g s", who, HANDSHAKE_SECONDS)
+            session.close()
 
     def _start(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -12,7 +12,7 @@ from manor.domain.state import PausedReason
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, MachineStatistics
+from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
 from manor.rpc.protocol.records import GuestInterface
 
 
@@ -114,6 +114,15 @@ Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Remov
 OnHappening = Callable[[Happening], None]
 
 
+class LiveChange(Enum):
+    """What may change in a machine that runs."""
+
+    ATTACH = "attach"
+    DETACH = "detach"
+    UPDATE = "update"
+    VCPUS = "vcpus"
+
+
 class Hypervisor(Protocol):
     """Runs domains by UUID. Every method raises ApiError, ConfigError or HostError. platform: what descriptions get."""
 
@@ -149,6 +158,10 @@ class Hypervisor(Protocol):
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...
     async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
 
+    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
+        """Refuse what cannot change while a machine runs, as the change itself would: plans ask too. live, device: as
+        the change gets them, except for vCPUs."""
+
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         """Plug a device in; returns the live document with it, its alias and its address."""
 
@@ -166,5 +179,8 @@ class Hypervisor(Protocol):
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream: ...
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        """What the serial console printed, also of a domain that does not run now (base.console_log.read_log)."""
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def close(self) -> None: ...

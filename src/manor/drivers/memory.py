@@ -21,18 +21,27 @@ from manor.domain.xml.live import live, named
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import refuse
 from manor.domain.xml.values import Support
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify, VolumeStream
+from manor.drivers.api import (
+    BlockStatistics,
+    ByteStream,
+    MachineStatistics,
+    NicStatistics,
+    Notify,
+    Progress,
+    Scrollback,
+    VolumeStream,
+)
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening, Rebooted
-from manor.drivers.keeper import Forgetful
+from manor.drivers.hypervisor import End, Ended, Found, Happening, LiveChange, OnHappening, Rebooted
+from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
 from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
-from manor.drivers.volumes import Volume, VolumePlan
+from manor.drivers.volumes import Volume, VolumePlan, volume_exists
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 
 POOL_SIZE: Final = 1 << 40
@@ -77,10 +86,13 @@ class _Running:
 class _Echo:
     """A console whose guest says back what it is told (ByteStream)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, log: bytearray) -> None:
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._is_open = True
-        self._queue.put_nowait(f"\r\n{name} login: ".encode())
+        self._log = log
+        prompt = f"\r\n{name} login: ".encode()
+        self._queue.put_nowait(prompt)
+        log += prompt
 
     async def read(self, size: int) -> bytes:
         if not self._is_open:
@@ -89,6 +101,8 @@ class _Echo:
 
     async def write(self, data: bytes) -> None:
         await self._queue.put(data)
+        if len(self._log) < MAX_KEPT:
+            self._log += data
 
     async def finish(self) -> None:
         return
@@ -108,6 +122,7 @@ class MemoryHypervisor:
 
     def __init__(self) -> None:
         self._running: dict[bytes, _Running] = {}
+        self._logs: dict[bytes, bytearray] = {}
         self._on_happening: OnHappening | None = None
 
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
@@ -175,6 +190,9 @@ class MemoryHypervisor:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
 
+    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
+        return
+
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
 
@@ -212,9 +230,14 @@ class MemoryHypervisor:
 
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream:
         running = self._running[uuid]
-        echo = _Echo(running.definition.name)
+        echo = _Echo(running.definition.name, self._logs.setdefault(uuid, bytearray()))
         running.echo.append(echo)
         return echo
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        log = self._logs.get(uuid, bytearray())
+        start = max(0, len(log) + since) if since < 0 else min(since, len(log))
+        return Scrollback(0, start, len(log), bytes(log[start : start + limit]))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         raise ApiError(Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, "Guest agent is not responding: there is no guest")
@@ -231,6 +254,7 @@ class MemoryVolumes:
         self.path = path
         self._volumes: dict[str, Volume] = {}
         self._contents: dict[str, bytearray] = {}
+        self._trash: dict[str, tuple[Volume, bytearray]] = {}
 
     async def build(self) -> None:
         return
@@ -248,7 +272,7 @@ class MemoryVolumes:
     async def all(self) -> Sequence[Volume]:
         return [self._volumes[name] for name in sorted(self._volumes)]
 
-    async def create(self, plan: VolumePlan, source: Volume | None) -> None:
+    async def create(self, plan: VolumePlan, source: Volume | None, progress: Progress) -> None:
         capacity = plan.capacity or (source.capacity if source else 0)
         if plan.allocation > POOL_SIZE:
             raise ApiError(Code.OPERATION_FAILED, Origin.STORAGE,
@@ -266,8 +290,25 @@ class MemoryVolumes:
         self._volumes[volume.name] = replace(volume, capacity=size)
         del self._contents[volume.name][size:]
 
-    async def wipe(self, volume: Volume) -> None:
+    async def wipe(self, volume: Volume, progress: Progress) -> None:
+        size = len(self._contents[volume.name])
         self._contents[volume.name].clear()
+        progress(size, size)
+
+    def trash_place(self, volume: Volume) -> str:
+        return f"{self.path}/.trash/{time.time_ns()}-{volume.name}"
+
+    async def set_aside(self, volume: Volume, place: str) -> None:
+        self._trash[place] = (self._volumes.pop(volume.name), self._contents.pop(volume.name))
+
+    async def bring_back(self, place: str, name: str) -> None:
+        if name in self._volumes:
+            raise volume_exists(name)
+        volume, contents = self._trash.pop(place)
+        self._volumes[name], self._contents[name] = replace(volume, name=name), contents
+
+    async def discard(self, place: str) -> None:
+        self._trash.pop(place, None)
 
     async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
@@ -329,7 +370,7 @@ class MemoryDriver:
 
     def __init__(self, notify: Notify, uri: str = "test:///default") -> None:
         self.uri = uri
-        keeper = Forgetful()
+        self.records = keeper = MemoryKeeper()
         self.hypervisor = MemoryHypervisor()
         self.domains = DomainBook(self.hypervisor, keeper, notify)
         self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
@@ -339,6 +380,7 @@ class MemoryDriver:
         self.node = HostNode(("test",), EMULATOR)
 
     async def start(self) -> None:
+        await self.records.open()
         await self.domains.open()
         await self.networks.open(with_default=True)
         await self.pools.open()
@@ -349,3 +391,4 @@ class MemoryDriver:
 
     async def close(self) -> None:
         await self.domains.close()
+        await self.records.close()

@@ -70,7 +70,10 @@ class ObjectTable:
             try:
                 said = self.manner.read(stored.xml)
             except ApiError as error:
-                logger.error("the description of %s is left out: %s", stored.name, error)
+                await self._keeper.set_aside(stored, str(error))
+                continue
+            if any(said.name == each.name or said.uuid == each.uuid for each in self):
+                await self._keeper.set_aside(stored, "another has the same name or UUID")
                 continue
             made = Object(said.name, said.uuid, said.xml, said.place, False, True, stored.autostart)
             self._objects[said.uuid] = made

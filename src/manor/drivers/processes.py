@@ -27,6 +27,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
+from manor.base.console_log import read_log
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
@@ -37,12 +38,12 @@ from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, uuid_text
-from manor.drivers.hypervisor import Crashed, End, Ended, Found, OnHappening, Rebooted, Removed
-from manor.drivers.live_devices import LiveDevices, Names, present, with_names, without_gone
+from manor.drivers.hypervisor import Crashed, End, Ended, Found, LiveChange, OnHappening, Rebooted, Removed
+from manor.drivers.live_devices import LiveDevices, Names, check_change, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -56,8 +57,12 @@ START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
 ENDING_SECONDS: Final = 1.0
 """From the end of a VM's control socket to that of its process."""
+LOOK_SECONDS: Final = 3.0
+"""For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
+ANSWER_SECONDS: Final = 5.0
+"""For a VMM to say that it ends."""
 _MAX_FILE: Final = 8 << 20
 _ENDS: Final = {
     "power-off": End.POWER_OFF,
@@ -92,6 +97,7 @@ class _Vm:
     control: Control | None = None
     memory: int = 0
     names: Names = field(default_factory=Names)
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Processes:
@@ -151,7 +157,7 @@ class Processes:
         vm = self._watch(uuid, directory, pid, descriptor)
         while vm.control is None and not vm.ended.done():
             try:
-                await self._connect(vm)
+                await self._control(vm)
             except ManorError as error:
                 if time.monotonic() > limit:
                     logger.warning("the VM %s runs and does not answer: %s", uuid_text(uuid), error)
@@ -210,7 +216,7 @@ class Processes:
         try:
             report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
             _check_report(report, directory)
-            await self._connect(vm)
+            await self._control(vm)
             vm.names.note(running)
             vm.memory = domain.memory >> 10
         except BaseException as error:
@@ -248,13 +254,13 @@ class Processes:
 
     async def stop(self, uuid: bytes) -> None:
         vm = self._get(uuid)
-        with suppress(ManorError):
-            if vm.control is not None:
-                await vm.control.call("stop", 5.0)
-            else:
-                signal.pidfd_send_signal(vm.descriptor, signal.SIGTERM)
+        patience = STOP_SECONDS
         try:
-            await asyncio.wait_for(asyncio.shield(vm.ended), STOP_SECONDS)
+            await (await self._control(vm)).call("stop", ANSWER_SECONDS)
+        except ManorError:
+            patience = ENDING_SECONDS  # it is just ending, or it is stuck
+        try:
+            await asyncio.wait_for(asyncio.shield(vm.ended), patience)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
@@ -307,6 +313,10 @@ class Processes:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
 
+    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
+        if live is not None:
+            check_change(change, live, device)
+
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
 
@@ -318,10 +328,7 @@ class Processes:
 
     async def statistics(self, uuid: bytes) -> MachineStatistics:
         vm = self._get(uuid)
-        found = await self._call(uuid, "statistics")
-        balloon: Mapping[str, Any] = {}
-        with suppress(ManorError):
-            balloon = await self._call(uuid, "balloon")
+        found, balloon = await asyncio.gather(self._command(uuid, "statistics", LOOK_SECONDS), self._balloon(uuid))
         memory = int(balloon.get("actual") or 0) >> 10 or vm.memory
         guest = balloon.get("statistics") or {}
         cpu_time = int(found.get("cpu_ns", 0))
@@ -334,6 +341,12 @@ class Processes:
             tuple(_nic(found.get("nics", {}).get(name, {})) for name in vm.names.nics),
             {tag: _kib(name, guest[name]) for name, tag in _GUEST_MEMORY.items() if isinstance(guest.get(name), int)},
         )
+
+    async def _balloon(self, uuid: bytes) -> Mapping[str, Any]:
+        """What the balloon tells; nothing if there is none."""
+        with suppress(ManorError):
+            return await self._command(uuid, "balloon", LOOK_SECONDS)
+        return {}
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
@@ -356,6 +369,10 @@ class Processes:
             raise invalid_argument(f"cannot find character device {device}")
         return await VmConsole.open(self._get(uuid).directory / "control", name)
 
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = self._root / uuid_text(uuid) / "console.log"
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         try:
             answer = await self._call(uuid, "agent", execute=command, arguments=dict(arguments), seconds=timeout)
@@ -371,11 +388,15 @@ class Processes:
             raise not_running()
         return vm
 
-    async def _connect(self, vm: _Vm) -> None:
-        """Talk to a VM, and hear of its devices. Raises HostError."""
-        vm.control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
-        for topic in ("devices", "life"):
-            await vm.control.call("subscribe", topic=topic)
+    async def _control(self, vm: _Vm) -> Control:
+        """The conversation with a VM, which several may ask for at the same time, and which tells of its devices and
+        its life. Raises HostError."""
+        async with vm.connecting:
+            if vm.control is None or not vm.control.is_open:
+                vm.control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
+                for topic in ("devices", "life"):
+                    await vm.control.call("subscribe", topic=topic)
+            return vm.control
 
     def _on_event(self, vm: _Vm, event: Json) -> None:
         if event.get("event") == "reboot" and self._on_happening is not None:
@@ -405,10 +426,7 @@ class Processes:
     async def _command(self, uuid: bytes, command: str, timeout: float, /, **arguments: object) -> dict[str, Any]:
         vm = self._get(uuid)
         try:
-            if vm.control is None or not vm.control.is_open:
-                await self._connect(vm)
-            assert vm.control is not None
-            return await vm.control.call(command, timeout, **arguments)
+            return await (await self._control(vm)).call(command, timeout, **arguments)
         except HostError as error:
             # A VM's socket goes a moment before its process.
             await asyncio.wait((vm.ended,), timeout=ENDING_SECONDS)

@@ -59,6 +59,8 @@ class Hotplug:
         self._host = host
         self._cpus = spec.cpus
         self._possible_cpus = spec.possible_cpus
+        self._asked_cpus: set[int] = set()
+        """vCPUs that the guest was asked for, and has not answered: each question has one answer."""
         self._slots = SlotAllocator(
             slot for slot in (*(nic.slot for nic in spec.nics), *(disk.slot for disk in spec.disks)) if slot
         )
@@ -153,19 +155,25 @@ class Hotplug:
 
     def add_cpu(self, index: int) -> None:
         """Tell the guest of a vCPU, which waits for its start-up message."""
+        self._asked_cpus.discard(index)
         self.controller.cpu_arrived(index)
 
     def ask_cpu(self, index: int) -> None:
         """Ask the guest to give a vCPU back; again, if it did not listen."""
+        self._asked_cpus.add(index)
         self.controller.ask_cpu(index)
 
     def _eject_cpu(self, index: int) -> None:
         if not 0 < index < self._possible_cpus or not self.has_cpu(index):
             self.controller.report(f"ejection of vCPU {index}, which cannot go")
             return
+        self._asked_cpus.discard(index)
         self.controller.cpu_gone(index)
         self._host.cpu_ejected(index)
 
     def _keep_cpu(self, index: int) -> None:
-        if index < self._possible_cpus and self.has_cpu(index):
-            self._host.cpu_kept(index)
+        if index not in self._asked_cpus:
+            self.controller.report(f"refusal to give vCPU {index} back, which nobody asked for")
+            return
+        self._asked_cpus.discard(index)
+        self._host.cpu_kept(index)

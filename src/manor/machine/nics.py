@@ -30,6 +30,8 @@ def make_nic(
         pairs=spec.queues or min(cpus, MAX_QUEUE_PAIRS),
         speed=max(1, rate // 10**6) if rate else DEFAULT_SPEED,
         link_up=spec.link_up and spec.kind != "none",
+        clock=host.clock,
+        timers=host.timers,
     )
     port.device = device
     return device, port

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from manor.base.errors import ApiError
 from manor.drivers.api import Driver
 from manor.drivers.errors import Code, Origin, invalid, invalid_argument, not_running
+from manor.rpc.protocol.own_records import Problem
 from manor.rpc.session import Session
 
 if TYPE_CHECKING:
     from manor.service.service import Service
+
+
+PROBLEMS: Final = 16
+"""Errors of one client that it can ask about."""
 
 
 @dataclass(slots=True)
@@ -24,6 +30,14 @@ class Client:
     uri: str = ""
     opened: Driver | None = None
     wants_close_event: bool = False
+    problems: deque[tuple[int, str, Problem]] = field(default_factory=lambda: deque(maxlen=PROBLEMS))
+    """What its latest calls failed with: code, message, and all that is known of it."""
+
+    def explain(self, code: int, message: str) -> Problem | None:
+        """What is known of an error that this client was told of; None if it was not, or long ago."""
+        return next(
+            (each for known, text, each in reversed(self.problems) if (known, text) == (code, message)), None
+        )
 
     @property
     def driver(self) -> Driver:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from manor.base.errors import ApiError
@@ -12,9 +13,13 @@ from manor.drivers.api import Driver, Notice
 from manor.drivers.errors import Code, Origin
 from manor.rpc.session import Session
 from manor.service.client import Client
+from manor.service.consoles import Consoles
 from manor.service.events import EventHub
 from manor.service.history import History
+from manor.service.history_file import HistoryFile
 from manor.service.jobs import Jobs
+from manor.service.journal import Journal
+from manor.service.keeping import Keeping
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +31,24 @@ ALIASES: Final = {"qemu:///session": "manor:///session", "qemu:///system": "mano
 class Service:
     """One daemon's. Thread: the event loop's."""
 
-    def __init__(self, makers: Mapping[str, MakeDriver], default: str) -> None:
-        """makers: URI -> what makes its driver. default: the URI for clients that name none."""
+    def __init__(self, makers: Mapping[str, MakeDriver], default: str, state: Path | None = None) -> None:
+        """makers: URI -> what makes its driver. default: the URI for clients that name none.
+
+        state: directory for events and statistics, which the default driver's lock guards; None for memory.
+        """
         self.events = EventHub()
-        self.jobs = Jobs()
+        self.jobs = Jobs(self.events)
         self.history = History()
         self.agent_timeouts: dict[bytes, float] = {}
         """UUID of a domain -> seconds that its guest's agent may take, where a client has said so."""
+        self.keepalive = (5, 5)
+        """Seconds between questions to a silent client, 0 for none; how many it may leave unanswered. Source of the
+        defaults: libvirt, libvirtd.conf, keepalive_interval and keepalive_count."""
+        self.history_file = HistoryFile(state / "statistics.sqlite" if state is not None else None)
+        self.consoles = Consoles()
+        self.keeping = Keeping(self)
+        self._state = state
+        self._has_begun = False
         self._makers = makers
         self._default = default
         self._drivers: dict[str, Driver] = {}
@@ -42,6 +58,18 @@ class Service:
     def drivers(self) -> Mapping[str, Driver]:
         """Those that were opened."""
         return self._drivers
+
+    async def start(self) -> None:
+        """Open the default driver, and begin to keep what happens. Raises HostError."""
+        await self.open(None)
+        self._begin()
+        self.keeping.start()
+
+    def _begin(self) -> None:
+        if not self._has_begun:
+            # Only now: the driver's lock says that no other daemon has these files.
+            self.events.begin(Journal(self._state / "events.sqlite" if self._state is not None else None))
+            self._has_begun = True
 
     async def open(self, uri: str | None) -> Driver:
         """The driver for a client's URI. Raises ApiError."""
@@ -70,7 +98,11 @@ class Service:
 
     async def close(self) -> None:
         """Let go of all drivers; VMs live on."""
-        await self.jobs.close()
+        if self._has_begun:
+            await self.jobs.close()
+            await self.keeping.close()
+            self.events.journal.close()
+        self.history_file.close()
         for driver in self._drivers.values():
             await driver.close()
         self._drivers.clear()

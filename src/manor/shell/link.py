@@ -19,7 +19,9 @@ from manor.rpc.protocol.errors import ErrorCode
 if TYPE_CHECKING:
     from manor.client import Connection
     from manor.client.events import Event, Events
+    from manor.client.services import EventLog
     from manor.client.stream import Stream as ClientStream
+    from manor.rpc.protocol.own_records import EventEntry
 
 T = TypeVar("T")
 MAX_ZEROS = 1 << 20
@@ -100,6 +102,7 @@ class ClientLink:
         self._thread = threading.Thread(target=self._loop.run_forever, name="shell-link", daemon=True)
         self._thread.start()
         self._subscriptions: dict[Events, asyncio.Task[Event]] = {}
+        self._log: EventLog | None = None
         try:
             opening = open_connection(uri or None, is_read_only=is_read_only, keepalive=keepalive)
             self._connection: Connection = self.run(opening)
@@ -120,8 +123,14 @@ class ClientLink:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """As `Link`."""
+        if name.startswith("manor_"):
+            return self.run(self._own(name, *arguments))
         return self.run(self._connection.call(name, *arguments))
 
+    async def _own(self, name: str, *arguments: Any) -> Any:
+        from manor.client.services import own_call
+
+        return await own_call(self._connection, name, *arguments)
     def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
         """As `Link`."""
         copies: list[int] = []
@@ -164,6 +173,22 @@ class ClientLink:
         with contextlib.suppress(RemoteError):
             self.run(self._connection.close())
         self._stop()
+
+    def watch(self, since: int) -> None:
+        """Ask for every event after number `since`. Raises RemoteError."""
+        self._log = self._connection.services.watch_events(since)
+        self.run(self._log.start())
+
+    def next_entry(self) -> EventEntry:
+        """The next of them. Raises RemoteError."""
+        assert self._log is not None, "watch first"
+        return self.run(self._log.__anext__())
+
+    def unwatch(self) -> None:
+        """Ask for them no longer. Raises RemoteError."""
+        log, self._log = self._log, None
+        if log is not None:
+            self.run(log.stop())
 
     async def _listen(self, events: Events) -> None:
         self._subscriptions[events] = asyncio.ensure_future(events.__anext__())

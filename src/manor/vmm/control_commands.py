@@ -13,12 +13,12 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
 
+from manor.base.console_log import ConsoleLog
 from manor.base.errors import ConfigError
 from manor.spec.control import Json, decode_bytes, encode_bytes
 from manor.trace import catalog, sink
 from manor.trace.event import Event
 from manor.vmm.console import Console
-from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
 from manor.vmm.control_services import ServiceControl

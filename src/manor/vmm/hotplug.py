@@ -377,9 +377,10 @@ class Devices:
 
     def _release_cpu(self, index: int) -> None:
         with self._changing:
-            if self._machine() is None:
+            machine = self._machine()
+            if machine is None:
                 return
-            self._vcpus.remove(index)
+            self._vcpus.remove(machine, index)
             self._set_spec(replace(self._get_spec(), cpus=self._vcpus.count))
         self._tell(DeviceEvent("removed", f"cpu{index}"))
 

@@ -103,14 +103,22 @@ class Nic:
     @property
     def forwarding(self) -> UserBackend | None:
         """The user-mode network behind this interface, if it is one."""
-        backend: NetBackend = self.backend
-        while isinstance(backend, NetWrapper):
-            backend = backend.inner
+        backend = _innermost(self.backend)
         if self.spec.kind != "user":
             return None
         from manor.backends.net.user.backend import UserBackend
 
         return backend if isinstance(backend, UserBackend) else None
+
+    def addresses_of(self, name: str) -> Sequence[bytes] | None:
+        """Of another VM on the isolated network behind this interface; None if nobody there is called so. Thread:
+        any."""
+        network = _innermost(self.backend)
+        if self.spec.kind != "isolated":
+            return None
+        from manor.backends.net.isolated import IsolatedNet
+
+        return network.addresses_of(name) if isinstance(network, IsolatedNet) else None
 
     @property
     def mac_text(self) -> str:
@@ -175,6 +183,13 @@ class Nic:
         self._device = self._port = self._lock = None
 
 
+def _innermost(backend: NetBackend) -> NetBackend:
+    """What is behind all that captures, shapes and watches."""
+    while isinstance(backend, NetWrapper):
+        backend = backend.inner
+    return backend
+
+
 class Nics:
     """All interfaces of a VM, and how to reach the loop that they live on."""
 
@@ -213,7 +228,7 @@ class Nics:
     def _open(self, spec: NicSpec, name: str, number: int, vm_name: str) -> Nic:
         mac = parse_mac(spec.mac) if spec.mac else derive_mac(vm_name, number)
         lock = threading.RLock()
-        host = NetHost(NetLoop(self._loop, lock), self._clock, mac, number, vm_name)
+        host = NetHost(NetLoop(self._loop, lock), self._clock, mac, number, vm_name, self._addresses_of)
         return Nic(spec, host, partial(self._call_locked, lock), lock, name)
 
     def add(self, nic: Nic) -> None:
@@ -229,6 +244,11 @@ class Nics:
         nic.disconnect()
         nic.call(nic.backend.close)
         self._numbers.discard(nic.number)
+
+    def _addresses_of(self, name: str) -> Sequence[bytes] | None:
+        """Of another VM that shares an isolated network with this one."""
+        found = [addresses for nic in self.all if (addresses := nic.addresses_of(name)) is not None]
+        return [address for addresses in found for address in addresses] if found else None
 
     def loop_runs(self) -> None:
         """From now on calls go to the loop's thread."""

@@ -65,7 +65,8 @@ def _lock(directory: Path, inherited: int | None) -> int:
 
 def _run(directory: Path) -> None:
     from manor.accel.choose import choose
-    from manor.vmm.console_log import ConsoleLog
+    from manor.base.console_log import ConsoleLog
+    from manor.vmm import garbage
     from manor.vmm.control import ControlServer, listen
     from manor.vmm.control_commands import VmControl
     from manor.vmm.lifecycle import Reason, VmEnd
@@ -92,6 +93,7 @@ def _run(directory: Path) -> None:
         daemon=True,
     ).start()
     vm.start()
+    garbage.settle()
     if settings.get("paused"):
         vm.pause()
     _report({"running": os.getpid()})

@@ -595,6 +595,7 @@ def test_every_procedure_is_answered_and_called_here_or_refused_with_a_reason() 
 def test_what_is_refused_says_why(name: str) -> None:
     procedure = REMOTE[name] if name in REMOTE else QEMU[name]
     session: Any = FakeSession()
+    session.state = Client(Service({}, "none:///"), session, "test")
     with pytest.raises(ApiError, match="not supported by the connection driver") as caught:
         handle(session, Call(0, procedure, ()))
     assert str(caught.value).endswith(f"{name}: {REFUSALS[name]}")

@@ -83,7 +83,7 @@ def run(*words: str, answers: dict[str, Any] | None = None) -> tuple[int, str, l
 )  # fmt: skip
 def test_a_console_is_attached(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     attached: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(terminal, "attach", lambda session, *what: attached.append(what))
+    monkeypatch.setattr(terminal, "attach", lambda session, *what, **how: attached.append(what))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.xml").write_text("<domain/>")
     status, said, _ = run(*words)

@@ -96,7 +96,7 @@ def test_output_for_programs() -> None:
         {"id": "3", "name": "web1", "state": "running"}, {"id": "-", "name": "db", "state": "shut off"},
     ]  # fmt: skip
     assert run("--output", "name", "list", "--all")[1] == "web1\ndb\n"
-    assert run("--output=yaml", "list", "--all")[1].splitlines()[:2] == ['- id: "3"', "  name: web1"]
+    assert run("--output=yaml", "list", "--all")[1].splitlines()[:2] == ["- id: '3'", "  name: web1"]
 
 
 class Terminal(io.StringIO):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from manor.base.errors import ConfigError, HostError, StateError
+from manor.devices.misc.hotplug import CPU_KEPT
 from manor.instances.client import ControlClient
 from manor.mem import layout
 from manor.spec.block import DiskSpec
@@ -347,12 +348,18 @@ def test_vcpus_come_and_go(start: Start) -> None:
     vm.devices.set_cpus(1)
     assert events.wait("kept", "cpu2")
     assert vm.devices.cpus == 3
+    assert vm._machine is not None
+    for _ in range(100):
+        with vm._machine.lock:
+            vm._machine.pio.write(layout.HOTPLUG + CPU_KEPT.offset, 4, 0b110)
     for count in (0, 4):
         with pytest.raises(ConfigError, match=f"{count} vCPUs do not work; give 1 to 3"):
             vm.devices.set_cpus(count)
     vm.serial.send("reboot\n")
     vm.serial.wait_for("ready\n", SECONDS)
     assert vm.devices.cpus == 3
+    kept = [event.device for event in events.all if event.what == "kept"]
+    assert sorted(kept) == ["cpu1", "cpu2"], "one answer to each question, however often the guest says it"
 
 
 def test_control_socket(start: Start, image: Callable[[str], DiskSpec], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ domain happen one after the other; reading waits for nothing.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from manor.base.errors import ConfigError
 from manor.domain.definition import Definition, definition_of, read_kept
@@ -30,7 +31,10 @@ class DomainBook(Defining, Running, Asking):
             try:
                 definition = read_kept(stored.xml, self._hypervisor.platform)
             except ConfigError as error:
-                logger.error("the description of %s is left out: %s", stored.name, error)
+                await self._keeper.set_aside(stored, str(error))
+                continue
+            if definition.name in self._names or definition.uuid in self._records:
+                await self._keeper.set_aside(stored, "another has the same name or UUID")
                 continue
             self._add(Record(Life.OFF, definition, autostart=stored.autostart))
         found, ended = await self._hypervisor.recover(self._happened)
@@ -65,6 +69,21 @@ class DomainBook(Defining, Running, Asking):
             record.life = Life.RUNNING if record.config is not None else Life.TRANSIENT_RUNNING
             record.state, record.reason = DomainState.RUNNING, RunningReason.UNKNOWN
         self._next = max(self._next, found.number + 1)
+
+    def rehearsal(self, is_off: bool) -> DomainBook:
+        """A copy in which changes can be tried: no VM, disk or client hears of them. is_off: as if nothing ran."""
+        from manor.drivers.rehearsal import RehearsalHypervisor, SilentKeeper
+
+        book = DomainBook(RehearsalHypervisor(self._hypervisor), SilentKeeper(), lambda _: None)
+        for uuid, record in self._records.items():
+            if not is_off or not record.is_active:
+                book._records[uuid] = replace(record, lock=asyncio.Lock())
+            elif record.config is not None:
+                book._records[uuid] = Record(
+                    Life.OFF, record.config, autostart=record.autostart, snapshots=record.snapshots
+                )
+        book._names = {name: uuid for name, uuid in self._names.items() if uuid in book._records}
+        return book
 
     async def close(self) -> None:
         """VMs live on."""

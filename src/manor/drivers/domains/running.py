@@ -18,7 +18,7 @@ from manor.drivers.api import Kind, Notice
 from manor.drivers.domains.changing import Changing
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.table import logger, need
-from manor.drivers.errors import invalid, not_running, unsupported
+from manor.drivers.errors import invalid, no_domain, not_running, unsupported, uuid_text
 from manor.drivers.hypervisor import (
     AgentChanged,
     Crashed,
@@ -96,7 +96,11 @@ class Running(Changing):
 
     async def _start(self, record: Record, definition: Definition, cause: Cause) -> None:
         async with record.lock:
+            if self._records.get(definition.uuid) is not record:
+                raise no_domain(f"with matching uuid '{uuid_text(definition.uuid)}'")  # another client was faster
             need(record, cause)
+            if cause in (Cause.START, Cause.START_PAUSED):
+                definition = self._config(record)  # another client may have changed it meanwhile
             number, self._next = self._next, self._next + 1
             try:
                 is_paused = cause in (Cause.START_PAUSED, Cause.CREATE_PAUSED)

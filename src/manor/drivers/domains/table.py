@@ -49,6 +49,8 @@ def need(record: Record, cause: Cause) -> None:
         raise invalid(_NEED_DEFINITION[cause])
     if cause in _NEED_OFF and is_active(life):
         raise invalid(_NEED_OFF[cause])
+    if life is Life.ABSENT:  # another client was faster
+        raise no_domain(f"with matching uuid '{uuid_text(record.definition.uuid)}'")
     if life is Life.SAVED and cause is Cause.UNDEFINE:
         raise invalid("Refusing to undefine while domain managed save image exists; remove it, or ask for that too")
     if life is Life.SAVED and cause is Cause.RENAME:

@@ -14,9 +14,6 @@ FEATURES: Final = frozenset({2, 8, 9, 10, 14, 15, 16})
 """What clients ask about, and is there: remote, descriptors, string parameters, keepalive, numbered event callbacks,
 close callbacks, network callbacks. Source: observed with virsh 9.0 and 11.3."""
 _KEEPALIVE: Final = 10
-KEEPALIVE_INTERVAL: Final = 5.0
-KEEPALIVE_COUNT: Final = 5
-"""Source: libvirt, libvirtd.conf, keepalive_interval and keepalive_count."""
 READ_ONLY: Final = 1
 """virConnectFlags."""
 PROTOCOL_VERSION: Final = 9_000_000
@@ -42,7 +39,9 @@ def connect_close(client: Client, a: Any) -> None:
 
 def connect_supports_feature(client: Client, a: Any) -> int:
     if a.feature == _KEEPALIVE:
-        client.session.start_keepalive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
+        interval, count = client.service.keepalive
+        if interval:
+            client.session.start_keepalive(interval, count)
     return int(a.feature in FEATURES)
 
 

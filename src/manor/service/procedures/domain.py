@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from manor.domain.state import DomainState
 from manor.drivers.api import DomainFlags
-from manor.drivers.errors import invalid, invalid_argument, no_domain
+from manor.drivers.errors import invalid_argument, no_domain
 from manor.rpc.protocol.records import Domain
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.service.client import Client, cut, matches
@@ -20,6 +20,10 @@ XML_INACTIVE: Final = 2
 """virDomainXMLFlags."""
 CONSOLE_FORCE: Final = 1
 """virDomainConsoleFlags."""
+
+
+_GROUPS: Final = (1 | 2, 4 | 8, 16 | 32 | 64 | 128, 256 | 512, 1024 | 2048, 4096 | 8192, 16384 | 32768)
+"""Bits of which any may hold, and together all do."""
 
 
 def is_wanted(flags: int, found: DomainFlags) -> bool:
@@ -45,6 +49,8 @@ def is_wanted(flags: int, found: DomainFlags) -> bool:
 
 async def connect_list_all_domains(client: Client, a: Any) -> tuple[list[Domain], int]:
     flags = a.flags
+    if all(flags & group in (0, group) for group in _GROUPS):
+        flags = 0  # each group asks for everything, or nothing: a filter that all domains pass
     rows = await client.driver.domains.all()
     found = [domain for domain, its in rows if not flags or is_wanted(flags, its)]
     return (found if a.need_results else [], len(found))
@@ -204,15 +210,6 @@ async def domain_has_managed_save_image(client: Client, a: Any) -> int:
 
 async def domain_managed_save_remove(client: Client, a: Any) -> None:
     await client.driver.domains.remove_saved(a.domain.uuid)
-
-
-async def domain_abort_job(client: Client, a: Any) -> None:
-    await client.driver.domains.find(a.domain.uuid)
-    raise invalid("no job is active on the domain")
-
-
-async def domain_abort_job_flags(client: Client, a: Any) -> None:
-    await domain_abort_job(client, a)
 
 
 # --- console ----------------------------------------------------------------------------------------------------------

@@ -67,16 +67,6 @@ async def domain_get_control_info(client: Client, a: Any) -> tuple[int, int, int
     return 0, 0, 0
 
 
-async def domain_get_job_info(client: Client, a: Any) -> tuple[int, ...]:
-    await client.driver.domains.find(a.domain.uuid)
-    return (0,) * 12
-
-
-async def domain_get_job_stats(client: Client, a: Any) -> tuple[int, list[Any]]:
-    await client.driver.domains.find(a.domain.uuid)
-    return 0, []
-
-
 async def domain_get_block_job_info(client: Client, a: Any) -> tuple[int, int, int, int, int]:
     await client.driver.domains.find(a.domain.uuid)
     return 0, 0, 0, 0, 0

@@ -144,7 +144,8 @@ migrate-setmaxdowntime | Set how long a migration may stop the guest | domain do
 migrate-setspeed | Set the limit of a migration's bandwidth | domain bandwidth# --postcopy
 """),
     ("domain", "guest", """
-console | Connect this terminal to the console of a domain | domain devname? --force --safe
+console | Connect this terminal to the console of a domain | domain devname? --force --safe --watch --alone
+    --take-over --log since=# --follow
 domdisplay | Tell the address of a domain's display | domain --include-password type? --all
 domfsfreeze | Freeze the file systems of the guest | domain mountpoint*
 domfsinfo | List the file systems that the guest has mounted | domain

@@ -117,9 +117,13 @@ def edit_text(session: Session, text: str) -> str:
 
 
 def edit(
-    session: Session, fetch: Callable[[], str], store: Callable[[str], object], unchanged: str, changed: str
-) -> None:
-    """Let the user edit a document; one that is refused may be edited again. Raises CommandError."""
+    session: Session, fetch: Callable[[], str], store: Callable[[str], object], unchanged: str, changed: str,
+    approve: Callable[[str], bool] = lambda text: True,
+) -> None:  # fmt: skip
+    """Let the user edit a document; one that is refused may be edited again. Raises CommandError.
+
+    approve: asked before it is stored; if it says no, nothing is.
+    """
     original = fetch()
     text = original
     while True:
@@ -129,6 +133,9 @@ def edit(
             return
         if fetch() != original:
             raise CommandError("ERROR: the XML configuration was changed by another user")
+        if not approve(text):
+            session.note(unchanged, end="")
+            return
         try:
             store(text)
         except RemoteError as error:

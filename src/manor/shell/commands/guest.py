@@ -16,11 +16,43 @@ from manor.shell.session import Session, param_text, read_file
 
 
 def console(session: Session, arguments: Arguments) -> None:
-    """Connect to the console."""
+    """Connect to the console, or print what it printed."""
     from manor.shell.terminal import attach
 
     domain = session.domain(arguments)
-    attach(session, domain, arguments.get("devname"), arguments.flags(force=1, safe=2))
+    if arguments.flag("log") or arguments.flag("follow") or arguments.get("since") is not None:
+        print_log(session, domain, arguments.number("since", 0, low=-(2**63), high=2**63 - 1), arguments.flag("follow"))
+        return
+    modes = [mode for name, mode in (("watch", 0), ("alone", 2), ("take-over", 3)) if arguments.flag(name)]
+    if len(modes) > 1:
+        raise CommandError("--watch, --alone and --take-over are mutually exclusive")
+    attach(
+        session, domain, arguments.get("devname"), arguments.flags(force=1, safe=2), mode=modes[0] if modes else None
+    )
+
+
+def print_log(session: Session, domain: Domain, since: int, follow: bool) -> None:
+    """Print what a domain's serial console printed, from a position on."""
+    with session.failing(f"Failed to read the console of domain '{domain.name}'"):
+        while True:
+            found = session.call("manor_console_log", domain, since, 0)
+            if since >= 0 and found.start > since:
+                session.warn(f"output before position {found.start} is gone")
+            since = found.start + len(found.data)
+            session.print(found.data.decode("utf-8", "replace"), end="")
+            if not found.data:
+                break
+        session.out.flush()
+        if follow:
+            _, stream = session.link.open_stream("manor_console_follow", domain, since)
+            try:
+                while data := stream.receive():
+                    session.print(data.decode("utf-8", "replace"), end="")
+                    session.out.flush()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                stream.abort()
 
 
 def domdisplay(session: Session, arguments: Arguments) -> None:

@@ -337,7 +337,9 @@ def dumpxml(session: Session, arguments: Arguments) -> None:
 
 
 def edit(session: Session, arguments: Arguments) -> None:
-    """Edit the XML."""
+    """Edit the XML; at a terminal, what the change would do is shown before it is made."""
+    from manor.shell.commands.services import review
+
     domain = session.domain(arguments)
     validate = 0 if arguments.flag("skip-validate") else 1
 
@@ -354,6 +356,7 @@ def edit(session: Session, arguments: Arguments) -> None:
         session, fetch, lambda text: session.call("domain_define_xml_flags", text, validate),
         f"Domain '{domain.name}' XML configuration not changed.\n",
         f"Domain '{domain.name}' XML configuration edited.\n",
+        lambda text: review(session, "domain_define_xml_flags", text, validate),
     )  # fmt: skip
 
 

@@ -117,14 +117,15 @@ def domblkstat(session: Session, arguments: Arguments) -> None:
     domain, device = session.domain(arguments), arguments.get("device") or ""
     stats: dict[str, Any] = {}
     with session.failing():
+        failed = f"Failed to get block stats {arguments.text('domain')} {device}"
         try:
-            failed = f"Failed to get block stats {arguments.text('domain')} {device}"
             params = session.params("domain_block_stats_flags", domain, device, failed=failed)
             stats = {param.field: param_text(param) for param in params}
         except RemoteError as error:
             if not error.is_unsupported:
                 raise
-            old = session.call("domain_block_stats", domain, device)
+            with session.failing(failed):
+                old = session.call("domain_block_stats", domain, device)
             values = (old.rd_requests, old.rd_bytes, old.wr_requests, old.wr_bytes, old.errs)
             stats = {row[1]: value for row, value in zip(BLOCK_STATS, values, strict=False) if value >= 0}
     rest = [name for name in stats if name not in {row[1] for row in BLOCK_STATS}]
@@ -338,6 +339,8 @@ def _messages(session: Session, domain: Domain) -> list[tuple[str, str]]:
         messages = session.call("domain_get_messages", domain, 0)
     except RemoteError:
         return []  # the driver keeps none
+    if session.is_structured:
+        return [("Messages", "\n".join(messages))]
     return [("Messages" if index == 0 else "", text) for index, text in enumerate(messages)]
 
 

@@ -41,8 +41,10 @@ def blkdeviotune(session: Session, arguments: Arguments) -> None:
     """Show or set the limits of a disk."""
     affect = arguments.affect()
     domain, disk = session.domain(arguments), arguments.text("device")
-    params = given(arguments, ParamType.ULLONG, *THROTTLES, "size-iops-sec")
+    lengths = [name for name in THROTTLES if name.endswith("-length")]
+    params = given(arguments, ParamType.ULLONG, *THROTTLES[: -len(lengths)], "size-iops-sec")
     params += given(arguments, ParamType.STRING, "group-name")
+    params += given(arguments, ParamType.ULLONG, *lengths)
     if params:
         with session.failing("Unable to change block I/O throttle"):
             session.call("domain_set_block_io_tune", domain, disk, params, affect)
