@@ -106,10 +106,13 @@ class HostSide:
     shares: Sequence[ShareBackend] = ()
 
 
-def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
-    """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError."""
+def build(spec: MachineSpec, accel: Accel, host: HostSide, *, is_empty: bool = False) -> Machine:
+    """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError.
+
+    is_empty: memory and processors stay as after power-on, for a saved state (machine.saved).
+    """
     memory = GuestMemory([Region(start, size, "ram") for start, size in layout.ram_ranges(spec.memory)])
-    booted = _load_guest(spec, memory, host.disks)
+    booted = None if is_empty else _load_guest(spec, memory, host.disks)
     pio = Bus("pio", host.lock)
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
@@ -131,7 +134,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     virtio = [console, rng, *([balloon] if balloon else []), *(nic for nic, _ in nics)]
     virtio += [*([agent] if agent else []), *_services(memory, host)]
     _plug(pci, [*(VirtioPci(device) for device in virtio), *disk_functions(spec, disks, memory, host.defer)])
-    for vcpu in vm.vcpus:
+    for vcpu in vm.vcpus if booted is not None else ():
+        assert booted is not None
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
     return Machine(
@@ -142,6 +146,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         exits=exits,
         vm=vm,
         lapics=lapics,
+        interrupts=interrupts,
+        timer=timer,
         serial=serial,
         console=console,
         balloon=balloon,

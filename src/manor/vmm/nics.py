@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from manor.backends.loop import Loop
-from manor.backends.net.api import NetBackend
+from manor.backends.net.api import NetBackend, RemembersGuest
 from manor.backends.net.open import NetHost, open_network
 from manor.backends.net.wrapper import NetWrapper
 from manor.base.clock import Clock
@@ -97,9 +97,7 @@ class Nic:
     @property
     def forwarding(self) -> UserBackend | None:
         """The user-mode network behind this interface, if it is one."""
-        backend: NetBackend = self.backend
-        while isinstance(backend, NetWrapper):
-            backend = backend.inner
+        backend = self._innermost
         if self.spec.kind != "user":
             return None
         from manor.backends.net.user.backend import UserBackend
@@ -138,6 +136,24 @@ class Nic:
         if device is not None and lock is not None:
             with lock:
                 device.announce()
+
+    def remember(self) -> Any:
+        """What the network knows of the guest, for JSON; None if nothing."""
+        backend = self._innermost
+        return self.call(backend.remember) if isinstance(backend, RemembersGuest) else None
+
+    def recall(self, known: Any) -> None:
+        """Take over what `remember` gave in another process; the machine is connected. Raises ProtocolError."""
+        backend = self._innermost
+        if known is not None and isinstance(backend, RemembersGuest):
+            self.call(partial(backend.recall, known))
+
+    @property
+    def _innermost(self) -> NetBackend:
+        backend: NetBackend = self.backend
+        while isinstance(backend, NetWrapper):
+            backend = backend.inner
+        return backend
 
     def statistics(self) -> dict[str, int]:
         """Counters since the VM was started; those of the guest's side go on over reboots."""
