@@ -65,6 +65,10 @@ def _read(kind: Any, value: Any, path: str, like: object) -> Any:
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         return _read_union(typing.get_args(kind), value, path, like)
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise _wrong(path, value, f"one of {', '.join(map(str, typing.get_args(kind)))}")
+        return value
     if origin in (tuple, list):
         return _read_sequence(origin, typing.get_args(kind), value, path, like)
     if isinstance(origin, type) and issubclass(origin, Mapping):

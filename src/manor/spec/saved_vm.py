@@ -2,7 +2,7 @@
 
     HEAD   SavedHead, as JSON
     STAT   the state of the processors and devices, as JSON
-    NETS   what the far ends of the interfaces want to know again, as JSON
+    HOST   what the host's side wants to know again, as JSON: "networks", a value for each interface, and "extra"
     PAGE   a piece of memory: address, size, how it is stored (_PAGE); as often as there are pieces
     DISK   DiskMarks of the disks, as JSON, as they were when the VM let go of them
 
@@ -33,7 +33,7 @@ WHAT: Final = "the state of a saved VM"
 
 HEAD: Final = b"HEAD"
 STATE: Final = b"STAT"
-NETWORKS: Final = b"NETS"
+HOST: Final = b"HOST"
 PAGES: Final = b"PAGE"
 DISKS: Final = b"DISK"
 

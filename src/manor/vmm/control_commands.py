@@ -8,22 +8,25 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
 
-from manor.base.errors import ConfigError
+from manor.base.errors import ConfigError, ProtocolError
 from manor.spec.control import Json, decode_bytes, encode_bytes
+from manor.spec.record import plain, read
 from manor.trace import catalog, sink
 from manor.trace.event import Event
 from manor.vmm.console import Console
 from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
+from manor.vmm.control_saving import SaveControl
 from manor.vmm.control_services import ServiceControl
 from manor.vmm.lifecycle import Reason, VmEnd
-from manor.vmm.stages import StageTracker
+from manor.vmm.stages import Stage, StageTracker
 from manor.vmm.vm import Vm
 
 MAX_HISTORY: Final = 1 << 20
@@ -48,6 +51,8 @@ class VmControl:
         self._streams = {name: _ConsoleStream(self, name, console) for name, console in self._consoles.items()}
         self._traces = _TraceStream(self)
         self._devices = DeviceControl(vm)
+        if vm.saved is not None:
+            self._recall(vm.saved.extra)
 
     def commands(self) -> Mapping[str, Command]:
         """The table for a ControlServer."""
@@ -64,7 +69,16 @@ class VmControl:
             "trace": Command(self._trace, {}, {"on": list, "off": list}),
             **self._devices.commands(),
             **ServiceControl(self._vm).commands(),
+            **SaveControl(self._vm, self.publish, self.call_soon, self._extra).commands(),
         }
+
+    def _extra(self) -> Json:
+        """What a saved VM's control socket shall know again: how far the guest is it will not print once more."""
+        return {"stage": plain(self._stages.stage)}
+
+    def _recall(self, extra: Json) -> None:
+        with suppress(ProtocolError):
+            self._stages.stage = read(Stage, extra.get("stage"), "stage")
 
     def log_to(self, log: ConsoleLog) -> None:
         """Keep the serial output in a file. Before the VM starts."""
@@ -126,7 +140,7 @@ class VmControl:
         return {}
 
     def _topic(self, topic: str) -> str:
-        topics = ("stage", "trace", *(f"console:{name}" for name in self._consoles))
+        topics = ("stage", "trace", "save", *(f"console:{name}" for name in self._consoles))
         if topic not in topics:
             raise ConfigError("topic", f"{topic!r} is unknown; there are {', '.join(topics)}")
         return topic

@@ -30,7 +30,9 @@ class SavedVm:
         self.path = path
         self.networks: list[Any] = []
         """What the far end of each interface remembered; known after `load`."""
-        self._progress = progress
+        self.extra: dict[str, Any] = {}
+        """What `Saving.extra` had; known after `load`."""
+        self.progress = progress
         self.head = saved_vm.read_head(path)
         if self.head.program != __version__:
             raise ProtocolError(
@@ -58,6 +60,7 @@ class SavedVm:
         """Fill an empty machine. If this fails the machine is of no use. Machine lock held."""
         reader = saved_vm.open_saved(self.path)
         state: object = None
+        host: object = None
         try:
             sections = reader.sections()
             kind, payload = next(sections)
@@ -66,21 +69,28 @@ class SavedVm:
             for kind, payload in sections:
                 if kind == saved_vm.PAGES:
                     self._load_piece(machine, payload)
-                    if self._progress is not None:
-                        self._progress(reader.done, reader.size)
+                    if self.progress is not None:
+                        self.progress(reader.done, reader.size)
                 elif kind == saved_vm.STATE:
                     state = saved_vm.load_json(self.path, payload)
-                elif kind == saved_vm.NETWORKS:
-                    networks = saved_vm.load_json(self.path, payload)
-                    self.networks = networks if isinstance(networks, list) else []
+                elif kind == saved_vm.HOST:
+                    host = saved_vm.load_json(self.path, payload)
             # The file is whole: what it says may be used.
             load(machine, read_state(machine, state))
+            self._know_host(host)
         except ProtocolError as error:
             raise ProtocolError(f"the VM cannot go on: {error}") from error
         finally:
             reader.close()
         if vm_restore.on:
             vm_restore(str(self.path), reader.size)
+
+    def _know_host(self, value: object) -> None:
+        if not isinstance(value, dict) or not isinstance(value.get("networks"), list):
+            raise ProtocolError(f"{self.path} does not say what the host's side knew")
+        self.networks = value["networks"]
+        extra = value.get("extra")
+        self.extra = extra if isinstance(extra, dict) else {}
 
     def _load_piece(self, machine: Machine, payload: bytes) -> None:
         if len(payload) <= saved_vm.PAGE_HEAD.size:

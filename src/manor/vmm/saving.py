@@ -22,6 +22,7 @@ from manor.mem.saved_memory import pieces
 from manor.spec import saved_vm
 from manor.spec.machine import MachineSpec
 from manor.spec.saved_vm import DiskMark, SavedHead
+from manor.spec.control import Json
 from manor.trace.event import declare
 
 Progress = Callable[[int, int], None]
@@ -45,6 +46,10 @@ class Saving:
         """note: text that is kept in the file (SavedHead)."""
         self.path = Path(path).absolute()
         self.note = note
+        self.extra: Json = {}
+        """Plain values that `SavedVm.extra` gives back."""
+        self.size = 0
+        """Bytes of the file, once it is there."""
         self._progress = progress
         self._is_cancelled = threading.Event()
         self._is_beyond = False
@@ -68,7 +73,7 @@ class Saving:
             self._writer = SectionWriter(self.path, saved_vm.MAGIC, saved_vm.VERSION)
             self._add(saved_vm.HEAD, head.to_json())
             self._add(saved_vm.STATE, json.dumps(state).encode())
-            self._add(saved_vm.NETWORKS, json.dumps(nets).encode())
+            self._add(saved_vm.HOST, json.dumps({"networks": nets, "extra": self.extra}).encode())
             self._write_memory(machine.memory, ranges, head.memory, is_ending)
             self._writer.reserve(_MARK_ROOM * max(1, len(head.machine.disks)))
             self._look(is_ending)
@@ -83,6 +88,7 @@ class Saving:
         assert self._writer is not None
         self._add(saved_vm.DISKS, saved_vm.marks_to_json(marks))
         self._writer.finish()
+        self.size = self._writer.size
         if vm_save.on:
             vm_save(str(self.path), self._writer.size)
 

@@ -109,7 +109,8 @@ class Vm:
         """How much memory the guest shall have."""
         self._accel = accel
         self._reboot = reboot
-        self._saved = saved
+        self.saved = saved
+        """What it went on with, if it did not boot."""
         self._clock = HostClock()
         self._machine_clock = PausableClock(self._clock)
         self._changing = threading.Lock()
@@ -158,12 +159,12 @@ class Vm:
         if self._machine is not None or self._lifecycle.state is not State.CREATED:
             return
         try:
-            if self._saved is not None:
-                self._saved.check(self.spec, self._accel.name)
+            if self.saved is not None:
+                self.saved.check(self.spec, self._accel.name)
             self._disks.open()
             self._nics.open(self.spec)
             self._services.open()
-            self._build(self._saved)
+            self._build(self.saved)
         except ManorError as error:
             self._nics.close()
             self._services.close()
@@ -179,7 +180,7 @@ class Vm:
         paused: it waits for `resume` before its first instruction; None: as it was when it was saved.
         """
         self.prepare()
-        saved = self._saved
+        saved = self.saved
         if paused is None:
             paused = saved is not None and saved.head.paused
         self._lifecycle.advance(Event.START)
@@ -268,10 +269,11 @@ class Vm:
         with self._request:
             self._request.notify_all()
 
-    def save(self, target: Saving | str | PathLike[str]) -> None:
+    def save(self, target: Saving | str | PathLike[str], before_end: Callable[[], None] | None = None) -> None:
         """Write the VM into a file and end it; `Vm(..., saved=SavedVm(path))` goes on with it.
 
-        target: a path, or a Saving, which tells of progress and can be cancelled. If it fails the VM goes on; only the
+        target: a path, or a Saving, which tells of progress and can be cancelled. before_end: called when the file is
+        there, before the VM's end begins. If it fails the VM goes on; only the
         host's refusal of the last few bytes, when the disks are closed already, ends it with an error. Thread: any but
         the VM's own. Raises ConfigError for a VM that cannot be saved, StateError, HostError, SaveGivenUp.
         """
@@ -296,6 +298,8 @@ class Vm:
             try:
                 self._disks.close()
                 saving.finish(mark_disks(self.spec.disks))
+                if before_end is not None:
+                    before_end()
             except ManorError as error:
                 saving.abandon()
                 end = VmEnd(Reason.ERROR, f"it was not saved: {error}")
