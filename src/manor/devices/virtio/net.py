@@ -16,7 +16,7 @@ from manor.backends.net.api import Frame, Offloads, Segmentation
 from manor.backends.net.offload import FRAME_LIMIT, NOTHING, flow_key
 from manor.base.bits import bit
 from manor.base.errors import OutOfRange, SavedStateError
-from manor.devices.virtio.device import Defer, VirtioDevice
+from manor.devices.virtio.device import Defer, Status, VirtioDevice
 from manor.devices.virtio.net_control import CONTROL_QUEUE_SIZE, Control, NetState
 from manor.devices.virtio.net_features import (
     ALL_FEATURES,
@@ -192,6 +192,7 @@ class VirtioNet(VirtioDevice):
         self.accepts = NOTHING
         self.active_pairs = 1
         self.must_announce = False
+        self._configure()  # to what it is without features
         self._flows.clear()
         if self._is_starved:
             self._is_starved = False
@@ -377,7 +378,8 @@ class VirtioNet(VirtioDevice):
 
     def load_own(self, own: object) -> None:
         assert isinstance(own, NetState)
-        self._configure()
+        if self.status & Status.DRIVER_OK:
+            self._configure()
         self.mac = self.filter.mac = bytes.fromhex(own.mac)
         self.is_link_up = own.link_up
         self.must_announce = own.must_announce
