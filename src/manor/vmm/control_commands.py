@@ -51,6 +51,7 @@ class VmControl:
         self._streams = {name: _ConsoleStream(self, name, console) for name, console in self._consoles.items()}
         self._traces = _TraceStream(self)
         self._devices = DeviceControl(vm)
+        self._saves = SaveControl(vm, self.publish, self.call_soon, self._extra)
         if vm.saved is not None:
             self._recall(vm.saved.extra)
 
@@ -69,7 +70,7 @@ class VmControl:
             "trace": Command(self._trace, {}, {"on": list, "off": list}),
             **self._devices.commands(),
             **ServiceControl(self._vm).commands(),
-            **SaveControl(self._vm, self.publish, self.call_soon, self._extra).commands(),
+            **self._saves.commands(),
         }
 
     def _extra(self) -> Json:

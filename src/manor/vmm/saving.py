@@ -35,7 +35,7 @@ _MARK_ROOM: Final = 8192
 vm_save = declare("vm_save", path=str, size=int)
 
 
-class SaveGivenUp(ManorError):
+class SaveGivenUp(HostError):
     """Somebody asked for the end of a save, or of the VM."""
 
 
