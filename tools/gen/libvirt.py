@@ -18,6 +18,8 @@ from typing import Final
 
 from manor.client import results, sync
 from manor.rpc.protocol.catalog import QEMU, REMOTE, Procedure, Program
+from manor.service.dispatch import PROCEDURES
+from manor.service.refusals import REFUSALS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "reference" / "libvirt-procedures.md"
@@ -64,6 +66,9 @@ def procedure_page() -> str:
         "condition is needed only if the condition holds. How the protocol works: see",
         "[the wire](../explanation/libvirt-wire.md).",
         "",
+        f"`manord` answers {len(PROCEDURES)} of them. The others are refused as not supported, with the reason that",
+        "the last column tells: where it is empty, the procedure is answered.",
+        "",
     ]
     for program in (REMOTE, QEMU):
         lines += _program(program)
@@ -73,10 +78,11 @@ def procedure_page() -> str:
 def _program(program: Program) -> Iterator[str]:
     procedures = [program.by_number[number] for number in sorted(program.by_number)]
     yield from (f"## Program `{program.name}` ({program.number:#x}, version {program.version})", "")
-    yield from ("| number | name | permissions | also |", "| ---: | --- | --- | --- |")
+    yield from ("| number | name | permissions | also | refused |", "| ---: | --- | --- | --- | --- |")
     for procedure in procedures:
         if not procedure.is_event:
-            yield f"| {procedure.number} | `{procedure.name}` | {_permissions(procedure)} | {_also(procedure)} |"
+            words = (f"`{procedure.name}`", _permissions(procedure), _also(procedure), REFUSALS.get(procedure.name, ""))
+            yield f"| {procedure.number} | {' | '.join(words)} |"
     yield from ("", f"Messages of `{program.name}` that carry events:", "", "| number | name |", "| ---: | --- |")
     for procedure in procedures:
         if procedure.is_event:

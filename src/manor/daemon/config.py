@@ -11,6 +11,7 @@ from typing import Any, Final
 from manor.base.errors import ConfigError, HostError
 from manor.base.files import config_directory, state_directory
 from manor.rpc.uri import own_socket
+from manor.spec.machine import ACCEL_NAMES, AccelName
 
 MAX_FILE: Final = 1 << 20
 SYSTEM_STATE: Final = Path("/var/lib/manor")
@@ -45,7 +46,7 @@ class Config:
     tls_cert: str = ""
     tls_key: str = ""
     tls_allow: tuple[str, ...] = ()
-    accel: str = "auto"
+    accel: AccelName = "auto"
 
 
 _LIMITS: Final = {
@@ -119,4 +120,6 @@ def _check(path: str, name: str, old: object, value: Any) -> Any:
         low, high = _LIMITS[name]
         if not low <= value <= high:
             raise ConfigError(path, f"{value} is not from {low} to {high}")
+    if name == "accel" and value not in ACCEL_NAMES:
+        raise ConfigError(path, f"{value!r} is unknown; give one of {', '.join(ACCEL_NAMES)}")
     return value

@@ -95,6 +95,8 @@ class Cause(Enum):
     """The guest crashed, and the definition says to stop it."""
     PROCESS_LOST = auto()
     """The machine's process is gone without a word."""
+    VMM_FAILED = auto()
+    """The machine's process gave up, and said why."""
     START_FAILED = auto()
     IO_ERROR = auto()
     DAEMON_ENDED = auto()
@@ -186,7 +188,14 @@ def _while_active() -> dict[tuple[Life, Cause], Life]:
         (Life.RUNNING, Cause.IO_ERROR): Life.PAUSED,
     }
     for life in _TRANSIENT:
-        for cause in (Cause.DESTROY, Cause.POWERED_OFF, Cause.PANICKED_OFF, Cause.PROCESS_LOST, Cause.DAEMON_ENDED):
+        for cause in (
+            Cause.DESTROY,
+            Cause.POWERED_OFF,
+            Cause.PANICKED_OFF,
+            Cause.PROCESS_LOST,
+            Cause.VMM_FAILED,
+            Cause.DAEMON_ENDED,
+        ):
             rows[life, cause] = Life.OFF
         rows[life, Cause.CHANGE_LIVE] = life
     for life in (Life.RUNNING, Life.PAUSED):
@@ -282,6 +291,7 @@ _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
          Lifecycle(LifecycleEvent.STOPPED, StoppedDetail.CRASHED)),
     ),
     Cause.PROCESS_LOST: _stopped(ShutoffReason.CRASHED, StoppedDetail.CRASHED),
+    Cause.VMM_FAILED: _stopped(ShutoffReason.FAILED, StoppedDetail.FAILED),
     Cause.DAEMON_ENDED: (DomainState.SHUTOFF, ShutoffReason.DAEMON, (_FAILED,)),
     Cause.IO_ERROR: (
         DomainState.PAUSED, PausedReason.IO_ERROR, (Lifecycle(LifecycleEvent.SUSPENDED, SuspendedDetail.IO_ERROR),)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from manor.domain.xml.domain import Domain as DomainDocument
 from manor.rpc.protocol.records import (
     Domain,
     GuestInterface,
     Network,
+    Secret,
     Snapshot,
     StoragePool,
     StorageVol,
@@ -31,11 +33,14 @@ class Kind(Enum):
     BALLOON = "balloon_change"
     DEVICE_ADDED = "device_added"
     DEVICE_REMOVED = "device_removed"
+    DEVICE_REMOVAL_FAILED = "device_removal_failed"
     METADATA = "metadata_change"
     AGENT = "agent_lifecycle"
     NETWORK = "network"
     POOL = "pool"
     POOL_REFRESH = "pool_refresh"
+    SECRET = "secret"
+    SECRET_VALUE = "secret_value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Notice:
     """Something that happened. values: as the event message carries them after its subject."""
 
     kind: Kind
-    subject: Domain | Network | StoragePool
+    subject: Domain | Network | StoragePool | Secret
     values: tuple[object, ...] = ()
 
 
@@ -100,7 +105,8 @@ class NicStatistics:
 
 @dataclass(frozen=True, slots=True)
 class MachineStatistics:
-    """Counters of a running VM. cpu_time: ns over all vCPUs. disks, nics: in the order of the XML. memory, rss: KiB."""
+    """Counters of a running VM. cpu_time: ns over all vCPUs. disks, nics: in the order of the machine (DeviceNames).
+    memory, rss: KiB."""
 
     cpu_time: int = 0
     vcpu_times: tuple[int, ...] = ()
@@ -110,6 +116,32 @@ class MachineStatistics:
     nics: tuple[NicStatistics, ...] = ()
     guest_memory: Mapping[int, int] = field(default_factory=dict)
     """virDomainMemoryStatTags -> KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskName:
+    """What a disk is known by. source: file, device, export or volume."""
+
+    target: str
+    source: str
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NicName:
+    """What an interface is known by."""
+
+    target: str
+    mac: str
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNames:
+    """What a domain's counters are of, in the order of MachineStatistics."""
+
+    disks: tuple[DiskName, ...] = ()
+    nics: tuple[NicName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +179,10 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
-Change = Callable[[str], str]
+TextChange = Callable[[str], str]
 """A change of a description: its XML to the changed one. Raises ApiError to refuse."""
+Change = Callable[[DomainDocument], DomainDocument]
+"""A change of a description. Raises ConfigError, ApiError to refuse."""
 
 
 class Domains(Protocol):
@@ -162,7 +196,12 @@ class Domains(Protocol):
     async def state(self, uuid: bytes) -> tuple[int, int]: ...
     async def info(self, uuid: bytes) -> DomainInfo: ...
     async def xml(self, uuid: bytes, inactive: bool, secure: bool) -> str: ...
+    async def vcpus(self, uuid: bytes, config: bool) -> tuple[int, int]: ...
+    async def os_type(self, uuid: bytes) -> str: ...
+    async def devices(self, uuid: bytes) -> DeviceNames: ...
+    async def messages(self, uuid: bytes) -> Sequence[str]: ...
     async def check(self, xml: str) -> None: ...
+    async def completed(self, xml: str) -> str: ...
     async def define(self, xml: str, who: str) -> Domain: ...
     async def undefine(self, uuid: bytes, who: str, flags: int) -> None: ...
     async def create_xml(self, xml: str, paused: bool) -> Domain: ...
@@ -177,9 +216,11 @@ class Domains(Protocol):
     async def rename(self, uuid: bytes, name: str, who: str) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int, live: bool, config: bool, maximum: bool) -> None: ...
     async def set_vcpus(self, uuid: bytes, count: int, live: bool, config: bool, maximum: bool) -> None: ...
-    async def edit(
-        self, uuid: bytes, change: Change, live: bool, config: bool, who: str, is_hardware: bool = False
-    ) -> None: ...
+    async def edit(self, uuid: bytes, change: Change, live: bool, config: bool, who: str) -> None: ...
+    async def attach(self, uuid: bytes, xml: str, live: bool, config: bool, who: str) -> None: ...
+    async def detach(self, uuid: bytes, xml: str, live: bool, config: bool, who: str) -> None: ...
+    async def detach_alias(self, uuid: bytes, alias: str, live: bool, config: bool, who: str) -> None: ...
+    async def update(self, uuid: bytes, xml: str, live: bool, config: bool, who: str) -> None: ...
     async def statistics(self, uuid: bytes) -> MachineStatistics: ...
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str | None, force: bool) -> ByteStream: ...
@@ -228,6 +269,22 @@ class Networks(Protocol):
     async def stop(self, uuid: bytes) -> None: ...
     async def undefine(self, uuid: bytes, who: str) -> None: ...
     async def set_autostart(self, uuid: bytes, on: bool) -> None: ...
+    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None: ...
+
+
+class Secrets(Protocol):
+    """Secrets of a driver."""
+
+    async def all(self) -> Sequence[tuple[Secret, bool, bool]]:
+        """(secret, whether it is ephemeral, whether it is private)."""
+
+    async def find(self, uuid: bytes) -> Secret: ...
+    async def find_usage(self, usage_type: int, usage_id: str) -> Secret: ...
+    async def xml(self, uuid: bytes) -> str: ...
+    async def define(self, xml: str) -> Secret: ...
+    async def undefine(self, uuid: bytes) -> None: ...
+    async def set_value(self, uuid: bytes, value: bytes) -> None: ...
+    async def value(self, uuid: bytes) -> bytes: ...
 
 
 class Pools(Protocol):
@@ -276,6 +333,18 @@ class HostInfo:
     threads: int
 
 
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """A device of the host. capability: its XML, an element <capability>. path: in /sys, "" for the host itself."""
+
+    name: str
+    parent: str | None
+    path: str
+    driver: str
+    kinds: tuple[str, ...]
+    capability: str
+
+
 class Node(Protocol):
     """The host that a driver's domains run on."""
 
@@ -286,6 +355,15 @@ class Node(Protocol):
     def free_memory(self) -> int: ...
     def cpu_statistics(self, cpu: int) -> Sequence[tuple[str, int]]: ...
     def memory_statistics(self) -> Sequence[tuple[str, int]]: ...
+    def devices(self) -> Sequence[HostDevice]: ...
+    def firmware(self) -> str:
+        """The SMBIOS texts, as libvirt's `sysinfo` document. Raises ApiError if the host shows none."""
+
+    def free_pages(self, size: int) -> int:
+        """Pages of `size` KiB that are free."""
+
+    def merging(self) -> Mapping[str, int]:
+        """The state of the kernel's samepage merging, by libvirt's names; empty if it has none."""
 
 
 class Driver(Protocol):
@@ -306,6 +384,8 @@ class Driver(Protocol):
     def networks(self) -> Networks: ...
     @property
     def pools(self) -> Pools: ...
+    @property
+    def secrets(self) -> Secrets: ...
     @property
     def node(self) -> Node: ...
 

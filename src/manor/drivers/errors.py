@@ -1,11 +1,12 @@
-"""Errors that cross the RPC, with libvirt's numbers and with the words that its clients look for.
-"""
+"""Errors that cross the RPC, with libvirt's numbers and with the words that its clients look for."""
 
 from __future__ import annotations
 
 import uuid as uuid_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from manor.base.errors import ApiError
+from manor.base.errors import ApiError, ConfigError
 from manor.rpc.protocol.errors import ErrorCode, ErrorOrigin
 
 Code = ErrorCode
@@ -81,3 +82,26 @@ def unsupported_config(message: str, origin: int = Origin.DOMAIN) -> ApiError:
 def xml_error(message: str, origin: int = Origin.DOMAIN) -> ApiError:
     """A description is malformed."""
     return ApiError(Code.XML_ERROR, origin, f"XML error: {message}")
+
+
+def no_device(message: str) -> ApiError:
+    """The domain has no such device."""
+    return ApiError(Code.DEVICE_MISSING, Origin.DOMAIN, f"device not found: {message}")
+
+
+@contextmanager
+def reading(origin: int = Origin.DOMAIN) -> Iterator[None]:
+    """Reading a client's description: what is wrong in it crosses the RPC as an error in XML."""
+    try:
+        yield
+    except ConfigError as error:
+        raise xml_error(str(error), origin) from error
+
+
+@contextmanager
+def judging(origin: int = Origin.DOMAIN) -> Iterator[None]:
+    """Looking whether what a description asks for can be had: what cannot crosses the RPC as unsupported."""
+    try:
+        yield
+    except ConfigError as error:
+        raise unsupported_config(str(error), origin) from error

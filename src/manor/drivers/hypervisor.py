@@ -1,53 +1,134 @@
-"""What runs domains, as `drivers.domains` needs it: a process each, or nothing but a note that it runs."""
+"""What runs domains: VMM processes, another hypervisor's, or nothing but a note that they run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
+from manor.domain.definition import Platform
+from manor.domain.state import PausedReason
+from manor.domain.xml.changes import NamedDevice
+from manor.domain.xml.domain import Domain
+from manor.domain.xml.property import Finding
 from manor.drivers.api import ByteStream, MachineStatistics
-from manor.drivers.definition import Definition
+from manor.drivers.errors import unsupported
 from manor.rpc.protocol.records import GuestInterface
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A VM that ran when the driver started. state, reason: libvirt's."""
+    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed."""
 
     uuid: bytes
     number: int
     live: str
-    state: int
-    reason: int
+    is_paused: bool = False
+
+
+class End(Enum):
+    """How a VM ended."""
+
+    POWER_OFF = "power-off"
+    """By its guest, in order."""
+    REBOOT = "reboot"
+    """Its guest rebooted, and was to be stopped then."""
+    STOPPED = "stopped"
+    """Somebody pulled the plug, past the driver."""
+    CRASH = "crash"
+    """Its guest crashed."""
+    LOST = "lost"
+    """Its process is gone without a word."""
+    FAILED = "failed"
+    """Its process gave up: the host refused it something, or it has a bug."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a VM ended. reason: virDomainShutoffReason. is_crash: the guest's or the VMM's."""
+    """A VM ended by itself, or was ended past the driver. detail: for the log."""
 
     uuid: bytes
-    reason: int
-    is_crash: bool = False
+    how: End
     detail: str = ""
 
 
-OnEnd = Callable[[Ended], None]
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A VM was paused by itself, or past the driver."""
+
+    uuid: bytes
+    reason: PausedReason
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A VM was resumed past the driver."""
+
+    uuid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShuttingDown:
+    """The guest has begun to power off."""
+
+    uuid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rebooted:
+    """The guest rebooted, by itself or because it was asked."""
+
+    uuid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The guest crashed, and its process is there for someone to look at."""
+
+    uuid: bytes
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The guest has let go of a device that it was asked for; is_done: False if it will not."""
+
+    uuid: bytes
+    alias: str
+    is_done: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChanged:
+    """The guest's agent came or went."""
+
+    uuid: bytes
+    is_connected: bool
+
+
+Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Removed | AgentChanged
+"""What hypervisors tell without being asked."""
+OnHappening = Callable[[Happening], None]
 
 
 class Hypervisor(Protocol):
-    """Runs domains by UUID. Every method raises ApiError or HostError. can_hotplug: devices come and go at any time."""
+    """Runs domains by UUID. Every method raises ApiError, ConfigError or HostError. platform: what descriptions get."""
 
-    can_hotplug: bool
+    platform: Platform
 
-    async def recover(self, on_end: OnEnd) -> tuple[Sequence[Found], Sequence[Ended]]:
-        """VMs that run already, and those that ended while nobody looked. on_end: called for every later end."""
+    async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
+        """VMs that run already, and those that ended while nobody looked. on_happening: called for all that follows,
+        on the event loop."""
 
-    def check(self, definition: Definition) -> None:
-        """Refuse what could not be run."""
+    def check(self, domain: Domain) -> Sequence[Finding]:
+        """What will not be as the description asks, without harm. Raises ConfigError for what could not be run."""
 
-    async def start(self, definition: Definition, number: int, live: str, paused: bool) -> str:
-        """Run it; returns its XML with what is known only now."""
+    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+        """Run it; returns its live document, with what is known only now."""
+
+    async def keep_live(self, uuid: bytes, text: str) -> None:
+        """Have the live document of a running VM for `recover`."""
 
     async def stop(self, uuid: bytes) -> None:
         """Pull the plug; returns when it is gone."""
@@ -60,9 +141,44 @@ class Hypervisor(Protocol):
     async def suspend(self, uuid: bytes) -> None: ...
     async def resume(self, uuid: bytes) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...
-    async def resize_disk(self, uuid: bytes, index: int, size: int) -> None: ...
-    async def statistics(self, uuid: bytes) -> MachineStatistics: ...
+    async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        """Plug a device in; returns the live document with it, its alias and its address."""
+
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
+        """Unplug a device, which is one of `live`. None: the guest was asked, and `Removed` tells what it did."""
+
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        """Change a device: its medium, its cable, its far end."""
+
+    async def resize_disk(self, uuid: bytes, index: int, size: int) -> None:
+        """index: among the disks of the machine (domain.xml.live.machine_order). size: bytes."""
+
+    async def statistics(self, uuid: bytes) -> MachineStatistics:
+        """disks: in the order of the machine."""
+
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream: ...
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def close(self) -> None: ...
+
+
+class FixedHardware:
+    """For hypervisors whose machines stay as they were started."""
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        raise _fixed("devices")
+
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
+        raise _fixed("devices")
+
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        raise _fixed("devices")
+
+    async def set_vcpus(self, uuid: bytes, count: int) -> None:
+        raise _fixed("vCPUs")
+
+
+def _fixed(what: str) -> Exception:
+    return unsupported(f"{what} of a running domain cannot be changed; use --config, and start the domain again")

@@ -6,16 +6,19 @@ import logging
 from pathlib import Path
 from typing import Final
 
+from manor.domain.xml.to_spec import Resolvers
 from manor.drivers.api import Notify
 from manor.drivers.directory import Directory
-from manor.drivers.domains import DomainBook
+from manor.drivers.domains.book import DomainBook
 from manor.drivers.keeper import StoreKeeper
 from manor.drivers.networks import NetworkBook
-from manor.drivers.node import HostNode
+from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
 from manor.drivers.processes import Processes
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import InternalSnapshots, SnapshotBook
 from manor.drivers.store import Store
+from manor.spec.machine import AccelName
 
 logger = logging.getLogger(__name__)
 
@@ -28,22 +31,24 @@ class LocalDriver:
 
     kind = "QEMU"  # virt-manager and virt-install look for this word before they offer anything
 
-    def __init__(self, root: Path, notify: Notify, uri: str, accel: str) -> None:
+    def __init__(self, root: Path, notify: Notify, uri: str, accel: AccelName) -> None:
         """root: the state directory."""
         self.uri = uri
         self.store = StoreKeeper(Store(root))
         self.networks = NetworkBook(self.store, notify)
-        processes = Processes(root / "run", accel, self.networks.interface)
+        self.pools = PoolBook(self.store, notify, Directory)
+        processes = Processes(root / "run", accel, Resolvers(self.networks.network, self.pools.volume_path))
         self.domains = DomainBook(processes, self.store, notify)
         self.snapshots = SnapshotBook(self.domains, self.store, InternalSnapshots(), notify)
-        self.pools = PoolBook(self.store, notify, Directory)
-        self.node = HostNode(DOMAIN_TYPES, "/usr/bin/manor")
+        self.secrets = SecretBook(root / "secrets", notify)
+        self.node = HostNode(DOMAIN_TYPES, EMULATOR)
 
     async def start(self) -> None:
         await self.store.open()
         try:
             await self.networks.open(with_default=True)
             await self.pools.open()
+            await self.secrets.open()
             await self.domains.open()
             await self.snapshots.open()
             await self.domains.start_marked()

@@ -12,16 +12,25 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from manor.base.errors import ApiError
-from manor.domain.state import ShutoffReason
+from manor.domain.definition import Definition, Platform, definition_of
+from manor.domain.xml import changes
+from manor.domain.xml import domain as domain_xml
+from manor.domain.xml.changes import NamedDevice
+from manor.domain.xml.domain import Domain
+from manor.domain.xml.live import live, named
+from manor.domain.xml.property import Finding
+from manor.domain.xml.to_spec import refuse
+from manor.domain.xml.values import Support
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify
-from manor.drivers.definition import Definition, disks, nics
-from manor.drivers.domains import DomainBook
+from manor.drivers.domains.book import DomainBook
+from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import Ended, Found, OnEnd
+from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening
 from manor.drivers.keeper import Forgetful
 from manor.drivers.networks import NetworkBook
-from manor.drivers.node import HostNode
+from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
+from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
 from manor.drivers.volumes import Volume, VolumePlan
 from manor.rpc.protocol.records import GuestInterface, IpAddress
@@ -58,6 +67,7 @@ _TEST_POOL: Final = "<pool type='dir'><name>default-pool</name><target><path>/de
 @dataclass(slots=True)
 class _Running:
     definition: Definition
+    memory: int
     started: float
     used: float = 0.0
     since: float | None = None
@@ -94,34 +104,53 @@ class _Echo:
 class MemoryHypervisor:
     """Notes that domains run (Hypervisor). A guest that is asked to shut down does so at once."""
 
-    can_hotplug = True
+    platform = Platform(EMULATOR)
 
     def __init__(self) -> None:
         self._running: dict[bytes, _Running] = {}
-        self._on_end: OnEnd | None = None
+        self._on_happening: OnHappening | None = None
 
-    async def recover(self, on_end: OnEnd) -> tuple[Sequence[Found], Sequence[Ended]]:
-        self._on_end = on_end
+    async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
+        self._on_happening = on_happening
         return (), ()
 
-    def check(self, definition: Definition) -> None:
-        return
+    def check(self, domain: Domain) -> Sequence[Finding]:
+        # What runs nowhere lacks no device; only its size has to be possible.
+        found = domain_xml.check(domain)
+        refuse([one for one in found if one.path.startswith(("domain/vcpu", "domain/memory"))])
+        return [one for one in found if one.verdict is Support.IGNORED]
 
-    async def start(self, definition: Definition, number: int, live: str, paused: bool) -> str:
+    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
         now = time.monotonic()
-        self._running[definition.uuid] = _Running(definition, now, 0.0, None if paused else now)
-        return live
+        running = live(domain, number)
+        definition = definition_of(running)
+        since = None if paused else now
+        self._running[definition.uuid] = _Running(definition, definition.current, now, 0.0, since)
+        return running
+
+    async def keep_live(self, uuid: bytes, text: str) -> None:
+        running = self._running.get(uuid)
+        if running is not None:
+            running.definition = definition_of(domain_xml.parse(text))
+
+    def happen(self, happening: Happening) -> None:
+        """Have something happen to a domain, as its guest would."""
+        if isinstance(happening, Ended):
+            self._forget(happening.uuid)
+        assert self._on_happening is not None
+        self._on_happening(happening)
 
     async def stop(self, uuid: bytes) -> None:
+        self._forget(uuid)
+
+    def _forget(self, uuid: bytes) -> None:
         running = self._running.pop(uuid, None)
         if running is not None:
             for echo in running.echo:
                 echo.close()
 
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
-        await self.stop(uuid)
-        if self._on_end is not None:
-            self._on_end(Ended(uuid, ShutoffReason.SHUTDOWN))
+        self.happen(Ended(uuid, End.POWER_OFF))
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
         self._running[uuid].started = time.monotonic()
@@ -139,8 +168,19 @@ class MemoryHypervisor:
         self._running[uuid].since = time.monotonic()
 
     async def set_memory(self, uuid: bytes, kib: int) -> None:
-        running = self._running[uuid]
-        running.definition = replace(running.definition, current=kib)
+        self._running[uuid].memory = kib
+
+    async def set_vcpus(self, uuid: bytes, count: int) -> None:
+        return
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return named(changes.attach(live, device))
+
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
+        return changes.detach(live, device)
+
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return named(changes.update(live, device))
 
     async def resize_disk(self, uuid: bytes, index: int, size: int) -> None:
         return
@@ -151,21 +191,21 @@ class MemoryHypervisor:
         cpu_time = int(used * 1e9)
         definition = running.definition
         count = definition.vcpus
-        root = definition.root()
+        names = device_names(definition)
         return MachineStatistics(
             cpu_time,
             tuple(cpu_time // count for _ in range(count)),
-            definition.current,
-            definition.current,
-            tuple(BlockStatistics() for _ in disks(root)),
-            tuple(NicStatistics() for _ in nics(root)),
+            running.memory,
+            running.memory,
+            tuple(BlockStatistics() for _ in names.disks),
+            tuple(NicStatistics() for _ in names.nics),
         )
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
-        root = self._running[uuid].definition.root()
+        nics = device_names(self._running[uuid].definition).nics
         return [
             GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
-            for index, nic in enumerate(nics(root))
+            for index, nic in enumerate(nics)
         ]
 
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream:
@@ -276,11 +316,13 @@ class MemoryDriver:
     def __init__(self, notify: Notify, uri: str = "test:///default") -> None:
         self.uri = uri
         keeper = Forgetful()
-        self.domains = DomainBook(MemoryHypervisor(), keeper, notify)
+        self.hypervisor = MemoryHypervisor()
+        self.domains = DomainBook(self.hypervisor, keeper, notify)
         self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
         self.networks = NetworkBook(keeper, notify)
         self.pools = PoolBook(keeper, notify, MemoryVolumes)
-        self.node = HostNode(("test",), "/usr/bin/manor")
+        self.secrets = SecretBook(None, notify)
+        self.node = HostNode(("test",), EMULATOR)
 
     async def start(self) -> None:
         await self.domains.open()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
 from collections.abc import Sequence
 from typing import Final
-from xml.etree.ElementTree import Element
+from uuid import UUID
 
-from manor.drivers.api import Kind, Notice, Notify, ObjectFlags
-from manor.drivers.errors import Code, Origin, no_network, unsupported_config, xml_error
+from manor.domain.xml import network as network_xml
+from manor.domain.xml.network import Network as Document
+from manor.domain.xml.network import normal_network
+from manor.domain.xml.to_spec import refuse
+from manor.drivers.api import Kind, Notice, Notify, ObjectFlags, TextChange
+from manor.drivers.errors import Code, Origin, judging, no_network, reading, xml_error
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
-from manor.drivers.objects import Manner, Object, ObjectTable
-from manor.drivers.xml import child, format_xml, parse, take_name, take_uuid
+from manor.drivers.objects import Described, Manner, Object, ObjectTable
 from manor.rpc.protocol.records import Network
-from manor.spec.net import NicSpec
 
-MODES: Final = ("nat", "bridge", "open", "route")
 DEFAULT: Final = """
 <network>
   <name>default</name>
@@ -30,35 +29,15 @@ DEFAULT: Final = """
 """What every driver has from the start: user-mode NAT, which needs no rights."""
 
 
-def read_network(text: str) -> tuple[str, bytes, str]:
-    """(name, UUID, normalised XML). Raises ApiError."""
-    root = parse(text, "network", Origin.NETWORK)
-    for name in ("id", "connections"):
-        root.attrib.pop(name, None)
-    name = take_name(root, Origin.NETWORK)
-    uuid = take_uuid(root, "name", Origin.NETWORK)
-    forward = root.find("forward")
-    if forward is not None:
-        forward.set("mode", forward.get("mode", "nat"))
-        if forward.get("mode") not in MODES:
-            raise unsupported_config(
-                f"forward: mode='{forward.get('mode')}'; there are {', '.join(MODES)}, or none for an isolated network",
-                Origin.NETWORK,
-            )
-    for ip in root.iterfind("ip"):
-        _check_ip(ip)
-    if forward is None or forward.get("mode") != "bridge":
-        bridge = root.find("bridge")
-        if bridge is None:
-            bridge = Element("bridge")
-            place = [i for i, each in enumerate(root) if each.tag in ("name", "uuid", "forward", "metadata")]
-            root.insert(max(place) + 1, bridge)
-        if not bridge.get("name"):
-            # No such interface is made: it names the network where clients want one word for it.
-            bridge.set("name", f"virm{hashlib.sha256(uuid).hexdigest()[:6]}")
-        bridge.set("stp", bridge.get("stp", "on"))
-        bridge.set("delay", bridge.get("delay", "0"))
-    return name, uuid, format_xml(root)
+def read_network(text: str) -> Described:
+    """What a client's document says, checked and completed. Raises ApiError."""
+    with reading(Origin.NETWORK):
+        document = normal_network(network_xml.parse(text))
+    with judging(Origin.NETWORK):
+        refuse(network_xml.check(document))
+    assert document.uuid is not None
+    uuid = UUID(document.uuid).bytes
+    return Described(document.name, uuid, network_xml.format(document), document.bridge or "")
 
 
 MANNER: Final = Manner("networks", "network", Origin.NETWORK, read_network, no_network, Code.OPERATION_FAILED)
@@ -98,10 +77,9 @@ class NetworkBook:
 
     async def bridge(self, uuid: bytes) -> str:
         found = self._table.get(uuid)
-        name = child(parse(found.xml, "network", Origin.NETWORK), "bridge").get("name")
-        if not name:
+        if not found.place:
             raise xml_error(f"network '{found.name}' does not have a bridge name.", Origin.NETWORK)
-        return name
+        return found.place
 
     async def define(self, xml: str, who: str) -> Network:
         found, _ = await self._table.define(xml, who)
@@ -134,17 +112,17 @@ class NetworkBook:
     async def set_autostart(self, uuid: bytes, on: bool) -> None:
         await self._table.set_autostart(uuid, on)
 
-    def interface(self, name: str) -> NicSpec:
-        """How a guest is attached to a network. Raises ApiError if there is none, or it is not active."""
+    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None:
+        """Change the description, also of a network that is active: domains that start from then on see it."""
+        found = await self._table.edit(uuid, change, who)
+        if found.is_persistent:
+            self._tell(found, Life.DEFINED)
+
+    def network(self, name: str) -> Document:
+        """The description of an active network, for who attaches a guest to it. Raises ApiError."""
         found = self._table.named(name)
         self._table.need(found, True)
-        root = parse(found.xml, "network", Origin.NETWORK)
-        forward = root.find("forward")
-        if forward is None:
-            return NicSpec("isolated", found.name)
-        if forward.get("mode") == "bridge":
-            return NicSpec("bridge", child(root, "bridge").get("name", ""))
-        return NicSpec("user")
+        return network_xml.parse(found.xml)
 
     def _tell(self, found: Object, event: Life) -> None:
         self._notify(Notice(Kind.NETWORK, _reference(found), (int(event), 0)))
@@ -152,18 +130,3 @@ class NetworkBook:
 
 def _reference(found: Object) -> Network:
     return Network(found.name, found.uuid)
-
-
-def _check_ip(ip: Element) -> None:
-    address = ip.get("address", "")
-    mask = ip.get("netmask") or ip.get("prefix") or ("128" if ":" in address else "32")
-    try:
-        network = ipaddress.ip_interface(f"{address}/{mask}").network
-        for each in ip.iterfind("dhcp/range"):
-            for key in ("start", "end"):
-                if ipaddress.ip_address(each.get(key, "")) not in network:
-                    raise xml_error(
-                        f"<range>: {key} {each.get(key)} is not in the network {network}", Origin.NETWORK
-                    )
-    except ValueError as error:
-        raise xml_error(f"<ip>: {error}", Origin.NETWORK) from error

@@ -8,16 +8,27 @@ import platform
 import re
 import socket
 import uuid as uuid_module
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from manor.drivers.api import HostInfo
-from manor.drivers.errors import Origin, invalid_argument
-from manor.drivers.xml import escape
+from manor.domain.xml.tree import escape
+from manor.drivers.api import HostDevice, HostInfo
+from manor.drivers.errors import Origin, failed, invalid_argument
+from manor.drivers.host_devices import host_devices
+from manor.drivers.host_firmware import host_firmware
 from manor.spec.machine import MAX_CPUS
 
 MACHINE: Final = "pc"
+EMULATOR: Final = "/usr/bin/manor"
+"""What clients are shown as the program that makes machines."""
+_KSM_PATH: Final = Path("/sys/kernel/mm/ksm")
+_KSM: Final = (
+    "pages_to_scan", "sleep_millisecs", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile",
+    "full_scans", "merge_across_nodes",
+)  # fmt: skip
+"""Source: Linux, Documentation/admin-guide/mm/ksm.rst; libvirt API reference, virNodeGetMemoryParameters."""
 _KIB: Final = re.compile(r"(\w+):\s+(\d+) kB")
 
 
@@ -54,6 +65,27 @@ class HostNode:
                 user, nice, system, idle, wait, irq, soft = (int(word) * tick for word in words[1:8])
                 return [("kernel", system + irq + soft), ("user", user + nice), ("idle", idle), ("iowait", wait)]
         raise invalid_argument(f"cpuNum in virNodeGetCPUStats: there is no processor {cpu}", Origin.NONE)
+
+    def devices(self) -> Sequence[HostDevice]:
+        return host_devices()
+
+    def firmware(self) -> str:
+        return host_firmware()
+
+    def free_pages(self, size: int) -> int:
+        if size == os.sysconf("SC_PAGE_SIZE") >> 10:
+            return _memory().get("MemFree", 0) // size
+        try:
+            return int(Path(f"/sys/kernel/mm/hugepages/hugepages-{size}kB/free_hugepages").read_text())
+        except (OSError, ValueError):
+            raise failed(f"page size {size} is not available on the host", Origin.NONE) from None
+
+    def merging(self) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        for name in _KSM:
+            with suppress(OSError, ValueError):
+                found[f"shm_{name}"] = int((_KSM_PATH / name).read_text())
+        return found
 
     def capabilities(self) -> str:
         """What clients look at before they offer anything."""

@@ -8,20 +8,31 @@ from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ApiError
-from manor.drivers.api import ObjectFlags
+from manor.drivers.api import ObjectFlags, TextChange
 from manor.drivers.errors import invalid, uuid_text
 from manor.drivers.keeper import Keeper
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Object:
-    """One network or pool."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a description says. place: a pool's path, a network's bridge."""
 
     name: str
     uuid: bytes
     xml: str
+    place: str = ""
+
+
+@dataclass(slots=True)
+class Object:
+    """One network or pool. place: as in Described."""
+
+    name: str
+    uuid: bytes
+    xml: str
+    place: str = ""
     is_active: bool = False
     is_persistent: bool = False
     autostart: bool = False
@@ -32,13 +43,13 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How one kind differs. kind: of the store. word: in messages. read: XML to (name, uuid, normalised XML).
+    """How one kind differs. kind: of the store. word: in messages. read: XML to what it says, and completed.
     missing, exists: their errors."""
 
     kind: str
     word: str
     origin: int
-    read: Callable[[str], tuple[str, bytes, str]]
+    read: Callable[[str], Described]
     missing: Callable[[str], ApiError]
     exists: int
 
@@ -55,11 +66,12 @@ class ObjectTable:
         """What is kept."""
         for stored in await self._keeper.load(self.manner.kind):
             try:
-                name, uuid, xml = self.manner.read(stored.xml)
+                said = self.manner.read(stored.xml)
             except ApiError as error:
                 logger.error("the description of %s is left out: %s", stored.name, error)
                 continue
-            self._objects[uuid] = Object(name, uuid, xml, False, True, stored.autostart)
+            made = Object(said.name, said.uuid, said.xml, said.place, False, True, stored.autostart)
+            self._objects[said.uuid] = made
 
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self._objects.values()))
@@ -80,27 +92,40 @@ class ObjectTable:
 
     async def define(self, text: str, who: str) -> tuple[Object, bool]:
         """(object, whether it is new)."""
-        name, uuid, xml = self.manner.read(text)
-        self._check_unique(name, uuid)
-        found = self._objects.get(uuid)
+        said = self.manner.read(text)
+        self._check_unique(said.name, said.uuid)
+        found = self._objects.get(said.uuid)
         if found is not None and found.is_active:
-            raise invalid(f"{self.manner.word} '{name}' is active; stop it before it is changed", self.manner.origin)
-        await self._keeper.save(self.manner.kind, uuid, name, xml, who)
+            raise invalid(
+                f"{self.manner.word} '{said.name}' is active; stop it before it is changed", self.manner.origin
+            )
+        await self._keeper.save(self.manner.kind, said.uuid, said.name, said.xml, who)
         if found is not None:
-            found.xml, found.is_persistent = xml, True
+            found.xml, found.place, found.is_persistent = said.xml, said.place, True
             return found, False
-        made = Object(name, uuid, xml, False, True)
-        self._objects[uuid] = made
+        made = Object(said.name, said.uuid, said.xml, said.place, False, True)
+        self._objects[said.uuid] = made
         return made, True
+
+    async def edit(self, uuid: bytes, change: TextChange, who: str) -> Object:
+        """Change a description in place; its name and UUID stay."""
+        found = self.get(uuid)
+        said = self.manner.read(change(found.xml))
+        if (said.name, said.uuid) != (found.name, found.uuid):
+            raise invalid(f"the name and UUID of {self.manner.word} '{found.name}' stay", self.manner.origin)
+        if found.is_persistent:
+            await self._keeper.save(self.manner.kind, uuid, said.name, said.xml, who)
+        found.xml, found.place = said.xml, said.place
+        return found
 
     def create(self, text: str) -> Object:
         """One that is gone when it stops."""
-        name, uuid, xml = self.manner.read(text)
-        self._check_unique(name, uuid)
-        found = self._objects.get(uuid)
+        said = self.manner.read(text)
+        self._check_unique(said.name, said.uuid)
+        found = self._objects.get(said.uuid)
         if found is None:
-            found = Object(name, uuid, xml)
-            self._objects[uuid] = found
+            found = Object(said.name, said.uuid, said.xml, said.place)
+            self._objects[said.uuid] = found
         return found
 
     def drop(self, found: Object) -> None:

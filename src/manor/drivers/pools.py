@@ -6,44 +6,39 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
-from xml.etree.ElementTree import Element
+from uuid import UUID
 
 from manor.base.errors import ApiError, ManorError
+from manor.domain.xml import storage
+from manor.domain.xml.storage import normal_pool, with_sizes
+from manor.domain.xml.to_spec import refuse
 from manor.drivers.api import ByteStream, Kind, Notice, Notify, ObjectFlags, PoolInfo, VolumeInfo
-from manor.drivers.errors import Code, Origin, no_pool, no_volume, unsupported_config, xml_error
+from manor.drivers.errors import Code, Origin, judging, no_pool, no_volume, reading
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
-from manor.drivers.objects import Manner, Object, ObjectTable
+from manor.drivers.objects import Described, Manner, Object, ObjectTable
 from manor.drivers.volumes import Volume, VolumeBackend, read_volume, volume_exists, volume_xml
-from manor.drivers.xml import child, format_xml, parse, take_name, take_uuid, text_of
 from manor.rpc.protocol.records import StoragePool, StorageVol
 
 logger = logging.getLogger(__name__)
 
-KINDS: Final = ("dir",)
 _INACTIVE, _RUNNING = 0, 2
 """Source: libvirt API reference, virStoragePoolState."""
 RESIZE_DELTA, RESIZE_SHRINK = 2, 4
 """Source: libvirt API reference, virStorageVolResizeFlags."""
 
 
-def read_pool(text: str) -> tuple[str, bytes, str]:
-    """(name, UUID, normalised XML). Raises ApiError."""
-    root = parse(text, "pool", Origin.STORAGE)
-    name = take_name(root, Origin.STORAGE)
-    uuid = take_uuid(root, "name", Origin.STORAGE)
-    kind = root.get("type", "")
-    if kind not in KINDS:
-        raise unsupported_config(f"pool: type='{kind}' cannot be had; there is {', '.join(KINDS)}", Origin.STORAGE)
-    path = text_of(root, "target/path")
-    if not path.startswith("/"):
-        raise xml_error("<target><path>: missing storage pool target path; give a whole path", Origin.STORAGE)
-    child(child(root, "target"), "path").text = path.rstrip("/") or "/"
-    for tag in ("capacity", "allocation", "available"):
-        for each in root.findall(tag):
-            root.remove(each)
-    return name, uuid, format_xml(root)
+def read_pool(text: str) -> Described:
+    """What a client's document says, checked and completed. Raises ApiError."""
+    with reading(Origin.STORAGE):
+        pool = normal_pool(storage.parse(text))
+    with judging(Origin.STORAGE):
+        refuse(storage.check(pool))
+    assert pool.uuid is not None
+    assert pool.path is not None
+    return Described(pool.name, UUID(pool.uuid).bytes, storage.format(pool), pool.path)
 
 
 MANNER: Final = Manner("pools", "storage pool", Origin.STORAGE, read_pool, no_pool, Code.OPERATION_FAILED)
@@ -87,7 +82,7 @@ class PoolBook:
     async def find_target(self, path: str) -> StoragePool:
         wanted = path.rstrip("/") or "/"
         for each in self._table:
-            if _path(each) == wanted:
+            if each.place == wanted:
                 return _reference(each)
         raise no_pool(f"with matching target path '{path}'")
 
@@ -104,17 +99,7 @@ class PoolBook:
     async def xml(self, uuid: bytes) -> str:
         found = self._table.get(uuid)
         info = await self.info(uuid)
-        root = parse(found.xml, "pool", Origin.STORAGE)
-        place = list(root).index(child(root, "uuid")) + 1
-        for tag, value in reversed(
-            (("capacity", info.capacity), ("allocation", info.allocation), ("available", info.available))
-        ):
-            element = Element(tag, unit="bytes")
-            element.text = str(value)
-            root.insert(place, element)
-        if root.find("source") is None:
-            root.insert(place + 3, Element("source"))
-        return format_xml(root)
+        return storage.format(with_sizes(storage.parse(found.xml), info.capacity, info.allocation, info.available))
 
     async def define(self, xml: str, who: str) -> StoragePool:
         found, _ = await self._table.define(xml, who)
@@ -134,13 +119,13 @@ class PoolBook:
     async def build(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
         self._table.need(found, False)
-        await self._make_backend(_path(found)).build()
+        await self._make_backend(found.place).build()
         self._tell(found, Life.CREATED)
 
     async def start(self, uuid: bytes, build: bool) -> None:
         found = self._table.get(uuid)
         self._table.need(found, False)
-        backend = self._make_backend(_path(found))
+        backend = self._make_backend(found.place)
         if build:
             await backend.build()
         await backend.open()
@@ -160,7 +145,7 @@ class PoolBook:
     async def delete(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
         self._table.need(found, False)
-        await self._make_backend(_path(found)).remove()
+        await self._make_backend(found.place).remove()
         self._tell(found, Life.DELETED)
 
     async def undefine(self, uuid: bytes, who: str) -> None:
@@ -256,6 +241,10 @@ class PoolBook:
         uuid, found = self._volume(pool, volume)
         return await self._backends[uuid].download(found, offset, length)
 
+    def volume_path(self, pool: str, volume: str) -> Path:
+        """Of a volume that a domain names. Raises ApiError if there is none, or its pool is not active."""
+        return Path(self._volume(pool, volume)[1].path)
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _active(self, uuid: bytes) -> Object:
@@ -286,7 +275,3 @@ class PoolBook:
 
 def _reference(found: Object) -> StoragePool:
     return StoragePool(found.name, found.uuid)
-
-
-def _path(found: Object) -> str:
-    return text_of(parse(found.xml, "pool", Origin.STORAGE), "target/path")

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,18 +28,24 @@ from uuid import UUID
 from manor.base import process_lock
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
-from manor.domain.state import DomainState, PausedReason, RunningReason, ShutoffReason
+from manor.domain.definition import Platform
+from manor.domain.xml import domain as domain_xml
+from manor.domain.xml.domain import Domain
+from manor.domain.xml.live import live
+from manor.domain.xml.network import Network
+from manor.domain.xml.property import Finding
+from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
 from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
 from manor.drivers.console import VmConsole
 from manor.drivers.control import Control
-from manor.drivers.definition import Definition, check_spec, to_spec
 from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
-from manor.drivers.hypervisor import Ended, Found, OnEnd
-from manor.drivers.xml import text_of
+from manor.drivers.hypervisor import End, Ended, FixedHardware, Found, OnHappening
+from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
+from manor.spec.check import check_disk
 from manor.spec.control import error_from_json
+from manor.spec.machine import AccelName
 from manor.spec.machine_json import spec_to_json
-from manor.spec.net import NicSpec
 
 logger = logging.getLogger(__name__)
 
@@ -50,21 +56,24 @@ ENDING_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
 _MAX_FILE: Final = 8 << 20
-_REASONS: Final = {
-    "power-off": (ShutoffReason.SHUTDOWN, False),
-    "reboot": (ShutoffReason.SHUTDOWN, False),
-    "stopped": (ShutoffReason.DESTROYED, False),
-    "panic": (ShutoffReason.CRASHED, True),
-    "triple-fault": (ShutoffReason.CRASHED, True),
-    "error": (ShutoffReason.FAILED, True),
+_ENDS: Final = {
+    "power-off": End.POWER_OFF,
+    "reboot": End.REBOOT,
+    "stopped": End.STOPPED,
+    "panic": End.CRASH,
+    "triple-fault": End.CRASH,
+    "error": End.FAILED,
 }
-"""vmm.lifecycle.Reason -> (virDomainShutoffReason, whether it is a crash)."""
+"""vmm.lifecycle.Reason -> what drivers call it."""
+_ANYTHING: Final = Resolvers(
+    network=lambda name: Network(name=name, forward="nat"), volume=lambda pool, volume: Path("/") / pool / volume
+)
+"""For checks: a network or a volume may be made later."""
 _GUEST_MEMORY: Final = {
     "swap_in": 0, "swap_out": 1, "major_faults": 2, "minor_faults": 3, "free": 4, "total": 5, "available": 8,
     "caches": 10,
 }  # fmt: skip
 """Statistics of the balloon -> virDomainMemoryStatTags. Source: VIRTIO 1.2, 5.5.6.4."""
-ResolveNic = Callable[[str], NicSpec]
 
 
 @dataclass(slots=True)
@@ -81,24 +90,25 @@ class _Vm:
     memory: int = 0
 
 
-class Processes:
+class Processes(FixedHardware):
     """All VMs of one driver (Hypervisor)."""
 
-    can_hotplug = False
+    platform = Platform(EMULATOR)
 
-    def __init__(self, root: Path, accel: str, resolve: ResolveNic | None = None) -> None:
-        """root: where VMs have their directories. resolve: name of a network -> interface on it."""
+    def __init__(self, root: Path, accel: AccelName, resolvers: Resolvers = _ANYTHING) -> None:
+        """root: where VMs have their directories. accel: `auto` for what suits a domain's type. resolvers: what
+        descriptions only name."""
         self._root = root
         self._accel = accel
-        self._resolve = resolve
+        self._resolvers = resolvers
         self._vms: dict[bytes, _Vm] = {}
-        self._on_end: OnEnd | None = None
+        self._on_happening: OnHappening | None = None
         self._closing: set[asyncio.Future[None]] = set()
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
-    async def recover(self, on_end: OnEnd) -> tuple[Sequence[Found], Sequence[Ended]]:
-        self._on_end = on_end
+    async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
+        self._on_happening = on_happening
         found: list[Found] = []
         ended: list[Ended] = []
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -108,7 +118,7 @@ class Processes:
                 continue
             try:
                 uuid = UUID(directory.name).bytes
-                number, live = int(record["number"]), str(record["live"])
+                number, text = int(record["number"]), str(record["live"])
             except (ValueError, KeyError, TypeError):
                 logger.warning("%s is left alone: it is no VM's", directory)
                 continue
@@ -117,8 +127,7 @@ class Processes:
                 ended.append(_end_of(uuid, directory, None))
                 (directory / "record.json").unlink(missing_ok=True)
             else:
-                state = await self._state(vm)
-                found.append(Found(uuid, number, live, *state))
+                found.append(Found(uuid, number, text, await self._is_paused(vm)))
         return found, ended
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
@@ -143,47 +152,59 @@ class Processes:
                 await asyncio.sleep(0.1)
         return vm
 
-    async def _state(self, vm: _Vm) -> tuple[int, int]:
+    async def _is_paused(self, vm: _Vm) -> bool:
         if vm.control is not None:
             with suppress(ManorError):
                 status = await vm.control.call("status")
                 vm.memory = int(status.get("memory", 0)) >> 10
-                if status.get("state") == "paused":
-                    return DomainState.PAUSED, PausedReason.USER
-        return DomainState.RUNNING, RunningReason.UNKNOWN
+                return status.get("state") == "paused"
+        return False
 
-    def check(self, definition: Definition) -> None:
-        # A network may be made, or started, later.
-        check_spec(to_spec(definition))
+    def check(self, domain: Domain) -> Sequence[Finding]:
+        return self._launch(domain, _ANYTHING).warnings
 
-    async def start(self, definition: Definition, number: int, live: str, paused: bool) -> str:
-        spec = to_spec(definition, self._resolve)
-        check_spec(spec)
+    def _launch(self, domain: Domain, resolvers: Resolvers) -> Launch:
+        """What starting `domain` takes. Raises ConfigError, ApiError."""
+        accel: AccelName = self._accel
+        if accel == "auto" and domain.type == "qemu":
+            # Who writes `kvm` means the best that the host has; who writes `qemu` wants no /dev/kvm.
+            accel = "dbt"
+        launch = to_spec(domain, resolvers, accel)
+        for index, disk in enumerate(launch.spec.disks):
+            check_disk(disk, f"domain/devices/disk[{index + 1}]")
+        return launch
+
+    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+        launch = self._launch(domain, self._resolvers)
+        spec = launch.spec
+        assert domain.uuid is not None
+        uuid = UUID(domain.uuid).bytes
+        running = live(domain, number)
         for path in (spec.kernel, spec.initrd):
             if path is not None and not path.exists():
                 raise failed(f"cannot open {path}: No such file or directory")
         settings = {
             "machine": json.loads(spec_to_json(spec)),
-            "accel": self._accel,
+            "accel": launch.accel,
             "paused": paused,
-            "reboot": text_of(definition.root(), "on_reboot", "restart") != "destroy",
+            "reboot": launch.on_reboot != "destroy",
         }
-        directory = self._root / uuid_text(definition.uuid)
-        record = {"number": number, "live": live}
+        directory = self._root / domain.uuid
+        record = {"number": number, "live": domain_xml.format(running)}
         try:
             process, reading = await asyncio.to_thread(_spawn, directory, settings, record)
         except OSError as error:
             raise HostError(
                 f"cannot start a VM in {directory}: {error.strerror or error}", error.errno, str(directory)
             ) from error
-        vm = self._watch(definition.uuid, directory, process.pid, os.pidfd_open(process.pid), process)
+        vm = self._watch(uuid, directory, process.pid, os.pidfd_open(process.pid), process)
         try:
             report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
             _check_report(report, directory)
             vm.control = await Control.connect(directory / "control")
-            vm.memory = definition.memory
+            vm.memory = domain.memory >> 10
         except BaseException as error:
-            self._vms.pop(definition.uuid, None)
+            self._vms.pop(uuid, None)
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
             await vm.ended
@@ -193,7 +214,26 @@ class Processes:
             raise
         finally:
             os.close(reading)
-        return live
+        if launch.current_memory < domain.memory:
+            try:
+                await vm.control.call("balloon", target=launch.current_memory)
+            except ManorError as error:
+                logger.warning("the balloon of %s cannot be set: %s", domain.name, error)
+        return running
+
+    async def keep_live(self, uuid: bytes, text: str) -> None:
+        vm = self._get(uuid)
+        path = vm.directory / "record.json"
+
+        def write() -> None:
+            record = _read_json(path)
+            if record is not None:
+                write_atomically(path, json.dumps({**record, "live": text}).encode())
+
+        try:
+            await asyncio.to_thread(write)
+        except OSError as error:
+            raise HostError.from_os_error(f"writing {path}", error) from error
 
     async def stop(self, uuid: bytes) -> None:
         vm = self._get(uuid)
@@ -296,9 +336,7 @@ class Processes:
         try:
             answer = await self._call(uuid, "agent", execute=command, arguments=dict(arguments), seconds=timeout)
         except (InternalError, HostError) as error:
-            raise ApiError(
-                Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, f"Guest agent is not responding: {error}"
-            ) from error
+            raise ApiError(Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, f"Guest agent is not responding: {error}") from error
         return answer.get("value")
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -350,17 +388,15 @@ class Processes:
             del self._vms[vm.uuid]
         (vm.directory / "record.json").unlink(missing_ok=True)
         vm.ended.set_result(None)
-        if is_known and self._on_end is not None:
-            self._on_end(_end_of(vm.uuid, vm.directory, status))
+        if is_known and self._on_happening is not None:
+            self._on_happening(_end_of(vm.uuid, vm.directory, status))
 
 
 CONNECT_PATIENCE: Final = 10.0
 """Seconds for a VM that an earlier daemon began to start."""
 
 
-def _spawn(
-    directory: Path, settings: dict[str, Any], record: dict[str, Any]
-) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(directory: Path, settings: dict[str, Any], record: dict[str, Any]) -> tuple[subprocess.Popen[bytes], int]:
     """(process, descriptor its report comes from). Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = process_lock.open_lock(directory / "lock")
@@ -438,10 +474,10 @@ def _end_of(uuid: bytes, directory: Path, status: int | None) -> Ended:
     """How a VM ended, from what it left. status: of its process, where it is known."""
     value = _read_json(directory / "end.json")
     if value is None:
-        how = f"signal {-status}" if status is not None and status < 0 else "it left no word"
-        return Ended(uuid, ShutoffReason.CRASHED, True, f"its process was killed ({how}); {_last_words(directory)}")
-    reason, is_crash = _REASONS.get(str(value.get("reason")), (ShutoffReason.UNKNOWN, True))
-    return Ended(uuid, reason, is_crash, str(value.get("detail", "")) if is_crash else "")
+        cause = f"signal {-status}" if status is not None and status < 0 else "it left no word"
+        return Ended(uuid, End.LOST, f"its process was killed ({cause}); {_last_words(directory)}")
+    how = _ENDS.get(str(value.get("reason")), End.FAILED)
+    return Ended(uuid, how, str(value.get("detail", "")) if how in (End.CRASH, End.FAILED) else "")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

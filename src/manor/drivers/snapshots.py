@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
-from xml.etree.ElementTree import Element, SubElement
 
-from manor.base.errors import ApiError, ManorError
-from manor.domain.events import LifecycleEvent
-from manor.domain.state import DomainState
+from manor.base.errors import ApiError, ConfigError, ManorError
+from manor.domain.definition import Definition, definition_of
+from manor.domain.events import DefinedDetail, LifecycleEvent
+from manor.domain.state import DomainState, ShutoffReason
+from manor.domain.xml import domain as domain_xml
+from manor.domain.xml import snapshot as snapshot_xml
+from manor.domain.xml import tree
+from manor.domain.xml.snapshot import Snapshot as Document
+from manor.domain.xml.snapshot import SnapshotDisk
+from manor.domain.xml.to_spec import refuse
 from manor.drivers.api import Kind, Notice, Notify
-from manor.drivers.definition import Definition, disks, normalise
-from manor.drivers.domains import DomainBook, Record
-from manor.drivers.errors import Code, Origin, failed, invalid, no_snapshot, unsupported, xml_error
+from manor.drivers.domains.book import DomainBook
+from manor.drivers.domains.record import Record
+from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported
 from manor.drivers.keeper import Keeper
-from manor.drivers.xml import format_xml, parse, text_of
 from manor.rpc.protocol.records import Snapshot
+
+logger = logging.getLogger(__name__)
 
 REDEFINE: Final = 1
 """Source: libvirt API reference, virDomainSnapshotCreateFlags."""
@@ -37,12 +45,14 @@ class DiskSnapshots(Protocol):
 
 @dataclass(slots=True)
 class Taken:
-    """One snapshot."""
+    """One snapshot, as its text is kept."""
 
     name: str
     xml: str
     parent: str | None
-    domain_xml: str
+
+    def read(self) -> Document:
+        return snapshot_xml.parse(self.xml)
 
 
 class SnapshotBook:
@@ -61,12 +71,13 @@ class SnapshotBook:
         for reference, _ in await self._domains.all():
             for text in await self._keeper.load_snapshots(reference.uuid):
                 try:
-                    root = parse(text, "domainsnapshot", Origin.DOMAIN_SNAPSHOT)
-                except ApiError:
+                    document = snapshot_xml.parse(text)
+                except ConfigError as error:
+                    logger.error("a snapshot of %s is left out: %s", reference.name, error)
                     continue
-                self._put(reference.uuid, root)
-                if text_of(root, "active") == "1":
-                    self._current[reference.uuid] = text_of(root, "name")
+                self._put(reference.uuid, document)
+                if document.active:
+                    self._current[reference.uuid] = document.name
 
     async def all(self, uuid: bytes) -> Sequence[Snapshot]:
         record = self._domains.record(uuid)
@@ -81,14 +92,17 @@ class SnapshotBook:
         if flags & ~0x1F:
             raise unsupported("snapshots are kept inside qcow2 disks; disk-only and external ones are not there",
                               Origin.DOMAIN_SNAPSHOT)  # fmt: skip
-        wanted = parse(xml, "domainsnapshot", Origin.DOMAIN_SNAPSHOT)
+        with reading(Origin.DOMAIN_SNAPSHOT):
+            wanted = snapshot_xml.parse(xml)
+        with judging(Origin.DOMAIN_SNAPSHOT):
+            refuse(snapshot_xml.check(wanted))
         async with record.lock:
             if record.is_active:
                 raise unsupported(
                     "a snapshot of a running domain cannot be taken; shut it down first", Origin.DOMAIN_SNAPSHOT
                 )
             assert record.config is not None
-            name = text_of(wanted, "name") or str(int(time.time()))
+            name = wanted.name or str(int(time.time()))
             if not flags & REDEFINE and name in self._of(uuid):
                 raise ApiError(
                     Code.OPERATION_FAILED,
@@ -98,17 +112,16 @@ class SnapshotBook:
             if not flags & REDEFINE:
                 config = record.config
                 await _in_thread(lambda: self._contents.take(config, name))
-            root = self._describe(record, wanted, name, bool(flags & REDEFINE))
-            await self._keeper.save_snapshot(uuid, name, format_xml(root))
-            self._put(uuid, root)
+            document = replace(wanted, name=name) if flags & REDEFINE else self._describe(record, wanted, name)
+            if document.domain is None:
+                document = replace(document, domain=tree.read(record.config.text, domain_xml.ROOT))
+            await self._keeper.save_snapshot(uuid, name, snapshot_xml.format(document))
+            self._put(uuid, document)
             await self._set_current(uuid, name)
         return Snapshot(name, record.reference())
 
     async def xml(self, uuid: bytes, name: str) -> str:
-        root = parse(self._get(uuid, name).xml, "domainsnapshot", Origin.DOMAIN_SNAPSHOT)
-        for each in root.findall("active"):
-            root.remove(each)
-        return format_xml(root)
+        return snapshot_xml.format(replace(self._get(uuid, name).read(), active=None))
 
     async def parent(self, uuid: bytes, name: str) -> str | None:
         return self._get(uuid, name).parent
@@ -123,14 +136,18 @@ class SnapshotBook:
         async with record.lock:
             if record.is_active:
                 raise invalid("the domain runs; destroy it before it is reverted", Origin.DOMAIN_SNAPSHOT)
-            definition = normalise(parse(taken.domain_xml, "domain"))
+            node = taken.read().domain
+            assert node is not None
+            text = tree.write(node)
+            with reading(Origin.DOMAIN_SNAPSHOT):
+                definition = definition_of(domain_xml.parse(text))
             await _in_thread(lambda: self._contents.revert(definition, name))
-            await self._domains.replace_config(record, definition, f"revert to {name}")
+            await self._domains.replace_config(record, text, f"revert to {name}")
             await self._set_current(uuid, name)
             record.state = DomainState.SHUTOFF
-            record.reason = 7
-        # DEFINED, from a snapshot. Source: libvirt API reference, virDomainEventDefinedDetailType.
-        self._notify(Notice(Kind.LIFECYCLE, record.reference(), (int(LifecycleEvent.DEFINED), 3)))
+            record.reason = ShutoffReason.FROM_SNAPSHOT
+        event = (int(LifecycleEvent.DEFINED), int(DefinedDetail.FROM_SNAPSHOT))
+        self._notify(Notice(Kind.LIFECYCLE, record.reference(), event))
 
     async def delete(self, uuid: bytes, name: str, flags: int) -> None:
         record = self._domains.record(uuid)
@@ -169,51 +186,37 @@ class SnapshotBook:
         children = [each.name for each in self._of(uuid).values() if each.parent == name]
         return [found for each in children for found in (each, *self._below(uuid, each))]
 
-    def _put(self, uuid: bytes, root: Element) -> None:
-        name = text_of(root, "name")
-        domain = root.find("domain")
-        taken = Taken(
-            name, format_xml(root), text_of(root, "parent/name") or None, "" if domain is None else format_xml(domain)
-        )
-        self._of(uuid)[name] = taken
+    def _put(self, uuid: bytes, document: Document) -> None:
+        name = document.name or ""
+        self._of(uuid)[name] = Taken(name, snapshot_xml.format(document), document.parent)
         self._domains.record(uuid).snapshots = len(self._of(uuid))
 
     async def _set_current(self, uuid: bytes, name: str) -> None:
         old = self._current.get(uuid)
-        for each, mark in ((old, "0"), (name, "1")):
+        for each, mark in ((old, 0), (name, 1)):
             if each is not None and each in self._of(uuid):
                 taken = self._of(uuid)[each]
-                root = parse(taken.xml, "domainsnapshot", Origin.DOMAIN_SNAPSHOT)
-                element = root.find("active")
-                if element is None:
-                    element = SubElement(root, "active")
-                element.text = mark
-                taken.xml = format_xml(root)
+                taken.xml = snapshot_xml.format(replace(taken.read(), active=mark))
                 await self._keeper.save_snapshot(uuid, each, taken.xml)
         self._current[uuid] = name
 
-    def _describe(self, record: Record, wanted: Element, name: str, redefine: bool) -> Element:
+    def _describe(self, record: Record, wanted: Document, name: str) -> Document:
         assert record.config is not None
-        if "/" in name or not name.isprintable() or len(name.encode()) > 200:
-            raise xml_error(f"<name>: '{name}' is no name for a snapshot", Origin.DOMAIN_SNAPSHOT)
-        if redefine:
-            return wanted
-        root = Element("domainsnapshot")
-        SubElement(root, "name").text = name
-        if text_of(wanted, "description"):
-            SubElement(root, "description").text = text_of(wanted, "description")
-        SubElement(root, "state").text = "shutoff"
-        parent = self._current.get(record.config.uuid)
-        if parent is not None:
-            SubElement(SubElement(root, "parent"), "name").text = parent
-        SubElement(root, "creationTime").text = str(int(time.time()))
-        SubElement(root, "memory", snapshot="no")
-        listed = SubElement(root, "disks")
-        document = record.config.root()
-        for each in disks(document):
-            SubElement(listed, "disk", name=each.target, snapshot="internal" if each.device == "disk" else "no")
-        root.append(document)
-        return root
+        document = tree.read(record.config.text, domain_xml.ROOT)
+        disks = record.config.read().devices.disks
+        return Document(
+            name=name,
+            description=wanted.description,
+            state="shutoff",
+            parent=self._current.get(record.config.uuid),
+            creation_time=int(time.time()),
+            memory="no",
+            disks=tuple(
+                SnapshotDisk(name=each.target or "", snapshot="internal" if each.device == "disk" else "no")
+                for each in disks
+            ),
+            domain=document,
+        )
 
 
 class InternalSnapshots:
@@ -260,17 +263,16 @@ class NoContents:
 
 
 def _images(definition: Definition) -> list[str]:
-    root = definition.root()
     found = []
-    for element, disk in zip(root.iterfind("devices/disk"), disks(root), strict=True):
-        if disk.device != "disk" or not disk.source or element.find("readonly") is not None:
+    for disk in definition.read().devices.disks:
+        if disk.device != "disk" or disk.readonly:
             continue
-        driver = element.find("driver")
-        if driver is None or driver.get("type") != "qcow2":
+        path = disk.file or disk.dev
+        if not path or disk.format != "qcow2":
             raise unsupported(
                 f"the disk {disk.target} is no qcow2 image and can keep no snapshot; convert it", Origin.DOMAIN_SNAPSHOT
             )
-        found.append(disk.source)
+        found.append(path)
     return found
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
-from xml.etree.ElementTree import Element, SubElement
 
-from manor.base.errors import ApiError
+from manor.base.errors import ApiError, ConfigError
+from manor.domain import names
+from manor.domain.xml import storage
+from manor.domain.xml.to_spec import refuse
 from manor.drivers.api import ByteStream
-from manor.drivers.errors import Code, Origin, unsupported_config, xml_error
-from manor.drivers.xml import bytes_of, check_name, format_xml, parse, take_name, text_of
+from manor.drivers.errors import Code, Origin, judging, reading
 
 MAX_VOLUME: Final = 1 << 62
 FORMATS: Final = ("raw", "qcow2")
@@ -72,50 +73,44 @@ class VolumeBackend(Protocol):
 
 def read_volume(text: str) -> VolumePlan:
     """What a client wants. Raises ApiError."""
-    root = parse(text, "volume", Origin.STORAGE)
-    name = take_name(root, Origin.STORAGE)
-    check_name(name, Origin.STORAGE)
-    capacity = bytes_of(root.find("capacity"), "bytes", Origin.STORAGE)
-    if capacity is not None and capacity > MAX_VOLUME:
-        raise xml_error(f"<capacity>: {capacity} bytes are too many", Origin.STORAGE)
-    backing = root.find("backingStore")
-    path = "" if backing is None else text_of(backing, "path")
-    if capacity is None and not path:
-        raise xml_error("<capacity>: a volume needs one; write <capacity unit='GiB'>20</capacity>", Origin.STORAGE)
-    allocation = bytes_of(root.find("allocation"), "bytes", Origin.STORAGE)
-    kind = root.find("target/format")
-    format_name = "raw" if kind is None else kind.get("type", "raw")
-    if format_name not in FORMATS:
-        raise unsupported_config(
-            f"target.format: '{format_name}' cannot be made here; there are {', '.join(FORMATS)}", Origin.STORAGE
-        )
-    backing_format = None if backing is None else backing.find("format")
-    below = (path, "raw" if backing_format is None else backing_format.get("type", "raw")) if path else None
-    return VolumePlan(name, capacity, capacity or 0 if allocation is None else allocation, format_name, below)
+    with reading(Origin.STORAGE):
+        document = storage.parse_volume(text)
+        names.check_name(document.name, storage.VOLUME)
+        path = document.backing.path if document.backing else None
+        if document.capacity is None and not path:
+            raise ConfigError("volume/capacity", "it is missing; write for example <capacity unit='GiB'>20</capacity>")
+        if document.capacity is not None and document.capacity > MAX_VOLUME:
+            raise ConfigError("volume/capacity", f"{document.capacity} bytes are too many")
+    kind = document.format or "raw"
+    with judging(Origin.STORAGE):
+        refuse(storage.check_volume(document))
+        if kind not in FORMATS:
+            raise ConfigError(
+                "volume/target/format/@type", f"{kind!r} is not made here; use one of {', '.join(FORMATS)}"
+            )
+    below = (path, (document.backing and document.backing.format) or "raw") if path else None
+    allocation = (document.capacity or 0) if document.allocation is None else document.allocation
+    return VolumePlan(document.name, document.capacity, allocation, kind, below)
 
 
 def volume_xml(volume: Volume) -> str:
     """Its description."""
-    root = Element("volume", type="dir" if volume.is_directory else "file")
-    SubElement(root, "name").text = volume.name
-    SubElement(root, "key").text = volume.path
-    for tag, value in (("capacity", volume.capacity), ("allocation", volume.allocation)):
-        SubElement(root, tag, unit="bytes").text = str(value)
-    target = SubElement(root, "target")
-    SubElement(target, "path").text = volume.path
-    SubElement(target, "format", type=volume.format)
-    permissions = SubElement(target, "permissions")
-    for tag, text in (("mode", f"0{volume.mode:o}"), ("owner", str(volume.owner)), ("group", str(volume.group))):
-        SubElement(permissions, tag).text = text
-    if volume.backing is not None:
-        backing = SubElement(root, "backingStore")
-        SubElement(backing, "path").text = volume.backing[0]
-        SubElement(backing, "format", type=volume.backing[1])
-    return format_xml(root)
+    backing = volume.backing and storage.BackingStore(path=volume.backing[0], format=volume.backing[1])
+    return storage.format_volume(
+        storage.Volume(
+            type="dir" if volume.is_directory else "file",
+            name=volume.name,
+            key=volume.path,
+            capacity=volume.capacity,
+            allocation=volume.allocation,
+            path=volume.path,
+            format=volume.format,
+            permissions=storage.Permissions(mode=volume.mode, owner=volume.owner, group=volume.group),
+            backing=backing or None,
+        )
+    )
 
 
 def volume_exists(name: str) -> ApiError:
     """There is one of that name already."""
-    return ApiError(
-        Code.STORAGE_VOL_EXIST, Origin.STORAGE, f"storage volume name '{name}' already in use."
-    )
+    return ApiError(Code.STORAGE_VOL_EXIST, Origin.STORAGE, f"storage volume name '{name}' already in use.")

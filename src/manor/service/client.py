@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from manor.base.errors import ApiError
 from manor.drivers.api import Driver
-from manor.drivers.errors import Code, Origin
+from manor.drivers.errors import Code, Origin, invalid, invalid_argument, not_running
 from manor.rpc.session import Session
 
 if TYPE_CHECKING:
@@ -44,6 +44,25 @@ def affected(flags: int, is_active: bool) -> tuple[bool, bool]:
     if not live and not config:
         return is_active, not is_active
     return live, config
+
+
+async def impact(client: Client, a: Any, flags: int | None = None) -> tuple[bool, bool]:
+    """(live, config) that a change of `a.domain` affects. Raises ApiError for a description that there is not."""
+    found = await client.driver.domains.flags(a.domain.uuid)
+    live, config = affected(getattr(a, "flags", 0) if flags is None else flags, found.active)
+    if live and not found.active:
+        raise not_running()
+    if config and not found.persistent:
+        raise invalid("cannot modify the persistent config of a transient domain")
+    return live, config
+
+
+async def is_config(client: Client, a: Any, flags: int | None = None) -> bool:
+    """Whether a question about `a.domain` is about its configuration, and not about what runs."""
+    live, config = await impact(client, a, flags)
+    if live and config:
+        raise invalid_argument("ask about what runs or about the configuration, not about both")
+    return config
 
 
 def matches(flags: int, *groups: tuple[tuple[int, bool], ...]) -> bool:

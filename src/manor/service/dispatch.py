@@ -11,34 +11,34 @@ from typing import Any, Final
 from manor.base.errors import ApiError, ConfigError, HostError, ManorError, ProtocolError, StateError
 from manor.drivers.errors import Code, Origin
 from manor.rpc.message import Call
-from manor.rpc.protocol.catalog import REMOTE, Procedure
+from manor.rpc.protocol.catalog import QEMU, REMOTE, Procedure
 from manor.rpc.session import Session, close_files
 from manor.service.client import Client
+from manor.service.refusals import REFUSALS
 
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
-    "connect", "domain", "domain_devices", "domain_looks", "domain_statistics", "snapshot", "network", "storage",
-    "node", "registration", "absent",
+    "connect", "domain", "domain_agent", "domain_devices", "domain_looks", "domain_placing", "domain_statistics",
+    "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices", "registration", "absent",
 )  # fmt: skip
 Work = Callable[[Client, Any], Any]
 
 
-def _load() -> dict[int, Work]:
-    found: dict[int, Work] = {}
+def _load() -> dict[str, Work]:
+    found: dict[str, Work] = {}
     for subject in SUBJECTS:
         module = importlib.import_module(f"manor.service.procedures.{subject}")
         for name, work in vars(module).items():
-            if name in REMOTE and inspect.isfunction(work):
-                number = REMOTE[name].number
-                if number in found:
+            if (name in REMOTE or name in QEMU) and inspect.isfunction(work):
+                if name in found:
                     raise ValueError(f"{name} is there twice")
-                found[number] = work
+                found[name] = work
     return found
 
 
 PROCEDURES: Final = _load()
-"""Number -> function of the client and the arguments; a coroutine where it may wait."""
+"""Name -> function of the client and the arguments; a coroutine where it may wait."""
 
 
 def handle(session: Session, call: Call) -> Any:
@@ -46,9 +46,7 @@ def handle(session: Session, call: Call) -> Any:
     client: Client = session.state
     if call.files:
         close_files(call.files)
-    if call.procedure.program is not REMOTE:
-        raise _unknown(call.procedure)
-    work = PROCEDURES.get(call.procedure.number)
+    work = PROCEDURES.get(call.procedure.name)
     if work is None:
         raise _unknown(call.procedure)
     try:
@@ -87,8 +85,9 @@ def translate(error: ManorError) -> ApiError:
 
 
 def _unknown(procedure: Procedure) -> ApiError:
+    reason = REFUSALS.get(procedure.name)
     return ApiError(
         Code.NO_SUPPORT,
         Origin.NONE,
-        f"this function is not supported by the connection driver: {procedure.name}",
+        f"this function is not supported by the connection driver: {procedure.name}{f': {reason}' if reason else ''}",
     )

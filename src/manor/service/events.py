@@ -31,6 +31,7 @@ _DOMAIN: Final = {
     Kind.DEVICE_REMOVED: (15, "device_removed"),
     Kind.AGENT: (18, "agent_lifecycle"),
     Kind.DEVICE_ADDED: (19, "device_added"),
+    Kind.DEVICE_REMOVAL_FAILED: (22, "device_removal_failed"),
     Kind.METADATA: (23, "metadata_change"),
 }
 """Kind -> (virDomainEventID, name of the message)."""
@@ -38,6 +39,8 @@ _OTHERS: Final = {
     Kind.NETWORK: ("network", 0, "network_event_lifecycle"),
     Kind.POOL: ("pool", 0, "storage_pool_event_lifecycle"),
     Kind.POOL_REFRESH: ("pool", 1, "storage_pool_event_refresh"),
+    Kind.SECRET: ("secret", 0, "secret_event_lifecycle"),
+    Kind.SECRET_VALUE: ("secret", 1, "secret_event_value_changed"),
 }
 """Kind -> (object, number, name of the message)."""
 MAX_EVENT_ID: Final = {"domain": 27, "network": 2, "pool": 2, "node_device": 2, "secret": 2}

@@ -31,6 +31,8 @@ class Service:
         self.events = EventHub()
         self.jobs = Jobs()
         self.history = History()
+        self.agent_timeouts: dict[bytes, float] = {}
+        """UUID of a domain -> seconds that its guest's agent may take, where a client has said so."""
         self._makers = makers
         self._default = default
         self._drivers: dict[str, Driver] = {}
@@ -49,9 +51,7 @@ class Service:
         maker = self._makers.get(name)
         if maker is None:
             known = ", ".join(self._makers)
-            raise ApiError(
-                Code.NO_CONNECT, Origin.NONE, f"no connection driver available for {uri}; there are {known}"
-            )
+            raise ApiError(Code.NO_CONNECT, Origin.NONE, f"no connection driver available for {uri}; there are {known}")
         async with self._opening:
             driver = self._drivers.get(name)
             if driver is None:

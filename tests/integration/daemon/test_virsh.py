@@ -117,12 +117,87 @@ def test_changes_of_a_domain(virsh: Virsh, web1: str) -> None:
     virsh("domrename", web1, "web2")
     virsh("domrename", "web2", web1)
     virsh("start", web1)
-    assert "not supported" in virsh("setvcpus", web1, "2", "--live", check=False)
+    assert virsh("vcpucount", web1, "--live", "--active") == "1"
+    virsh("setvcpus", web1, "2", "--live")
+    assert virsh("vcpucount", web1, "--live", "--active") == "2"
+    assert virsh("vcpucount", web1, "--config", "--active") == "1"
+    assert "greater than max allowable" in virsh("setvcpus", web1, "3", "--live", check=False)
     virsh("attach-disk", web1, "/nowhere/d.img", "vdd", "--live")
     assert "vdd" in virsh("domblklist", web1)
     assert "vdd" not in virsh("domblklist", web1, "--inactive")
     virsh("setmem", web1, "64M", "--live")
     assert "65536 KiB" in virsh("dominfo", web1)
+
+
+def test_tuning_is_kept_in_the_configuration(virsh: Virsh, web1: str) -> None:
+    commands = {
+        "memtune": (("--hard-limit", "102400"), "hard_limit     : 102400"),
+        "schedinfo": (("--set", "cpu_shares=512"), "cpu_shares     : 512"),
+        "numatune": (("--mode", "preferred", "--nodeset", "0"), "numa_mode      : preferred"),
+        "blkiotune": (("--weight", "300", "--device-weights", "/dev/sda,200"), "device_weight  : /dev/sda,200"),
+        "blkdeviotune vda": (("--total-iops-sec", "500"), "total_iops_sec : 500"),
+        "domiftune 52:54:00:11:22:33": (("--inbound", "1000,2000"), "inbound.peak   : 2000"),
+    }
+    virsh("start", web1)
+    for command, (options, shown) in commands.items():
+        name, *more = command.split()
+        assert "use --config" in virsh(name, web1, *more, *options, "--live", check=False)
+        virsh(name, web1, *more, *options, "--config")
+        assert shown in virsh(name, web1, *more, "--config")
+        assert shown not in virsh(name, web1, *more, "--live")
+    virsh("vcpupin", web1, "1", "0", "--config")
+    assert "<vcpupin vcpu='1' cpuset='0'/>" in virsh("dumpxml", web1, "--inactive")
+    assert "<hard_limit unit='KiB'>102400</hard_limit>" in virsh("dumpxml", web1, "--inactive")
+    assert "hard_limit" not in virsh("dumpxml", web1)
+    virsh("set-lifecycle-action", web1, "crash", "preserve", "--config")
+    virsh("destroy", web1)
+    virsh("start", web1)
+    assert "<hard_limit unit='KiB'>102400</hard_limit>" in virsh("dumpxml", web1)
+    assert "<on_crash>preserve</on_crash>" in virsh("dumpxml", web1)
+
+
+def test_what_runs_and_what_is_kept_are_apart(virsh: Virsh, web1: str, place: Path) -> None:
+    virsh("start", web1)
+    virsh("desc", web1, "--config", "--title", "Next")
+    assert virsh("desc", web1, "--title", "--live") == ""
+    virsh("desc", web1, "--live", "Now")
+    assert virsh("desc", web1, "--config") == ""
+    virsh("attach-disk", web1, "/nowhere/e.img", "vde", "--config", "--live")
+    virsh("detach-disk", web1, "vde", "--live")
+    assert "vde" not in virsh("domblklist", web1)
+    assert "vde" in virsh("domblklist", web1, "--inactive")
+    virsh("attach-interface", web1, "bridge", "br0", "--mac", "52:54:00:aa:bb:cc", "--config")
+    assert "52:54:00:aa:bb:cc" in virsh("domiflist", web1, "--inactive")
+    assert "52:54:00:aa:bb:cc" not in virsh("domiflist", web1)
+    virsh("attach-disk", web1, "/nowhere/cd.iso", "vdf", "--type", "cdrom", "--mode", "readonly", "--config")
+    virsh("change-media", web1, "vdf", "/nowhere/other.iso", "--update", "--config")
+    assert "other.iso" in virsh("domblklist", web1, "--inactive")
+    virsh("change-media", web1, "vdf", "--eject", "--config")
+    assert "other.iso" not in virsh("domblklist", web1, "--inactive")
+    virsh("setmem", web1, "32M")
+    virsh("setmem", web1, "48M", "--config")
+    assert "<currentMemory unit='KiB'>32768</currentMemory>" in virsh("dumpxml", web1)
+    assert "<currentMemory unit='KiB'>49152</currentMemory>" in virsh("dumpxml", web1, "--inactive")
+    assert "active domain" in virsh("setmaxmem", web1, "128M", "--live", check=False)
+    path = place / "changed.xml"
+    path.write_text(virsh("dumpxml", web1, "--inactive").replace("<title>Next</title>", "<title>Third</title>"))
+    virsh("define", str(path))
+    assert virsh("desc", web1, "--title", "--live") == ""
+    virsh("destroy", web1)
+    virsh("start", web1)
+    assert virsh("desc", web1, "--title", "--live") == "Third"
+    assert "<currentMemory unit='KiB'>49152</currentMemory>" in virsh("dumpxml", web1)
+    virsh("undefine", web1)
+    assert "transient" in virsh("setmem", web1, "40M", "--config", check=False)
+
+
+def test_what_has_no_effect_is_said(daemon: DaemonProcess, virsh: Virsh, web1: str, place: Path) -> None:
+    path = place / "video.xml"
+    text = virsh("dumpxml", web1).replace("</devices>", "<video><model type='qxl'/></video></devices>")
+    path.write_text(text)
+    virsh("define", str(path))
+    assert "ignored configuration: domain/devices/video: the machine has no display" in virsh("dominfo", web1)
+    assert "web1: domain/devices/video: the machine has no display" in daemon.log
 
 
 def test_snapshots(virsh: Virsh, web1: str) -> None:
@@ -311,7 +386,7 @@ def test_clients_that_define_at_the_same_time(daemon: DaemonProcess, virsh: Virs
 def test_what_is_not_there_is_said_by_name(virsh: Virsh, web1: str) -> None:
     virsh("start", web1)
     assert "not supported by the connection driver" in virsh("save", web1, "/nowhere/x", check=False)
-    assert "domain_set_block_io_tune" in virsh("blkdeviotune", web1, "vda", "--total-iops-sec", "9", check=False)
+    assert "domain_inject_nmi" in virsh("inject-nmi", web1, check=False)
 
 
 def test_tls_with_certificates_of_our_own(place: Path) -> None:

@@ -109,7 +109,7 @@ def test_libvirt_reads_the_same_in_what_we_write(name: str, installed: dict[str,
     theirs = domain.parse(run(*VIRSH, f"define {path}; dumpxml --inactive web"))
     ours = complete
     same = ("name", "uuid", "title", "description", "memory", "current_memory", "vcpus", "current_vcpus", "kernel",
-            "initrd", "cmdline", "on_poweroff", "on_reboot", "on_crash", "clock", "metadata", "weight", "shares",
+            "initrd", "cmdline", "on_poweroff", "on_reboot", "on_crash", "clock", "metadata", "blkiotune", "cputune",
             "sysinfo", "smbios_mode", "iothreads", "boot")  # fmt: skip
     for field in same:
         assert getattr(theirs, field) == getattr(ours, field), field

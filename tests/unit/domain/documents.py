@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from manor.domain.xml import domain, network, snapshot, storage
+from manor.domain.xml import domain, network, secret, snapshot, storage
 from manor.domain.xml.property import Element, Finding
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[type[Element], Callable[[str], Any], Callable[[Any], str]
     "network": (network.Network, network.parse, network.format, network.check),
     "pool": (storage.Pool, storage.parse, storage.format, storage.check),
     "volume": (storage.Volume, storage.parse_volume, storage.format_volume, storage.check_volume),
+    "secret": (secret.Secret, secret.parse, secret.format, secret.check),
     "domainsnapshot": (snapshot.Snapshot, snapshot.parse, snapshot.format, snapshot.check),
 }
 """Root element -> class, parse, format, check."""

@@ -133,7 +133,7 @@ def test_a_disk_comes_and_goes() -> None:
         ("vda", "virtio", "raw"), ("vdb", "virtio", "raw")
     ]  # fmt: skip
     assert detach(more, disk) == complete()
-    with pytest.raises(ConfigError, match="another disk is 'vdb' too"):
+    with pytest.raises(ConfigError, match="target vdb already exists"):
         attach(more, disk)
     with pytest.raises(ConfigError, match=r"no such device \(vdb\)"):
         detach(complete(), disk)

@@ -15,6 +15,7 @@ from manor.domain.xml.network import Ip
 from manor.domain.xml.property import Element, Property, schema
 from manor.domain.xml.storage import Mode
 from manor.domain.xml.tree import Node
+from manor.domain.xml.tuning import CpuSet
 from manor.domain.xml.values import Choice, Flag, Integer, Kind, Mac, Present, Size, Text, Uuid
 from tests.unit.domain.documents import KINDS
 
@@ -36,6 +37,8 @@ def value(kind: Kind[Any], dice: random.Random) -> Any:
         return (b"\x52" + dice.randbytes(5)).hex(":")
     if isinstance(kind, Ip):
         return ".".join(str(dice.randrange(256)) for _ in range(4))
+    if isinstance(kind, CpuSet):
+        return str(dice.randrange(64))
     if isinstance(kind, Mode):
         return dice.randrange(0o10000)
     assert isinstance(kind, Text)
@@ -55,9 +58,14 @@ def of(declared: Property, dice: random.Random) -> Any:
 
 def element(cls: type[Element], dice: random.Random) -> Any:
     """An element with some of its properties. What nobody needs is mostly left out."""
-    return cls(
-        **{one.name: of(one, dice) for one in schema(cls).properties if one.required or dice.random() < 0.4}
-    )
+    chosen = [one for one in schema(cls).properties if one.required or dice.random() < 0.4]
+    values = {one.name: of(one, dice) for one in chosen}
+    for one in schema(cls).properties:
+        # What is inside an element says that it is there.
+        inside = [other for other in chosen if other.path.startswith(f"{one.path}/") and values[other.name] != ()]
+        if isinstance(one.kind, Present) and inside:
+            values[one.name] = True
+    return cls(**values)
 
 
 @pytest.mark.parametrize("name", KINDS)

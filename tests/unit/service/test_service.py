@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from manor.base.errors import ApiError, ConfigError, HostError
+from manor.domain.xml.changes import When
 from manor.drivers.api import Kind, Notice
 from manor.drivers.memory import MemoryDriver
 from manor.rpc.protocol.catalog import REMOTE
-from manor.rpc.protocol.records import Domain, Network
+from manor.rpc.protocol.records import Domain, Network, Secret
 from manor.service.dispatch import PROCEDURES, translate
 from manor.service.events import KEPT, EventHub
 from manor.service.history import COARSE, FINE, History, Sample, Series
 from manor.service.jobs import Job, Jobs, Phase
-from manor.service.plan import When, plan
+from manor.service.plan import plan
 from manor.service.problem import problem_of
 
 DOMAIN = Domain("web1", bytes(16), 3)
@@ -61,14 +62,16 @@ def test_events_go_to_who_asked_for_them() -> None:
 def test_every_kind_of_notice_fits_the_wire(kind: Kind) -> None:
     values: dict[Kind, tuple[object, ...]] = {
         Kind.LIFECYCLE: (2, 0), Kind.BALLOON: (1 << 20,), Kind.DEVICE_ADDED: ("disk0",),
-        Kind.DEVICE_REMOVED: ("disk0",), Kind.METADATA: (1, None), Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0),
-        Kind.POOL: (2, 0),
+        Kind.DEVICE_REMOVED: ("disk0",), Kind.DEVICE_REMOVAL_FAILED: ("disk0",), Kind.METADATA: (1, None),
+        Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0), Kind.POOL: (2, 0), Kind.SECRET: (0, 0),
     }  # fmt: skip
     hub, listener = EventHub(), Listener()
-    for name, count in (("domain", 27), ("network", 2), ("pool", 2)):
+    for name, count in (("domain", 27), ("network", 2), ("pool", 2), ("secret", 2)):
         for event in range(count):
             hub.register(listener, "u", name, event, None)  # type: ignore[arg-type]
-    subject = Network("x", bytes(16)) if kind in (Kind.NETWORK, Kind.POOL, Kind.POOL_REFRESH) else DOMAIN
+    subject: Any = Network("x", bytes(16)) if kind in (Kind.NETWORK, Kind.POOL, Kind.POOL_REFRESH) else DOMAIN
+    if kind in (Kind.SECRET, Kind.SECRET_VALUE):
+        subject = Secret(bytes(16), 2, "client.x")
     hub.publish("u", Notice(kind, subject, values.get(kind, ())))
     assert len(listener.sent) == 1
 
@@ -142,13 +145,15 @@ def test_a_plan_says_what_would_happen_and_when() -> None:
         found = await plan(driver, domain.uuid, changed)
         items = {item.path: (item.old, item.new, item.when) for item in found.items}
         assert items == {
-            "vcpu": ("2", "4", When.BOOT),
-            "devices.disk[vda].source@file": ("/guest/diskimage1", "/guest/diskimage2", When.BOOT),
+            "domain/vcpu": ("2", "4", When.NEXT_BOOT),
+            "domain/devices/disk[vda]/source/@file": ("/guest/diskimage1", "/guest/diskimage2", When.NEXT_BOOT),
         }
         assert "+  <vcpu placement='static'>4</vcpu>" in found.diff
         await driver.domains.destroy(domain.uuid, False)
         renamed = await plan(driver, domain.uuid, xml.replace("<name>test<", "<name>other<"))
-        assert renamed.problem is not None
+        assert [(item.path, item.when) for item in renamed.items] == [("domain/name", When.REFUSED)]
+        other = await plan(driver, domain.uuid, xml.replace("<uuid>6695eb01", "<uuid>6695eb02"))
+        assert other.problem is not None
         broken = await plan(driver, domain.uuid, xml.replace("<vcpu placement='static'>2", "<vcpu>900"))
         assert broken.problem is not None
         assert "900 vCPUs" in broken.problem.cause
@@ -177,5 +182,6 @@ def test_every_procedure_is_one_of_the_catalog_and_the_first_ones_are_there() ->
         "244 "
         "245 258 265 273 274 281 282 283 285 313 316 342 344 350 353 360 361 368 374 426"
     )
-    assert [int(word) for word in first.split() if int(word) not in PROCEDURES] == []
-    assert set(PROCEDURES) <= set(REMOTE.by_number)
+    assert [
+        number for number in map(int, first.split()) if REMOTE.by_number[number].name not in PROCEDURES
+    ] == []

@@ -43,6 +43,14 @@ class Change:
     text: str = ""
 
 
+class NoDevice(ConfigError):
+    """The domain has no such device."""
+
+
+class DeviceExists(ConfigError):
+    """The domain has a device already whose place the new one would take."""
+
+
 # ---------------------------------------------------------------------- devices
 def _class_of(field: str) -> type[Element] | None:
     return next(one.cls for one in schema(Devices).properties if one.name == field)
@@ -58,13 +66,13 @@ class NamedDevice:
 
 def parse_device(text: str) -> NamedDevice:
     """The device of a document such as <disk>...</disk>. Raises ConfigError."""
-    match = re.search(r"<\s*([A-Za-z][\w:.-]*)", re.sub(r"<\?.*?\?>|<!--.*?-->", "", text[: tree.MAX_TEXT], flags=re.S))
-    name = match[1] if match else ""
+    node = tree.read_any(text, "device")
+    name = node.name
     if name not in KINDS:
         raise ConfigError("device", f"<{name}> is no device that can come or go; give one of {', '.join(KINDS)}")
     cls = _class_of(KINDS[name])
     assert cls is not None
-    device = reader.read_element(cls, tree.read(text, name), name)
+    device = reader.read_element(cls, node, name)
     assert isinstance(device, Device)
     return NamedDevice(name, device)
 
@@ -78,11 +86,15 @@ def attach(domain: Domain, named: NamedDevice) -> Domain:
     devices = domain.devices
     device = named.device
     if isinstance(device, Disk):
+        if any(one.target == device.target for one in devices.disks):
+            raise DeviceExists("disk/target/@dev", f"target {device.target} already exists; give the disk another name")
         return replace(domain, devices=replace(devices, disks=complete_disks((*devices.disks, device))))
     if isinstance(device, Interface):
         taken = {nic.mac for nic in devices.interfaces}
         if device.mac in taken and device.mac is not None:
-            raise ConfigError("interface/mac/@address", f"the domain has an interface with {device.mac} already")
+            raise DeviceExists(
+                "interface/mac/@address", f"an interface with {device.mac} already exists; give it another address"
+            )
         if device.mac is None:
             mac = generate_mac(domain.uuid or domain.name, len(devices.interfaces), [one for one in taken if one])
             device = replace(device, mac=mac)
@@ -94,7 +106,7 @@ def attach(domain: Domain, named: NamedDevice) -> Domain:
     if isinstance(before, tuple):
         new = (*before, device)
     elif before is not None:
-        raise ConfigError(named.name, "the domain has one already; there can be no second")
+        raise DeviceExists(named.name, "the domain has one already; there can be no second")
     return replace(domain, devices=replace(devices, **{field: new}))
 
 
@@ -117,12 +129,17 @@ def update(domain: Domain, named: NamedDevice) -> Domain:
 
 
 def detach_alias(domain: Domain, alias: str) -> Domain:
-    """`domain` without the device of that alias. Raises ConfigError if there is none."""
+    """`domain` without the device of that alias. Raises NoDevice if there is none."""
+    return detach(domain, by_alias(domain, alias))
+
+
+def by_alias(domain: Domain, alias: str) -> NamedDevice:
+    """The device of that alias. Raises NoDevice if there is none."""
     for name in KINDS:
-        for index, device in enumerate(_all(domain, name)):
+        for device in _all(domain, name):
             if device.alias == alias:
-                return _put(domain, name, index, None)
-    raise ConfigError(_ROOT, f"no device has the alias {alias!r}; `virsh dumpxml` shows those there are")
+                return NamedDevice(name, device)
+    raise NoDevice(_ROOT, f"no device has the alias {alias!r}; `virsh dumpxml` shows those there are")
 
 
 def find(domain: Domain, named: NamedDevice) -> int:
@@ -135,7 +152,7 @@ def find(domain: Domain, named: NamedDevice) -> int:
         return found[0]
     identity = identity_of(wanted) or "what was given"
     if not found:
-        raise ConfigError(named.name, f"the domain has no such device ({identity}); `virsh dumpxml` shows those it has")
+        raise NoDevice(named.name, f"the domain has no such device ({identity}); `virsh dumpxml` shows those it has")
     raise ConfigError(named.name, f"{len(found)} devices are meant by {identity}; say which, for example by its alias")
 
 
@@ -163,6 +180,12 @@ def _means(wanted: Device, present: Device) -> bool:
         if value != getattr(present, declared.name):
             return False
     return True
+
+
+def all_devices(domain: Domain) -> Iterator[Device]:
+    """Those that can have an alias, a kind at a time."""
+    for name in KINDS:
+        yield from _all(domain, name)
 
 
 def _all(domain: Domain, name: str) -> tuple[Device, ...]:

@@ -20,6 +20,7 @@ BUSES: Final = Choice(
 )
 FORMATS: Final = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc")
 _LIMIT: Final = Integer(0, (1 << 63) - 1)
+_FINER: Final = ignored("a burst lasts until it is used up, and each disk has limits of its own")
 _WHOLE: Final = refused("reads and writes are limited together", "use the total_ form")
 
 
@@ -36,15 +37,18 @@ class IoTune(Element):
     total_bytes_max: int | None = prop("total_bytes_sec_max", _LIMIT, "bytes that may be used up at once")
     total_iops_max: int | None = prop("total_iops_sec_max", _LIMIT, "requests that may be used up at once")
 
-    NOTES = tuple(
-        note(name, "a finer limit", _WHOLE)
-        for kind in ("bytes", "iops")
-        for way in ("read", "write")
-        for name in (f"{way}_{kind}_sec_max", f"{way}_{kind}_sec_max_length")
-    ) + tuple(
-        note(name, "a finer limit", ignored("a burst lasts until it is used up"))
-        for name in ("total_bytes_sec_max_length", "total_iops_sec_max_length", "size_iops_sec", "group_name")
-    )
+    read_bytes_max: int | None = prop("read_bytes_sec_max", _LIMIT, "bytes read at once", verdict=_WHOLE)
+    write_bytes_max: int | None = prop("write_bytes_sec_max", _LIMIT, "bytes written at once", verdict=_WHOLE)
+    read_iops_max: int | None = prop("read_iops_sec_max", _LIMIT, "reads at once", verdict=_WHOLE)
+    write_iops_max: int | None = prop("write_iops_sec_max", _LIMIT, "writes at once", verdict=_WHOLE)
+    size_iops: int | None = prop("size_iops_sec", _LIMIT, "bytes that count as one request", verdict=_FINER)
+    group: str | None = prop("group_name", NAME, "disks that share the limits", verdict=_FINER)
+    total_bytes_length: int | None = prop("total_bytes_sec_max_length", _LIMIT, "seconds of a burst", verdict=_FINER)
+    read_bytes_length: int | None = prop("read_bytes_sec_max_length", _LIMIT, "seconds of a burst", verdict=_WHOLE)
+    write_bytes_length: int | None = prop("write_bytes_sec_max_length", _LIMIT, "seconds of a burst", verdict=_WHOLE)
+    total_iops_length: int | None = prop("total_iops_sec_max_length", _LIMIT, "seconds of a burst", verdict=_FINER)
+    read_iops_length: int | None = prop("read_iops_sec_max_length", _LIMIT, "seconds of a burst", verdict=_WHOLE)
+    write_iops_length: int | None = prop("write_iops_sec_max_length", _LIMIT, "seconds of a burst", verdict=_WHOLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

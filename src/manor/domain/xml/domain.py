@@ -19,11 +19,11 @@ from manor.domain.xml.devices import Devices
 from manor.domain.xml.property import Element, Finding, note, part, parts, prop, raw
 from manor.domain.xml.rules import domain_rules
 from manor.domain.xml.tree import Node
+from manor.domain.xml.tuning import NO_SHARES, BlkioTune, CpuSet, CpuTune, IothreadId, MemTune, NumaTune, PerfEvent
 from manor.domain.xml.values import Choice, Flag, Integer, Present, Size, Support, Text, Uuid, ignored, refused
 
 ROOT = "domain"
 _PATH = Text(4096)
-_NO_SHARES = ignored("what a machine gets of the host is left to the host's kernel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,17 +106,18 @@ class Domain(Element):
     metadata: Node | None = raw("metadata", "what applications keep with the domain")
     memory: int = prop("memory", Size(), "RAM that the machine has", required=True)
     current_memory: int | None = prop("currentMemory", Size(), "RAM that the balloon leaves it")
-    weight: int | None = prop("blkiotune/weight", Integer(0, 1000), "share of the host's disks", verdict=_NO_SHARES)
+    blkiotune: BlkioTune | None = part("blkiotune", BlkioTune, "shares of the host's disks", verdict=NO_SHARES)
+    memtune: MemTune | None = part("memtune", MemTune, "limits of memory", verdict=NO_SHARES)
     vcpus: int = prop("vcpu", Integer(1, 4096), "vCPUs that there is room for", default=1)
     placement: str = prop("vcpu/@placement", Choice("static", "auto"), "how vCPUs are bound", default="static")
-    cpuset: str | None = prop("vcpu/@cpuset", Text(4096), "processors of the host", verdict=_NO_SHARES)
+    cpuset: str | None = prop("vcpu/@cpuset", CpuSet(), "processors of the host", verdict=NO_SHARES)
     current_vcpus: int | None = prop("vcpu/@current", Integer(1, 4096), "vCPUs at start; all if it is missing")
     iothreads: int | None = prop("iothreads", Integer(0, 1 << 16), "threads for disks",
                                  verdict=ignored("there is one thread for requests"))
-    shares: int | None = prop("cputune/shares", Integer(0, 1 << 32), "share of the processors", verdict=_NO_SHARES)
-    period: int | None = prop("cputune/period", Integer(0, 1 << 32), "period of the quota, us", verdict=_NO_SHARES)
-    quota: int | None = prop("cputune/quota", Integer(-(1 << 31), 1 << 62), "time in a period, us",
-                             verdict=_NO_SHARES)
+    iothread_ids: tuple[IothreadId, ...] = parts("iothreadids/iothread", IothreadId, "threads for disks, by number",
+                                                 verdict=ignored("there is one thread for requests"))
+    cputune: CpuTune | None = part("cputune", CpuTune, "shares of the host's processors", verdict=NO_SHARES)
+    numatune: NumaTune | None = part("numatune", NumaTune, "memory nodes", verdict=NO_SHARES)
     partition: str | None = prop("resource/partition", Text(4096), "control group",
                                  verdict=ignored("the machine stays in its user's control group"))
     sysinfo: tuple[SysInfo, ...] = parts("sysinfo", SysInfo, "texts of the firmware's tables")
@@ -163,6 +164,8 @@ class Domain(Element):
                                       verdict=ignored("images are locked by the machine"))
     suspend_to_mem: bool | None = prop("pm/suspend-to-mem/@enabled", Flag(), "S3; the machine has none")
     suspend_to_disk: bool | None = prop("pm/suspend-to-disk/@enabled", Flag(), "S4; the machine has none")
+    perf_events: tuple[PerfEvent, ...] = parts("perf/event", PerfEvent, "performance events",
+                                               verdict=ignored("none are counted"))
     devices: Devices = field(default_factory=Devices, metadata=part("devices", Devices, "devices").metadata)
     seclabels: tuple[SecLabel, ...] = parts("seclabel", SecLabel, "labels of the process",
                                             verdict=ignored("the process is confined by Manor's own sandbox"))
@@ -173,11 +176,7 @@ class Domain(Element):
         note("maxMemory", "room for memory modules", ignored("memory modules are not plugged")),
         note("memory/@dumpCore", "memory in dumps of the host", ignored("memory is left out of dumps")),
         note("memoryBacking", "how memory is provided", ignored("memory is shared and private as devices need it")),
-        note("memtune", "limits of memory", _NO_SHARES),
-        note("numatune", "memory nodes", _NO_SHARES),
-        note("blkiotune/device", "share of one disk", _NO_SHARES),
         note("vcpus", "vCPUs one by one", ignored("vCPUs are counted, not named")),
-        note("iothreadids", "threads for disks", ignored("there is one thread for requests")),
         note("defaultiothread", "threads for disks", ignored("there is one thread for requests")),
         note("idmap", "users of containers", ignored("it is no container")),
         note("resource/fibrechannel", "VMID", ignored("there is no Fibre Channel")),
@@ -218,17 +217,8 @@ class Domain(Element):
         note("clock/@adjustment", "difference of the clock", ignored("the clock chip counts UTC")),
         note("clock/@timezone", "zone of the clock", ignored("the clock chip counts UTC")),
         note("clock/@start", "start of the clock", ignored("the clock chip counts UTC")),
-        note("perf", "performance events", ignored("none are counted")),
         note("keywrap", "keys of s390", ignored("it is not s390")),
         note("launchSecurity", "encrypted memory", refused("memory is not encrypted", "remove <launchSecurity>")),
-        note("cputune/vcpupin", "processors of a vCPU", _NO_SHARES),
-        note("cputune/emulatorpin", "processors of other threads", _NO_SHARES),
-        note("cputune/iothreadpin", "processors of a thread", _NO_SHARES),
-        note("cputune/vcpusched", "scheduling", _NO_SHARES),
-        note("cputune/global_period", "period of the quota", _NO_SHARES),
-        note("cputune/global_quota", "time in a period", _NO_SHARES),
-        note("cputune/emulator_period", "period of the quota", _NO_SHARES),
-        note("cputune/emulator_quota", "time in a period", _NO_SHARES),
         note("qemu:commandline", "arguments of QEMU", refused("it is not QEMU", "remove <qemu:commandline>")),
         note("qemu:override", "properties of QEMU's devices", refused("it is not QEMU", "remove <qemu:override>")),
         note("qemu:deprecation", "behaviour of QEMU", ignored("it is not QEMU")),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import TypeVar
 
 from manor.domain.xml.character import AGENT_PORT, Character, CharacterSource
 from manor.domain.xml.common import Address, Device
 from manor.domain.xml.devices import Devices
 from manor.domain.xml.domain import Domain
+from manor.domain.xml.normal import GENERATED
 
 D = TypeVar("D", bound=Device)
 
@@ -31,7 +33,10 @@ def live(
         if one.target_type == "virtio" and one.target_name == AGENT_PORT else one
         for one in devices.channels
     ]  # fmt: skip
-    nics = [replace(nic, target=(taps or {}).get(nic.mac or "", nic.target)) for nic in devices.interfaces]
+    nics = [
+        replace(nic, target=(taps or {}).get(nic.mac or "") or nic.target or f"{GENERATED}{index}")
+        for index, nic in enumerate(devices.interfaces)
+    ]
     return replace(
         domain,
         id=number,
@@ -48,24 +53,29 @@ def _with_tty(character: Character, tty: str | None) -> Character:
     return replace(character, tty=tty, sources=(CharacterSource(path=tty),))
 
 
+def named(domain: Domain) -> Domain:
+    """The live document `domain` with names for devices that came without: each its own, also after others went."""
+    return replace(domain, devices=_named(domain.devices))
+
+
 def _named(devices: Devices) -> Devices:
-    """Names by which the service and its clients call devices: `net0`. Those that the user gave stay."""
+    """Names by which the service and its clients call devices: `net0`. Those that are there stay."""
 
     def name(all_: tuple[D, ...], prefix: str) -> tuple[D, ...]:
-        return tuple(one if one.alias else replace(one, alias=f"{prefix}{n}") for n, one in enumerate(all_))
+        taken = {one.alias for one in all_}
+        free = (alias for alias in map(f"{prefix}{{}}".format, count()) if alias not in taken)
+        return tuple(one if one.alias else replace(one, alias=next(free)) for one in all_)
 
     serials = name(devices.serials, "serial")
     consoles = list(name(devices.consoles, "console"))
     if consoles and consoles[0].target_type == "serial" and serials:
         # It is the same device under its second name.
         consoles[0] = replace(consoles[0], alias=serials[0].alias)
-    seen: dict[str, int] = {}
-    disks = []
-    for disk in devices.disks:
-        prefix = f"{disk.bus}-disk"
-        index = seen.setdefault(prefix, 0)
-        seen[prefix] += 1
-        disks.append(disk if disk.alias else replace(disk, alias=f"{prefix}{index}"))
+    disks = list(devices.disks)
+    for bus in dict.fromkeys(disk.bus for disk in disks):
+        indices = [index for index, disk in enumerate(disks) if disk.bus == bus]
+        for index, disk in zip(indices, name(tuple(disks[i] for i in indices), f"{bus}-disk"), strict=True):
+            disks[index] = disk
     controllers = tuple(
         one if one.alias else replace(one, alias=f"pci.{one.index}" if one.type == "pci" else f"{one.type}{one.index}")
         for one in devices.controllers
@@ -109,8 +119,7 @@ def _placed(devices: Devices) -> Devices:
     agent = next(slots) if has_agent else None
     vsock = devices.vsock and place((devices.vsock,))[0]
     filesystems = place(devices.filesystems)
-    order = sorted(range(len(devices.disks)), key=lambda index: boot_rank(devices, index))
-    placed = {index: next(slots, None) for index in order if has_medium(devices, index)}
+    placed = {index: next(slots, None) for index in machine_order(devices)}
     return replace(
         devices,
         disks=tuple(replace(disk, address=placed.get(index)) for index, disk in enumerate(devices.disks)),
@@ -124,6 +133,14 @@ def _placed(devices: Devices) -> Devices:
         rngs=tuple(replace(one, address=generator if not index else None) for index, one in enumerate(devices.rngs)),
         vsock=vsock,
     )  # fmt: skip
+
+
+def machine_order(devices: Devices) -> list[int]:
+    """Indices of the disks that the machine has, in the order in which it has them: empty drives are left out."""
+    return sorted(
+        (index for index in range(len(devices.disks)) if has_medium(devices, index)),
+        key=lambda index: boot_rank(devices, index),
+    )
 
 
 def has_medium(devices: Devices, index: int) -> bool:

@@ -7,15 +7,19 @@ Source: libvirt, "Network XML format", https://libvirt.org/formatnetwork.html.
 # fmt: off
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from manor.base.errors import ConfigError
+from manor.domain import names
 from manor.domain.names import DOMAIN_NAME_RULE, DOMAIN_NAMES
 from manor.domain.xml import checker, reader, tree, writer
 from manor.domain.xml.interface import IFNAME, Limits
 from manor.domain.xml.property import Element, Finding, note, part, parts, prop, raw
 from manor.domain.xml.tree import Node
-from manor.domain.xml.values import Choice, Flag, Integer, Kind, Mac, Text, Uuid, ignored, refused
+from manor.domain.xml.values import Choice, Flag, Integer, Kind, Mac, Present, Text, Uuid, ignored, refused
 
 ROOT = "network"
 _NAME = Text(255)
@@ -94,6 +98,7 @@ class Network(Element):
     title: str | None = prop("title", Text(4096), "a title for people")
     description: str | None = prop("description", Text(), "a text for people")
     metadata: Node | None = raw("metadata", "what applications keep with the network")
+    forwards: bool = prop("forward", Present(), "whether guests reach the world at all", default=False)
     forward_dev: str | None = prop("forward/@dev", IFNAME, "interface of the host by which they do",
                                    verdict=ignored("the host's routes decide"))
     forward: str | None = prop("forward/@mode", Choice("nat", "bridge", judged={
@@ -101,7 +106,7 @@ class Network(Element):
         "open": refused("no route to guests is made", "write mode='nat', or use a bridge"),
         **dict.fromkeys(("private", "vepa", "passthrough", "hostdev"),
                         refused("this kind of network is not made here", "write mode='nat' or mode='bridge'"))}),
-        "how guests reach the world; no <forward> at all: not")
+        "how guests reach the world; `nat` where <forward> does not say")
     interfaces: tuple[ForwardInterface, ...] = parts("forward/interface", ForwardInterface, "interfaces of the host")
     bridge: str | None = prop("bridge/@name", IFNAME, "bridge of the host")
     zone: str | None = prop("bridge/@zone", _NAME, "zone of the firewall", verdict=ignored("no firewall is told"))
@@ -137,6 +142,36 @@ class Network(Element):
         note("port", "isolated ports", refused("ports are not isolated", "remove <port>")),
         note("dnsmasq:options", "options of dnsmasq", ignored("dnsmasq is not used")),
     )
+
+
+def normal_network(network: Network, new_uuid: Callable[[], str] = names.new_uuid) -> Network:
+    """The definition as it is kept. Raises ConfigError for what contradicts itself."""
+    names.check_name(network.name, ROOT)
+    for number, ip in enumerate(network.ips, 1):
+        _check_ip(ip, f"{ROOT}/ip[{number}]" if len(network.ips) > 1 else f"{ROOT}/ip")
+    uuid = network.uuid or new_uuid()
+    forward = network.forward or ("nat" if network.forwards else None)
+    network = replace(network, uuid=uuid, forward=forward, connections=None)
+    if network.forward == "bridge":
+        return network
+    # No such interface is made: it names the network where clients want one word for it.
+    bridge = network.bridge or f"virm{hashlib.sha256(uuid.encode()).hexdigest()[:6]}"
+    delay = 0 if network.delay is None else network.delay
+    return replace(network, bridge=bridge, stp=network.stp or "on", delay=delay)
+
+
+def _check_ip(ip: IpConfig, where: str) -> None:
+    try:
+        network = ip.network()
+    except ValueError as error:
+        raise ConfigError(where, f"{error}; give address and netmask, or prefix, that fit") from error
+    for item in ip.ranges:
+        for name, address in (("start", item.start), ("end", item.end)):
+            if network is None or ipaddress.ip_address(address) not in network:
+                raise ConfigError(f"{where}/dhcp/range/@{name}", f"{address} is not in the network {network}")
+    for host in ip.hosts:
+        if network is None or ipaddress.ip_address(host.ip) not in network:
+            raise ConfigError(f"{where}/dhcp/host/@ip", f"{host.ip} is not in the network {network}")
 
 
 def parse(text: str) -> Network:

@@ -24,12 +24,22 @@ _BUS_OF_PREFIX: Final = {"vd": "virtio", "nvme": "nvme", "hd": "ide", "sd": "scs
 """What a disk's target name says about its bus where the document does not."""
 USER_ALIAS: Final = "ua-"
 """Names of devices that start so are the user's, and stay in definitions."""
+GENERATED: Final = "vnet"
+"""Interfaces of running domains are named so where nobody chose, and the name goes with the run. Source: libvirt,
+"Domain XML format", Overriding the target element."""
 
 
-def normalise(domain: Domain, *, emulator: str, new_uuid: Callable[[], str] = names.new_uuid) -> Domain:
+def normalise(
+    domain: Domain,
+    *,
+    emulator: str,
+    machine: str | None = "pc",
+    new_uuid: Callable[[], str] = names.new_uuid,
+) -> Domain:
     """The definition as it is kept. Raises ConfigError for what cannot be completed.
 
-    emulator: path of the program that makes machines, for documents that name none.
+    emulator: path of the program that makes machines, for documents that name none. machine: the one that all get;
+    None keeps what the document asks for.
     """
     names.check_name(domain.name)
     if domain.memory <= 0:
@@ -40,14 +50,15 @@ def normalise(domain: Domain, *, emulator: str, new_uuid: Callable[[], str] = na
         )
     uuid = domain.uuid or new_uuid()
     current = domain.current_memory or domain.memory
+    domain = inactive(domain)
     return replace(
-        inactive(domain),
+        domain,
         uuid=uuid,
         current_memory=min(current, domain.memory),
         current_vcpus=None if domain.current_vcpus == domain.vcpus else domain.current_vcpus,
-        machine="pc",
+        machine=machine or domain.machine,
         boot=_boot(domain),
-        devices=_devices(inactive(domain).devices, uuid, emulator),
+        devices=_devices(domain.devices, uuid, emulator),
     )
 
 
@@ -58,6 +69,10 @@ def inactive(domain: Domain) -> Domain:
     def strip(device: D) -> D:
         keep = device.alias is None or device.alias.startswith(USER_ALIAS)
         return device if keep else replace(device, alias=None)
+
+    def strip_interface(nic: Interface) -> Interface:
+        is_generated = nic.type != "ethernet" and (nic.target or "").startswith(GENERATED)
+        return replace(strip(nic), target=None) if is_generated else strip(nic)
 
     def strip_character(device: Character) -> Character:
         sources = () if device.type == "pty" else device.sources
@@ -71,7 +86,7 @@ def inactive(domain: Domain) -> Domain:
             disks=tuple(map(strip, devices.disks)),
             controllers=tuple(map(strip, devices.controllers)),
             filesystems=tuple(map(strip, devices.filesystems)),
-            interfaces=tuple(map(strip, devices.interfaces)),
+            interfaces=tuple(map(strip_interface, devices.interfaces)),
             serials=tuple(map(strip_character, devices.serials)),
             consoles=tuple(map(strip_character, devices.consoles)),
             channels=tuple(map(strip_character, devices.channels)),
@@ -127,9 +142,7 @@ def _devices(devices: Devices, uuid: str, emulator: str) -> Devices:
 def complete_disk(disk: Disk, where: str) -> Disk:
     """`disk` with bus, format and driver. Raises ConfigError, naming `where`."""
     assert disk.target is not None
-    bus = disk.bus or next(
-        (bus for prefix, bus in _BUS_OF_PREFIX.items() if disk.target.startswith(prefix)), None
-    )
+    bus = disk.bus or next((bus for prefix, bus in _BUS_OF_PREFIX.items() if disk.target.startswith(prefix)), None)
     if bus is None or disk_index(disk.target) is None:
         raise ConfigError(f"{where}/target/@dev", f"{disk.target!r} is not the name of a disk; write for example vda")
     source = {"file": disk.file, "block": disk.dev, "network": disk.protocol, "volume": disk.volume}.get(disk.type, "-")
@@ -229,4 +242,3 @@ def _controllers(devices: Devices) -> tuple[Controller, ...]:
         index = one.index if one.index is not None else 0 if shares or not used else max(used) + 1
         done.append(replace(one, index=index, model=one.model or ("pci-root" if one.type == "pci" else None)))
     return tuple(done)
-

@@ -114,6 +114,7 @@ class Element:
 
 
 E = TypeVar("E", bound=Element)
+_NOTHING: Final = (None, ())
 
 
 class Branch:
@@ -123,6 +124,24 @@ class Branch:
         self.attributes: dict[str, Property] = {}
         self.text: Property | None = None
         self.children: dict[str, Branch | Property] = {}
+        self._names: tuple[str, ...] | None = None
+
+    def is_empty(self, element: Element) -> bool:
+        """Whether `element` has no value for anything in this branch."""
+        if self._names is None:
+            self._names = tuple(self._all_names())
+        return all(getattr(element, name) in _NOTHING for name in self._names)
+
+    def _all_names(self) -> Iterator[str]:
+        for prop in self.attributes.values():
+            yield prop.name
+        if self.text:
+            yield self.text.name
+        for child in self.children.values():
+            if isinstance(child, Property):
+                yield child.name
+            else:
+                yield from child._all_names()
 
     def add(self, prop: Property) -> None:
         branch = self

@@ -7,12 +7,15 @@ Source: libvirt, "Storage pool and volume XML format", https://libvirt.org/forma
 # fmt: off
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from manor.base.errors import ConfigError
+from manor.domain import names
 from manor.domain.names import DOMAIN_NAME_RULE, DOMAIN_NAMES
 from manor.domain.xml import checker, reader, tree, writer
 from manor.domain.xml.property import Element, Finding, note, part, prop
-from manor.domain.xml.values import YES, Choice, Integer, Kind, Size, Text, Uuid, ignored, refused
+from manor.domain.xml.values import YES, Choice, Integer, Kind, Present, Size, Text, Uuid, ignored, refused
 
 POOL = "pool"
 VOLUME = "volume"
@@ -66,13 +69,17 @@ class Pool(Element):
     capacity: int | None = prop("capacity", _BYTES, "size of the file system; written by the service")
     allocation: int | None = prop("allocation", _BYTES, "what is used; written by the service")
     available: int | None = prop("available", _BYTES, "what is free; written by the service")
+    has_source: bool = prop("source", Present(), "where the pool is from; a folder needs nothing there", default=False)
     path: str | None = prop("target/path", _PATH, "the folder")
     permissions: Permissions | None = part("target/permissions", Permissions, "owner and mode of the folder")
 
     NOTES = (
         note("features", "copy on write for whole pools", ignored("images are copied by reference where that works")),
         note("refresh", "how sizes are found", ignored("they are those of the files")),
-        note("source", "where the pool is from; a folder needs none", YES),
+        *(note(f"source/{name}", doc, ignored("a folder needs no source")) for name, doc in (
+            ("host", "server"), ("dir", "folder of the server"), ("device", "device"), ("format", "kind of the source"),
+            ("name", "name of the source"), ("adapter", "adapter"), ("auth", "log-in"), ("vendor", "maker"),
+            ("product", "product"), ("initiator", "name of the initiator"), ("protocol", "version of the protocol"))),
         note("target/encryption", "encryption", refused("encrypted volumes are not made", "remove <encryption>")),
         note("fs:mount_opts", "options of mount", ignored("nothing is mounted")),
     )
@@ -130,6 +137,23 @@ class Volume(Element):
         note("target/features", "features of qcow2", ignored("new images have the features of version 3")),
         note("target/encryption", "encryption", refused("encrypted volumes are not made", "remove <encryption>")),
     )
+
+
+def normal_pool(pool: Pool, new_uuid: Callable[[], str] = names.new_uuid) -> Pool:
+    """The definition as it is kept: without sizes, which are those of the folder. Raises ConfigError."""
+    names.check_name(pool.name, POOL)
+    path = pool.path or ""
+    if not path.startswith("/"):
+        raise ConfigError(f"{POOL}/target/path", f"{path!r} is no whole path; give one that starts with `/`")
+    return replace(
+        pool, uuid=pool.uuid or new_uuid(), capacity=None, allocation=None, available=None,
+        path=path.rstrip("/") or "/",
+    )
+
+
+def with_sizes(pool: Pool, capacity: int, allocation: int, available: int) -> Pool:
+    """What clients are shown. Bytes."""
+    return replace(pool, capacity=capacity, allocation=allocation, available=available, has_source=True)
 
 
 def parse(text: str) -> Pool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, cast
 from urllib.parse import quote
@@ -16,7 +15,7 @@ from manor.domain.xml.character import AGENT_PORT
 from manor.domain.xml.disk import Disk
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.interface import Interface, Limits, PortForward
-from manor.domain.xml.live import boot_rank, has_medium
+from manor.domain.xml.live import machine_order
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.values import Support
@@ -29,6 +28,7 @@ from manor.spec.share import ShareSpec
 from manor.spec.vsock import FIRST_CID, VsockSpec
 
 After = Literal["destroy", "restart", "preserve", "rename-restart"]
+_ACCELS: Final[dict[str, AccelName]] = {"kvm": "kvm", "qemu": "dbt"}
 _FORMATS: Final = {"vhd": "vpc"}
 MAX_FORWARDS: Final = 1024
 """Ports of one interface: each is a socket of the host."""
@@ -63,14 +63,16 @@ class Launch:
     warnings: tuple[Finding, ...]
 
 
-def to_spec(domain: Domain, resolvers: Resolvers) -> Launch:
-    """The machine of `domain` (a normalised one). Raises ConfigError, with path and fix, for what is refused."""
+def to_spec(domain: Domain, resolvers: Resolvers, accel: AccelName | None = None) -> Launch:
+    """The machine of `domain` (a normalised one). Raises ConfigError, with path and fix, for what is refused.
+
+    accel: what runs the guest's code, whatever the document says.
+    """
     found = domain_xml.check(domain)
     refuse(found)
     warnings = [one for one in found if one.verdict is Support.IGNORED]
     devices = domain.devices
-    accel: AccelName = {"kvm": "kvm", "qemu": "dbt"}.get(domain.type, "auto")  # type: ignore[assignment]
-    order = sorted(filter(partial(has_medium, devices), range(len(devices.disks))), key=partial(boot_rank, devices))
+    accel = accel or _ACCELS.get(domain.type, "auto")
     nics = []
     for index, nic in enumerate(devices.interfaces):
         where = f"domain/devices/interface[{index + 1}]" if len(devices.interfaces) > 1 else "domain/devices/interface"
@@ -86,7 +88,7 @@ def to_spec(domain: Domain, resolvers: Resolvers) -> Launch:
         console="virtio" if first_console and first_console.target_type == "virtio" else "serial",
         cpu=_cpu(domain, accel),
         name=domain.name,
-        disks=tuple(_disk(devices.disks[n], resolvers) for n in order),
+        disks=tuple(_disk(devices.disks[n], resolvers) for n in machine_order(devices)),
         nics=tuple(nics),
         smbios=_smbios(domain),
         balloon=devices.balloon is None or devices.balloon.model != "none",

@@ -6,6 +6,7 @@ processing instructions and white space between elements are not kept.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ MAX_ATTRIBUTES: Final = 256
 _FORBIDDEN: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 """Characters that no XML document can contain. Source: XML 1.0, fifth edition, 2.2, Char."""
 _NAME: Final = re.compile(r"[^\W\d][\w.-]*(:[^\W\d][\w.-]*)?")
+_PLAIN: Final = re.compile("[\\x20-%(-;=?-\ud7ff\ue000-\ufffd]*")
+"""Texts that are written as they are: nothing to escape, nothing forbidden."""
 _TEXT_ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
 _ATTRIBUTE_ESCAPES: Final = {**_TEXT_ESCAPES, "'": "&apos;", "\n": "&#10;", "\t": "&#9;"}
 
@@ -113,6 +116,14 @@ class _Builder:
 
 def read(text: str, root: str) -> Node:
     """The tree of a document whose outermost element is `root`. Raises ConfigError with the line of what is wrong."""
+    node = read_any(text, root)
+    if node.name != root:
+        raise ConfigError(root, f"the document is a <{node.name}>; a <{root}> is needed here")
+    return node
+
+
+def read_any(text: str, root: str) -> Node:
+    """The same for any outermost element. root: what errors call it."""
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -126,8 +137,6 @@ def read(text: str, root: str) -> Node:
         raise ConfigError(root, f"line {error.lineno}: this is not XML: {expat.ErrorString(error.code)}") from error
     if builder.root is None:
         raise ConfigError(root, "the document is empty")
-    if builder.root.name != root:
-        raise ConfigError(root, f"the document is a <{builder.root.name}>; a <{root}> is needed here")
     return builder.root
 
 
@@ -174,13 +183,21 @@ def _write_inline(node: Node, out: list[str]) -> None:
         out.append(f"</{child.name}>")
 
 
+@functools.lru_cache(maxsize=4096)
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigError("", f"{name!r} is not a name in XML")
     return name
 
 
+def escape(text: str) -> str:
+    """`text` inside an element, or between single quotes. Raises ConfigError for what XML has no way to write."""
+    return _escape(text, _ATTRIBUTE_ESCAPES, "")
+
+
 def _escape(text: str, escapes: dict[str, str], where: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     found = _FORBIDDEN.search(text)
     if found:
         raise ConfigError(where, f"{found[0]!r} is a character that XML cannot contain")

@@ -35,22 +35,26 @@ def _build(at: Branch, element: Element, name: str, where: tuple[str, ...]) -> N
             shown = _show(at.text, value)
             if shown:
                 children.append(shown)
-    attributes += [(one.name, one.value) for one in element.extra_attributes if one.where == where]
+    if element.extra_attributes:
+        attributes += [(one.name, one.value) for one in element.extra_attributes if one.where == where]
+    is_plain = not element.extras and not element.extra_attributes
     for step, child in at.children.items():
-        children += _children(step, child, element, where)
-    extras = [extra for extra in element.extras if extra.where == where]
-    for extra in reversed(extras):
-        children.insert(_place(extra, children), extra.node)
+        if isinstance(child, Property):
+            children += _children(step, child, getattr(element, child.name))
+        elif not (is_plain and child.is_empty(element)):
+            built = _build(child, element, step, (*where, step))
+            if built is not None:
+                children.append(built)
+    if element.extras:
+        for extra in reversed([extra for extra in element.extras if extra.where == where]):
+            children.insert(_place(extra, children), extra.node)
     if where and not (attributes or children or exists):
         return None
     return Node(name, tuple(attributes), tuple(children))
 
 
-def _children(step: str, child: Branch | Property, element: Element, where: tuple[str, ...]) -> list[Node]:
-    if isinstance(child, Branch):
-        built = _build(child, element, step, (*where, step))
-        return [built] if built else []
-    value = getattr(element, child.name)
+def _children(step: str, child: Property, value: Any) -> list[Node]:
+    """The elements of a declared part."""
     if value is None:
         return []
     if child.raw:

@@ -1,6 +1,6 @@
 """The numbers of an error record: what went wrong, in which part, how badly.
 
-Source: libvirt API reference, virErrorNumber, virErrorDomain, virErrorLevel (libvirt 9.0).
+Source: libvirt API reference, virErrorNumber, virErrorDomain, virErrorLevel (libvirt 9.7).
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ class ErrorCode(enum.IntEnum):
     NO_HOSTNAME = 108
     CHECKPOINT_INCONSISTENT = 109
     MULTIPLE_DOMAINS = 110
+    NO_NETWORK_METADATA = 111
 
 
 class ErrorOrigin(enum.IntEnum):

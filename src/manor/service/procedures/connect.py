@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from manor import __version__
 from manor.base.errors import ApiError
-from manor.drivers.errors import Code, Origin, unsupported
+from manor.drivers.errors import Code, Origin
 from manor.service.client import Client
 from manor.spec.machine import MAX_CPUS
 
@@ -103,7 +103,7 @@ def connect_is_secure(client: Client, a: Any) -> int:
 
 
 def connect_get_sysinfo(client: Client, a: Any) -> str:
-    raise unsupported("the host's SMBIOS information is not read", Origin.NONE)
+    return client.driver.node.firmware()
 
 
 def connect_get_cpu_model_names(client: Client, a: Any) -> tuple[list[str], int]:

@@ -212,6 +212,10 @@ async def domain_abort_job(client: Client, a: Any) -> None:
     raise invalid("no job is active on the domain")
 
 
+async def domain_abort_job_flags(client: Client, a: Any) -> None:
+    await domain_abort_job(client, a)
+
+
 # --- console ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,7 @@ from typing import Any, Final
 
 from manor.base.errors import ApiError
 from manor.drivers.api import BlockStatistics, MachineStatistics, NicStatistics
-from manor.drivers.definition import disks, nics
 from manor.drivers.errors import Code, invalid_argument, not_running
-from manor.drivers.xml import parse
 from manor.rpc.protocol.records import Domain, DomainStats, MemoryStat, ParamType, TypedParam
 from manor.service.client import Client
 from manor.service.history import Sample
@@ -75,16 +73,16 @@ async def _parameters(client: Client, domain: Domain, active: bool, wanted: int)
             add(TypedParam(f"vcpu.{index}.state", _INT, 1))
             add(TypedParam(f"vcpu.{index}.time", _ULLONG, used))
     if wanted & (INTERFACE | BLOCK) and statistics is not None:
-        root = parse(await domains.xml(domain.uuid, False, False), "domain")
+        names = await domains.devices(domain.uuid)
         if wanted & INTERFACE:
             add(TypedParam("net.count", _UINT, len(statistics.nics)))
-            for index, (nic, counters) in enumerate(zip(nics(root), statistics.nics, strict=False)):
+            for index, (nic, counters) in enumerate(zip(names.nics, statistics.nics, strict=False)):
                 add(TypedParam(f"net.{index}.name", _STRING, nic.target))
                 for name, value in _nic_rows(counters):
                     add(TypedParam(f"net.{index}.{name}", _ULLONG, value))
         if wanted & BLOCK:
             add(TypedParam("block.count", _UINT, len(statistics.disks)))
-            for index, (disk, block) in enumerate(zip(disks(root), statistics.disks, strict=False)):
+            for index, (disk, block) in enumerate(zip(names.disks, statistics.disks, strict=False)):
                 add(TypedParam(f"block.{index}.name", _STRING, disk.target))
                 if disk.source:
                     add(TypedParam(f"block.{index}.path", _STRING, disk.source))
@@ -123,15 +121,15 @@ async def _disk(client: Client, a: Any) -> BlockStatistics:
     if not (await client.driver.domains.flags(a.domain.uuid)).active:
         raise not_running()
     statistics = await client.driver.domains.statistics(a.domain.uuid)
-    root = parse(await client.driver.domains.xml(a.domain.uuid, False, False), "domain")
+    names = await client.driver.domains.devices(a.domain.uuid)
     total: list[BlockStatistics] = []
-    for disk, found in zip(disks(root), statistics.disks, strict=False):
-        if not a.path or a.path in (disk.target, disk.source):
+    for disk, found in zip(names.disks, statistics.disks, strict=False):
+        if not a.path or a.path in (disk.target, disk.source, disk.alias):
             total.append(found)
     if not total:
         raise invalid_argument(f"invalid path: {a.path}")
-    names = ("rd_reqs", "rd_bytes", "wr_reqs", "wr_bytes", "fl_reqs")
-    return BlockStatistics(*(sum(getattr(each, name) for each in total) for name in names))
+    counters = ("rd_reqs", "rd_bytes", "wr_reqs", "wr_bytes", "fl_reqs")
+    return BlockStatistics(*(sum(getattr(each, name) for each in total) for name in counters))
 
 
 async def domain_block_stats(client: Client, a: Any) -> tuple[int, int, int, int, int]:
@@ -156,9 +154,9 @@ async def domain_interface_stats(client: Client, a: Any) -> tuple[int, ...]:
     if not (await client.driver.domains.flags(a.domain.uuid)).active:
         raise not_running()
     statistics = await client.driver.domains.statistics(a.domain.uuid)
-    root = parse(await client.driver.domains.xml(a.domain.uuid, False, False), "domain")
-    for nic, found in zip(nics(root), statistics.nics, strict=False):
-        if a.device in (nic.target, nic.mac):
+    names = await client.driver.domains.devices(a.domain.uuid)
+    for nic, found in zip(names.nics, statistics.nics, strict=False):
+        if a.device in (nic.target, nic.mac, nic.alias):
             return (
                 found.rx_bytes, found.rx_packets, 0, found.rx_drop, found.tx_bytes, found.tx_packets, 0, found.tx_drop
             )  # fmt: skip

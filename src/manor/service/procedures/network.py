@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+from manor.base.errors import ApiError
+from manor.domain.xml import domain as domain_xml
+from manor.domain.xml import network as network_xml
 from manor.drivers.api import ObjectFlags
+from manor.drivers.errors import Code, Origin, invalid
 from manor.rpc.protocol.records import DhcpLease, Network
+from manor.service import metadata
 from manor.service.client import Client, cut, matches
+from manor.service.network_update import update
 
 
 def is_wanted(flags: int, found: ObjectFlags) -> bool:
@@ -102,6 +109,51 @@ async def network_is_persistent(client: Client, a: Any) -> int:
 
 
 async def network_get_dhcp_leases(client: Client, a: Any) -> tuple[list[DhcpLease], int]:
+    """Each VM's interface has a server of its own: the leases are those of the domains that run on the network."""
+    network = await client.driver.networks.find(a.network.uuid)
+    if not (await client.driver.networks.flags(network.uuid)).active:
+        raise invalid(f"network '{network.name}' is not active", Origin.NETWORK)
+    found = []
+    for domain, flags in await client.driver.domains.all():
+        if not flags.active:
+            continue
+        with suppress(ApiError):  # it has just ended
+            document = domain_xml.parse(await client.driver.domains.xml(domain.uuid, False, False))
+            nics = [nic for nic in document.devices.interfaces if nic.type == "network"]
+            macs = {nic.mac for nic in nics if nic.network == network.name}
+            for interface in await client.driver.domains.addresses(domain.uuid, 0):
+                if interface.hardware_address in macs and a.mac in (None, interface.hardware_address):
+                    found += [
+                        DhcpLease(interface.name, 0, each.type, interface.hardware_address, None, each.address,
+                                  each.prefix, domain.name, None)
+                        for each in interface.addresses
+                    ]  # fmt: skip
+    return (found if a.need_results else [], len(found))
+
+
+# --- changes of a description -----------------------------------------------------------------------------------------
+
+
+async def network_update(client: Client, a: Any) -> None:
     await client.driver.networks.find(a.network.uuid)
-    # Each VM's interface has a server of its own; its lease is the domain's address.
-    return [], 0
+    await client.driver.networks.edit(
+        a.network.uuid, lambda text: update(text, a.command, a.section, a.parent_index, a.xml), client.who
+    )
+
+
+async def network_get_metadata(client: Client, a: Any) -> str:
+    document = network_xml.parse(await client.driver.networks.xml(a.network.uuid))
+    found = metadata.read(document, a.type, a.uri)
+    if found is None:
+        raise ApiError(
+            Code.NO_NETWORK_METADATA, Origin.NETWORK,
+            "network metadata not found: Requested metadata element is not present",
+        )  # fmt: skip
+    return found
+
+
+async def network_set_metadata(client: Client, a: Any) -> None:
+    change = metadata.writer(network_xml.Network, a.type, a.metadata, a.key, a.uri)
+    await client.driver.networks.edit(
+        a.network.uuid, lambda text: network_xml.format(change(network_xml.parse(text))), client.who
+    )

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from manor.base.errors import ApiError
-from manor.drivers.errors import Code, Origin
-from manor.drivers.xml import escape
-from manor.rpc.protocol.records import Interface, NodeStat
+from manor.domain.xml.tree import escape
+from manor.drivers.errors import Code, Origin, failed, unsupported
+from manor.rpc.protocol.records import Interface, NodeStat, ParamType, TypedParam
 from manor.service.client import Client, cut
+from manor.service.procedures.parameters import answer
 
+_KSM_SETTINGS: Final = ("shm_pages_to_scan", "shm_sleep_millisecs", "shm_merge_across_nodes")
 _NET: Final = Path("/sys/class/net")
 
 
@@ -48,6 +50,22 @@ def node_get_cpu_map(client: Client, a: Any) -> tuple[bytes, int, int]:
     return bits if a.need_map else b"", cpus if a.need_online else 0, cpus
 
 
+def node_get_free_pages(client: Client, a: Any) -> list[int]:
+    """Counts of one cell after the other: the host is shown as one."""
+    if a.start_cell > 0 or a.start_cell < -1:
+        raise failed(f"start cell {a.start_cell} out of range (0-0)", Origin.NONE)
+    return [client.driver.node.free_pages(size) for size in a.pages]
+
+
+def node_get_memory_parameters(client: Client, a: Any) -> tuple[list[TypedParam], int]:
+    found = client.driver.node.merging()
+    if not found:
+        raise unsupported("the host's kernel has no merging of same pages", Origin.NONE)
+    uint, ullong = int(ParamType.UINT), int(ParamType.ULLONG)
+    rows = [TypedParam(name, uint if name in _KSM_SETTINGS else ullong, value) for name, value in found.items()]
+    return answer(rows, a.nparams)
+
+
 # --- network interfaces -----------------------------------------------------------------------------------------------
 
 
@@ -67,9 +85,7 @@ def _interface(name: str) -> tuple[Interface, bool]:
     for each in _interfaces():
         if each[0].name == name:
             return each
-    raise ApiError(
-        Code.NO_INTERFACE, Origin.INTERFACE, f"Interface not found: couldn't find interface named '{name}'"
-    )
+    raise ApiError(Code.NO_INTERFACE, Origin.INTERFACE, f"Interface not found: couldn't find interface named '{name}'")
 
 
 def connect_list_all_interfaces(client: Client, a: Any) -> tuple[list[Interface], int]:
@@ -113,6 +129,7 @@ def interface_get_xml_desc(client: Client, a: Any) -> str:
     kind = "bridge" if (_NET / found.name / "bridge").is_dir() else "ethernet"
     inner = "  <bridge/>\n" if kind == "bridge" else ""
     return (
-        f"<interface type='{kind}' name='{escape(found.name)}'>\n  <mac address='{escape(found.mac)}'/>\n"
+        f"<interface type='{kind}' name='{escape(found.name)}'>\n"
+        f"  <mac address='{escape(found.mac)}'/>\n"
         f"{inner}</interface>\n"
     )

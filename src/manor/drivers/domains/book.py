@@ -1,0 +1,69 @@
+"""The domains of one driver: all jobs together, and the start and the end of the driver.
+
+A domain has a configuration (kept, edited at any time) or a live description (while it runs), or both. Changes of one
+domain happen one after the other; reading waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from manor.base.errors import ConfigError
+from manor.domain.definition import Definition, definition_of, read_kept
+from manor.domain.model import Life
+from manor.domain.state import DomainState, PausedReason, RunningReason
+from manor.domain.xml import domain as domain_xml
+from manor.drivers.domains.asking import Asking
+from manor.drivers.domains.defining import Defining
+from manor.drivers.domains.record import Record
+from manor.drivers.domains.running import REASONS, Running
+from manor.drivers.domains.table import logger
+from manor.drivers.hypervisor import Found
+
+
+class DomainBook(Defining, Running, Asking):
+    """The domains of one driver (api.Domains)."""
+
+    async def open(self) -> None:
+        """Read what is kept, and find what runs."""
+        for stored in await self._keeper.load("domains"):
+            try:
+                definition = read_kept(stored.xml, self._hypervisor.platform)
+            except ConfigError as error:
+                logger.error("the description of %s is left out: %s", stored.name, error)
+                continue
+            self._add(Record(Life.OFF, definition, autostart=stored.autostart))
+        found, ended = await self._hypervisor.recover(self._happened)
+        for each in found:
+            self._recover(each)
+        for end in ended:
+            record = self._records.get(end.uuid)
+            if record is not None and not record.is_active:
+                record.reason = REASONS[end.how]
+                logger.warning("%s ended while nobody watched: %s", record.definition.name, end.detail or end.how.value)
+
+    def _recover(self, found: Found) -> None:
+        record = self._records.get(found.uuid)
+        try:
+            live: Definition | None = definition_of(domain_xml.parse(found.live))
+        except ConfigError as error:
+            live = None if record is None else record.config
+            logger.error("the live description of a VM that runs cannot be read: %s", error)
+        if live is None:
+            return
+        if record is None:
+            record = Record(Life.TRANSIENT_RUNNING, None, live)
+            self._add(record)
+        record.live, record.number = live, found.number
+        if found.is_paused:
+            record.life = Life.PAUSED if record.config is not None else Life.TRANSIENT_PAUSED
+            record.state, record.reason = DomainState.PAUSED, PausedReason.USER
+        else:
+            record.life = Life.RUNNING if record.config is not None else Life.TRANSIENT_RUNNING
+            record.state, record.reason = DomainState.RUNNING, RunningReason.UNKNOWN
+        self._next = max(self._next, found.number + 1)
+
+    async def close(self) -> None:
+        """VMs live on."""
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        await self._hypervisor.close()

@@ -1,0 +1,83 @@
+"""One domain as a driver has it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from manor.domain.definition import Definition
+from manor.domain.model import Life, is_active, is_persistent
+from manor.domain.state import DomainState, Reason, ShutoffReason
+from manor.domain.xml.live import machine_order
+from manor.drivers.api import DeviceNames, DiskName, DomainFlags, NicName
+from manor.rpc.protocol.records import Domain
+
+
+@dataclass(slots=True)
+class Record:
+    """config: what the next start takes, None for a domain that is gone when it stops. live: what runs. number: of a
+    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it."""
+
+    life: Life
+    config: Definition | None
+    live: Definition | None = None
+    number: int = -1
+    state: DomainState = DomainState.SHUTOFF
+    reason: Reason = ShutoffReason.UNKNOWN
+    autostart: bool = False
+    snapshots: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_stopping: bool = False
+    _names: tuple[Definition, DeviceNames] | None = None
+
+    @property
+    def definition(self) -> Definition:
+        """What holds now."""
+        found = self.live or self.config
+        assert found is not None
+        return found
+
+    @property
+    def is_active(self) -> bool:
+        return is_active(self.life)
+
+    @property
+    def is_persistent(self) -> bool:
+        return is_persistent(self.life)
+
+    def reference(self) -> Domain:
+        found = self.definition
+        return Domain(found.name, found.uuid, self.number)
+
+    def flags(self) -> DomainFlags:
+        return DomainFlags(
+            self.is_active,
+            self.is_persistent,
+            self.autostart,
+            self.life is Life.SAVED,
+            self.snapshots > 0,
+            self.state,
+        )
+
+    def devices(self) -> DeviceNames:
+        """Names of what has counters; read once for each description."""
+        definition = self.definition
+        if self._names is None or self._names[0] is not definition:
+            self._names = (definition, device_names(definition))
+        return self._names[1]
+
+
+def device_names(definition: Definition) -> DeviceNames:
+    """From the document."""
+    devices = definition.read().devices
+    disks = [devices.disks[index] for index in machine_order(devices)]
+    return DeviceNames(
+        tuple(
+            DiskName(one.target or "", one.file or one.dev or one.export or one.volume or "", one.alias or "")
+            for one in disks
+        ),
+        tuple(
+            NicName(one.target or f"vnet{index}", one.mac or "", one.alias or "")
+            for index, one in enumerate(devices.interfaces)
+        ),
+    )
