@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 from manor.domain.definition import Platform
@@ -36,6 +37,8 @@ class End(Enum):
     """Its guest rebooted, and was to be stopped then."""
     STOPPED = "stopped"
     """Somebody pulled the plug, past the driver."""
+    SAVED = "saved"
+    """Its state is in a file."""
     CRASH = "crash"
     """Its guest crashed."""
     LOST = "lost"
@@ -124,8 +127,15 @@ class Hypervisor(Protocol):
     def check(self, domain: Domain) -> Sequence[Finding]:
         """What will not be as the description asks, without harm. Raises ConfigError for what could not be run."""
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
-        """Run it; returns its live document, with what is known only now."""
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
+        """Run it; returns its live document, with what is known only now. saved: the file that it goes on with."""
+
+    async def save(self, uuid: bytes, path: Path, note: str, paused: bool | None) -> None:
+        """Write it into a file, with a note, and end it; it is gone then. paused: whether it shall be when it goes on;
+        None: as it is. If that fails it goes on."""
+
+    async def cancel_save(self, uuid: bytes) -> bool:
+        """Have `save` fail, if it goes on and is not over."""
 
     async def keep_live(self, uuid: bytes, text: str) -> None:
         """Have the live document of a running VM for `recover`."""

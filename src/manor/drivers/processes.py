@@ -26,7 +26,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
-from manor.base.errors import ApiError, HostError, InternalError, ManorError
+from manor.base.errors import ApiError, HostError, InternalError, ManorError, StateError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
 from manor.domain.xml import domain as domain_xml
@@ -53,6 +53,8 @@ START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
 ENDING_SECONDS: Final = 1.0
 """From the end of a VM's control socket to that of its process."""
+SAVE_SECONDS: Final = 24 * 3600.0
+"""For a VM to write itself into a file, however slow that is; it can be given up."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
 _MAX_FILE: Final = 8 << 20
@@ -60,6 +62,7 @@ _ENDS: Final = {
     "power-off": End.POWER_OFF,
     "reboot": End.REBOOT,
     "stopped": End.STOPPED,
+    "saved": End.SAVED,
     "panic": End.CRASH,
     "triple-fault": End.CRASH,
     "error": End.FAILED,
@@ -174,13 +177,13 @@ class Processes(FixedHardware):
             check_disk(disk, f"domain/devices/disk[{index + 1}]")
         return launch
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         launch = self._launch(domain, self._resolvers)
         spec = launch.spec
         assert domain.uuid is not None
         uuid = UUID(domain.uuid).bytes
         running = live(domain, number)
-        for path in (spec.kernel, spec.initrd):
+        for path in (spec.kernel, spec.initrd) if saved is None else ():
             if path is not None and not path.exists():
                 raise failed(f"cannot open {path}: No such file or directory")
         settings = {
@@ -188,6 +191,7 @@ class Processes(FixedHardware):
             "accel": launch.accel,
             "paused": paused,
             "reboot": launch.on_reboot != "destroy",
+            "saved": None if saved is None else os.fspath(saved),
         }
         directory = self._root / domain.uuid
         record = {"number": number, "live": domain_xml.format(running)}
@@ -214,7 +218,7 @@ class Processes(FixedHardware):
             raise
         finally:
             os.close(reading)
-        if launch.current_memory < domain.memory:
+        if launch.current_memory < domain.memory and saved is None:
             try:
                 await vm.control.call("balloon", target=launch.current_memory)
             except ManorError as error:
@@ -248,6 +252,30 @@ class Processes(FixedHardware):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
             await vm.ended
+
+    async def save(self, uuid: bytes, path: Path, note: str, paused: bool | None) -> None:
+        vm = self._get(uuid)
+        arguments = {} if paused is None else {"paused": paused}
+        # In a conversation of its own: the others are not to wait for its end.
+        control = await Control.connect(vm.directory / "control")
+        try:
+            await control.call("save", SAVE_SECONDS, path=os.fspath(path), note=note, **arguments)
+        finally:
+            await control.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(vm.ended), STOP_SECONDS)
+        except TimeoutError:
+            # It is saved, and has let go of its disks.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
+            await vm.ended
+
+    async def cancel_save(self, uuid: bytes) -> bool:
+        try:
+            await self._call(uuid, "save-cancel")
+        except StateError:
+            return False
+        return True
 
     async def close(self) -> None:
         """VMs live on."""

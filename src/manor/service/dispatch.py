@@ -19,8 +19,9 @@ from manor.service.refusals import REFUSALS
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
-    "connect", "domain", "domain_agent", "domain_devices", "domain_looks", "domain_placing", "domain_statistics",
-    "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices", "registration", "absent",
+    "connect", "domain", "domain_agent", "domain_devices", "domain_looks", "domain_placing", "domain_saving",
+    "domain_statistics", "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices",
+    "registration", "absent",
 )  # fmt: skip
 Work = Callable[[Client, Any], Any]
 

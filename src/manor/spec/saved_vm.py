@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from manor.base.errors import ConfigError, HostError, ProtocolError
-from manor.base.sections import SectionReader
+from manor.base.sections import SectionReader, SectionWriter
 from manor.spec.block import DiskSpec
 from manor.spec.machine import MachineSpec
 from manor.spec.machine_json import spec_from_json, spec_to_json
@@ -128,6 +128,34 @@ def load_json(path: Path, payload: bytes) -> Any:
         return json.loads(payload)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{path} holds something that is not JSON: {error}") from error
+
+
+def write_empty(path: Path, head: SavedHead) -> None:
+    """A file of a machine that is nothing but its description. Raises HostError."""
+    writer = SectionWriter(path, MAGIC, VERSION)
+    try:
+        writer.add(HEAD, head.to_json())
+        writer.add(DISKS, marks_to_json(()))
+        writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def replace_head(path: Path, head: SavedHead) -> None:
+    """Write the file anew, complete or not at all, with another head. Raises HostError, ProtocolError."""
+    reader = open_saved(path)
+    try:
+        writer = SectionWriter(path, MAGIC, VERSION)
+        try:
+            for kind, payload in reader.sections():
+                writer.add(kind, head.to_json() if kind == HEAD else payload)
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
+    finally:
+        reader.close()
 
 
 # --- the same machine -------------------------------------------------------------------------------------------------

@@ -42,13 +42,14 @@ class SaveControl:
     def commands(self) -> Mapping[str, Command]:
         """The table for a ControlServer."""
         return {
-            "save": Command(self._save, {"path": str}, {"note": str}, is_slow=True),
+            "save": Command(self._save, {"path": str}, {"note": str, "paused": bool}, is_slow=True),
             "save-cancel": Command(self._cancel),
         }
 
     def _save(self, client: Client, arguments: Json, reply: Reply) -> Json | None:
         """Answered when the file is there, just before the VM ends."""
         saving = Saving(arguments["path"], self._progress, arguments.get("note", ""))
+        saving.paused = arguments.get("paused")
         saving.extra = self._extra()
         with self._lock:
             if self._saving is not None:

@@ -46,6 +46,8 @@ class Saving:
         """note: text that is kept in the file (SavedHead)."""
         self.path = Path(path).absolute()
         self.note = note
+        self.paused: bool | None = None
+        """Whether the VM shall be paused when it goes on; None: as it is."""
         self.extra: Json = {}
         """Plain values that `SavedVm.extra` gives back."""
         self.size = 0

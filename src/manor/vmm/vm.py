@@ -332,7 +332,7 @@ class Vm:
             machine=self.spec,
             clock_ns=self._machine_clock.now_ns(),
             memory=sum(size for _, size in ranges),
-            paused=not is_running,
+            paused=not is_running if saving.paused is None else saving.paused,
             note=saving.note,
         )
         saving.write(head, machine, state, nets, ranges, self._is_ending)

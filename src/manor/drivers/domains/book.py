@@ -11,17 +11,18 @@ import asyncio
 from manor.base.errors import ConfigError
 from manor.domain.definition import Definition, definition_of, read_kept
 from manor.domain.model import Life
-from manor.domain.state import DomainState, PausedReason, RunningReason
+from manor.domain.state import DomainState, PausedReason, RunningReason, ShutoffReason
 from manor.domain.xml import domain as domain_xml
 from manor.drivers.domains.asking import Asking
 from manor.drivers.domains.defining import Defining
 from manor.drivers.domains.record import Record
-from manor.drivers.domains.running import REASONS, Running
+from manor.drivers.domains.running import REASONS
+from manor.drivers.domains.saving import Saving
 from manor.drivers.domains.table import logger
 from manor.drivers.hypervisor import Found
 
 
-class DomainBook(Defining, Running, Asking):
+class DomainBook(Saving, Defining, Asking):
     """The domains of one driver (api.Domains)."""
 
     async def open(self) -> None:
@@ -32,7 +33,10 @@ class DomainBook(Defining, Running, Asking):
             except ConfigError as error:
                 logger.error("the description of %s is left out: %s", stored.name, error)
                 continue
-            self._add(Record(Life.OFF, definition, autostart=stored.autostart))
+            kept = Record(Life.OFF, definition, autostart=stored.autostart)
+            if self._saves.path(definition.uuid).exists():
+                kept.life, kept.reason = Life.SAVED, ShutoffReason.SAVED
+            self._add(kept)
         found, ended = await self._hypervisor.recover(self._happened)
         for each in found:
             self._recover(each)
@@ -67,3 +71,4 @@ class DomainBook(Defining, Running, Asking):
         """VMs live on."""
         await asyncio.gather(*self._keeping, return_exceptions=True)
         await self._hypervisor.close()
+        self._saves.close()

@@ -15,8 +15,9 @@ from manor.drivers.domains.table import DomainTable, logger, need
 from manor.drivers.errors import invalid, reading
 from manor.rpc.protocol.records import Domain
 
+MANAGED_SAVE: Final = 1
 SNAPSHOTS_METADATA: Final = 2
-"""virDomainUndefineFlagsValues: VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA."""
+"""virDomainUndefineFlagsValues: with it, its managed save, and what is known of its snapshots."""
 
 
 class Defining(DomainTable):
@@ -62,7 +63,8 @@ class Defining(DomainTable):
     async def undefine(self, uuid: bytes, who: str, flags: int) -> None:
         record = self.record(uuid)
         async with record.lock:
-            need(record, Cause.UNDEFINE)
+            cause = Cause.UNDEFINE_SAVED if flags & MANAGED_SAVE else Cause.UNDEFINE
+            need(record, cause)
             config = self._config(record)
             if record.snapshots and not flags & SNAPSHOTS_METADATA:
                 raise invalid(f"cannot delete inactive domain with {record.snapshots} snapshots")
@@ -71,7 +73,8 @@ class Defining(DomainTable):
                 await self._keeper.remove_snapshot(uuid, None)
                 record.snapshots = 0
             record.autostart = False
-            self._step(record, Cause.UNDEFINE)
+            await self._forget_saved(record)
+            self._step(record, cause)
             if record.life is Life.ABSENT:
                 self._forget(record)
             else:

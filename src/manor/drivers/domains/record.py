@@ -10,13 +10,15 @@ from manor.domain.model import Life, is_active, is_persistent
 from manor.domain.state import DomainState, Reason, ShutoffReason
 from manor.domain.xml.live import machine_order
 from manor.drivers.api import DeviceNames, DiskName, DomainFlags, NicName
+from manor.drivers.hypervisor import Ended
 from manor.rpc.protocol.records import Domain
 
 
 @dataclass(slots=True)
 class Record:
     """config: what the next start takes, None for a domain that is gone when it stops. live: what runs. number: of a
-    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it."""
+    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it. missed: that it ended
+    meanwhile."""
 
     life: Life
     config: Definition | None
@@ -28,6 +30,7 @@ class Record:
     snapshots: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_stopping: bool = False
+    missed: Ended | None = None
     _names: tuple[Definition, DeviceNames] | None = None
 
     @property

@@ -6,6 +6,7 @@ Every change of a domain's state is a step of the table in domain.model.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from manor.base.errors import ManorError
@@ -16,7 +17,7 @@ from manor.drivers.api import Kind, Notice
 from manor.drivers.domains.changing import Changing
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.table import logger, need
-from manor.drivers.errors import invalid, not_running, unsupported
+from manor.drivers.errors import not_running
 from manor.drivers.hypervisor import (
     AgentChanged,
     Crashed,
@@ -37,6 +38,7 @@ _CAUSES: Final = {
     End.POWER_OFF: Cause.POWERED_OFF,
     End.REBOOT: Cause.POWERED_OFF,
     End.STOPPED: Cause.DESTROY,
+    End.SAVED: Cause.SAVE,
     End.CRASH: Cause.PANICKED_OFF,
     End.LOST: Cause.PROCESS_LOST,
     End.FAILED: Cause.VMM_FAILED,
@@ -45,6 +47,7 @@ REASONS: Final = {
     End.POWER_OFF: ShutoffReason.SHUTDOWN,
     End.REBOOT: ShutoffReason.SHUTDOWN,
     End.STOPPED: ShutoffReason.DESTROYED,
+    End.SAVED: ShutoffReason.SAVED,
     End.CRASH: ShutoffReason.CRASHED,
     End.LOST: ShutoffReason.CRASHED,
     End.FAILED: ShutoffReason.FAILED,
@@ -89,13 +92,16 @@ class Running(Changing):
                 except ManorError as error:
                     logger.error("the autostart of %s failed: %s", record.definition.name, error)
 
-    async def _start(self, record: Record, definition: Definition, cause: Cause) -> None:
+    async def _start(
+        self, record: Record, definition: Definition, cause: Cause, saved: Path | None = None
+    ) -> None:
+        """saved: what it goes on with, instead of booting."""
         async with record.lock:
             need(record, cause)
             number, self._next = self._next, self._next + 1
             try:
-                is_paused = cause in (Cause.START_PAUSED, Cause.CREATE_PAUSED)
-                live = await self._hypervisor.start(definition.read(), number, is_paused)
+                is_paused = cause in (Cause.START_PAUSED, Cause.CREATE_PAUSED, Cause.RESTORE_PAUSED)
+                live = await self._hypervisor.start(definition.read(), number, is_paused, saved)
             except ManorError:
                 if allows(record.life, Cause.START_FAILED):
                     self._step(record, Cause.START_FAILED)
@@ -111,7 +117,7 @@ class Running(Changing):
             try:
                 await self._hypervisor.stop(uuid)
             finally:
-                record.is_stopping = False
+                record.is_stopping, record.missed = False, None
             self._end(record, Cause.DESTROY)
 
     async def shutdown(self, uuid: bytes, flags: int) -> None:
@@ -154,26 +160,15 @@ class Running(Changing):
         await how(uuid, bool(flags & AGENT))
         return record
 
-    # --- saved states -------------------------------------------------------------------------------------------------
-
-    async def save(self, uuid: bytes, path: str | None) -> None:
-        record = self.record(uuid)
-        need(record, Cause.MANAGED_SAVE if path is None else Cause.SAVE)
-        raise unsupported("the state of a running VM cannot be saved; shut it down instead")
-
-    async def restore(self, path: str) -> None:
-        raise unsupported("the state of a running VM cannot be saved or restored")
-
-    async def remove_saved(self, uuid: bytes) -> None:
-        self.record(uuid)
-        raise invalid("the domain has no managed save image")
-
     # --- what happens by itself ---------------------------------------------------------------------------------------
 
     def _happened(self, happening: Happening) -> None:
         """Called by the hypervisor. What the driver itself is about to do to a domain is told by that."""
         record = self._records.get(happening.uuid)
-        if record is None or not record.is_active or record.is_stopping:
+        if record is None or not record.is_active:
+            return
+        if record.is_stopping:
+            record.missed = happening if isinstance(happening, Ended) else record.missed
             return
         match happening:
             case Ended(how=how, detail=detail):
@@ -197,6 +192,12 @@ class Running(Changing):
             case AgentChanged(is_connected=is_connected):
                 # virConnectDomainEventAgentLifecycleState: 1 connected, 2 disconnected; reason 2: the channel.
                 self._notify(Notice(Kind.AGENT, record.reference(), (1 if is_connected else 2, 2)))
+
+    def _catch_up(self, record: Record) -> None:
+        """It ended by itself while the driver was about to end it, and not as the driver wanted."""
+        missed, record.missed = record.missed, None
+        if missed is not None and missed.how is not End.SAVED:
+            self._happened(missed)
 
     def _step_if_allowed(self, record: Record, cause: Cause) -> None:
         """What comes from another process may come too late."""

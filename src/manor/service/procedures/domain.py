@@ -6,13 +6,14 @@ from typing import Any, Final
 
 from manor.domain.state import DomainState
 from manor.drivers.api import DomainFlags
-from manor.drivers.errors import invalid, invalid_argument, no_domain
+from manor.drivers.errors import invalid_argument, no_domain
 from manor.rpc.protocol.records import Domain
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.service.client import Client, cut, matches
 from manor.service.streams import both_ways
 
 START_PAUSED: Final = 1
+START_FORCE_BOOT: Final = 8
 START_VALIDATE: Final = 16
 """virDomainCreateFlags."""
 XML_SECURE: Final = 1
@@ -141,7 +142,9 @@ async def domain_create(client: Client, a: Any) -> None:
 
 
 async def domain_create_with_flags(client: Client, a: Any) -> Domain:
-    return await client.driver.domains.start(a.domain.uuid, bool(a.flags & START_PAUSED))
+    return await client.driver.domains.start(
+        a.domain.uuid, bool(a.flags & START_PAUSED), fresh=bool(a.flags & START_FORCE_BOOT)
+    )
 
 
 async def domain_create_xml(client: Client, a: Any) -> Domain:
@@ -178,42 +181,6 @@ async def domain_suspend(client: Client, a: Any) -> None:
 
 async def domain_resume(client: Client, a: Any) -> None:
     await client.driver.domains.resume(a.domain.uuid)
-
-
-# --- saving -----------------------------------------------------------------------------------------------------------
-
-
-async def domain_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path)
-
-
-async def domain_save_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path)
-
-
-async def domain_restore(client: Client, a: Any) -> None:
-    await client.driver.domains.restore(a.path)
-
-
-async def domain_managed_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, None)
-
-
-async def domain_has_managed_save_image(client: Client, a: Any) -> int:
-    return int((await client.driver.domains.flags(a.domain.uuid)).managed_save)
-
-
-async def domain_managed_save_remove(client: Client, a: Any) -> None:
-    await client.driver.domains.remove_saved(a.domain.uuid)
-
-
-async def domain_abort_job(client: Client, a: Any) -> None:
-    await client.driver.domains.find(a.domain.uuid)
-    raise invalid("no job is active on the domain")
-
-
-async def domain_abort_job_flags(client: Client, a: Any) -> None:
-    await domain_abort_job(client, a)
 
 
 # --- console ----------------------------------------------------------------------------------------------------------
