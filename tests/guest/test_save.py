@@ -101,7 +101,7 @@ def test_a_guest_goes_on_in_another_process(spec: MachineSpec, server: Server, t
         vm.serial.wait_for("manor:~# ", BOOT_TIMEOUT_S)
         ask(vm, "dmesg -n 1")
         # One that counts; one that writes numbered blocks to the disk; one that waits for what a connection brings.
-        ask(vm, "(i=0; while :; do i=$((i+1)); [ $((i%1000)) = 0 ] && echo $i >> /tmp/count; done) >/dev/null 2>&1 & true")
+        ask(vm, "(i=0; while :; do i=$((i+1)); [ $((i%1000)) = 0 ] && echo $i >> /tmp/count; done) & true")
         write = "printf '%08d' $n | dd of=" + device + " bs=4096 seek=$n conv=notrunc,sync,fsync 2>/dev/null"
         ask(vm, f"(n=0; while [ $n -lt 3000 ]; do {write}; n=$((n+1)); echo $n >> /tmp/blocks; done) & true")
         for _ in range(100):
@@ -140,7 +140,7 @@ def test_a_guest_goes_on_in_another_process(spec: MachineSpec, server: Server, t
         # Every block is there, those before the save and those after it; read past the guest's cache.
         assert ask(vm, "echo 3 > /proc/sys/vm/drop_caches; echo ok") == "ok"
         check = f"n=0; while [ $n -lt {done} ]; do dd if={device} bs=4096 skip=$n count=1 2>/dev/null | head -c 8"
-        found = ask(vm, f"{check}; n=$((n+{max(1, done // 20)})); done", 120)
+        found = ask(vm, f"{check}; n=$((n+{max(1, done // 20)})); done; echo", 120)
         step = max(1, done // 20)
         assert found == "".join(f"{number:08d}" for number in range(0, done, step))
         problems = ("lockup", "stall", "BUG", "I/O error", "call trace")
@@ -190,7 +190,8 @@ def test_a_reboot_after_a_restore_is_a_fresh_boot(spec: MachineSpec, tmp_path: P
         vm.start()
         before = ask(vm, "cat /proc/sys/kernel/random/boot_id")
         vm.serial.send("reboot -f\n")
-        vm.serial.wait_for("manor:~# ", BOOT_TIMEOUT_S)
+        vm.serial.wait_for("Linux is up", BOOT_TIMEOUT_S)
+        vm.serial.wait_for("manor:~# ", STEP_TIMEOUT_S)
         assert ask(vm, "cat /proc/sys/kernel/random/boot_id") != before
     finally:
         vm.power_off()

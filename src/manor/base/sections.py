@@ -18,6 +18,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -112,10 +113,8 @@ class SectionWriter:
     def abandon(self) -> None:
         """Leave nothing behind. Nothing happens after `finish`."""
         if self._fd >= 0:
-            try:
+            with suppress(OSError):
                 os.unlink(self._temporary)
-            except OSError:
-                pass
             os.close(self._fd)
             self._fd = -1
 

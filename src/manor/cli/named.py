@@ -22,8 +22,8 @@ from manor.cli.names import complete_runnable
 
 if TYPE_CHECKING:
     from manor.images.store import Store, StoredImage
-    from manor.instances.detach import Report
     from manor.instances.config import InstanceConfig
+    from manor.instances.detach import Report
     from manor.instances.instance import Instance, Instances
     from manor.spec.block import DiskSpec
     from manor.spec.machine import MachineSpec
@@ -81,7 +81,10 @@ def named_options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-_OWN: Final = ("name", "image", "size", "user", "user_data", "ssh_keys", "password_hash", "restore", "discard_saved", "detach", "wait")
+_OWN: Final = (
+    "name", "image", "size", "user", "user_data", "ssh_keys", "password_hash", "restore", "discard_saved", "detach",
+    "wait",
+)  # fmt: skip
 _MAX_KEY: Final = 1 << 16
 
 
@@ -227,7 +230,7 @@ class NamedRun:
         path, own = self._restore, None if self._instance is None else self._instance.saved
         if own is not None and own.exists() and not self._discards:
             if path is not None:
-                raise ConfigError("restore", f"{self.name} has a saved state of its own; add --discard-saved to lose it")
+                raise ConfigError("restore", f"{self.name} has a saved state already; add --discard-saved to lose it")
             path = own
         if path is None:
             return None

@@ -57,8 +57,8 @@ alone. All else must be as it was."""
 class SavedHead:
     """What there was to save.
 
-    program: version of Manor. saved_ns: civil time, ns since 1970. accel: the accelerator that it ran on. machine: as it
-    was when it was saved. clock_ns: time of the machine's own clock. memory: bytes of RAM that were in use.
+    program: version of Manor. saved_ns: civil time, ns since 1970. accel: the accelerator it ran on. machine: as it was
+    when it was saved. clock_ns: time of the machine's own clock. memory: bytes of RAM that were in use.
     paused: it was paused by somebody, and shall be after its restoration. note: what who saved it wants to find again.
     """
 
@@ -230,6 +230,6 @@ def check_disks(marks: Sequence[DiskMark], disks: Sequence[DiskSpec]) -> None:
     for mark, disk, now in zip(marks, disks, mark_disks(disks), strict=True):
         if mark.mtime_ns is not None and (mark.size, mark.mtime_ns) != (now.size, now.mtime_ns):
             raise HostError(
-                f"{disk.source} has changed since the VM was saved: to go on would mix what the guest has in its memory "
+                f"{disk.source} has changed since the VM was saved: to go on would mix what the guest has in memory "
                 "with another disk's contents and destroy both; put the disk back as it was, or give the saved state up"
             )

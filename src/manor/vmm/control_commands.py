@@ -29,6 +29,8 @@ from manor.vmm.lifecycle import Reason, VmEnd
 from manor.vmm.stages import Stage, StageTracker
 from manor.vmm.vm import Vm
 
+KEPT_HISTORY: Final = 1 << 16
+"""Bytes of a console's output that are saved with a VM."""
 MAX_HISTORY: Final = 1 << 20
 """Bytes of earlier output that a client gets when it attaches to a console."""
 MAX_QUEUED_OUTPUT: Final = 1 << 20
@@ -74,12 +76,18 @@ class VmControl:
         }
 
     def _extra(self) -> Json:
-        """What a saved VM's control socket shall know again: how far the guest is it will not print once more."""
-        return {"stage": plain(self._stages.stage)}
+        """What a saved VM's control socket shall know again: what the guest has printed it will not print once more."""
+        consoles = {name: stream.tail() for name, stream in self._streams.items()}
+        return {"stage": plain(self._stages.stage), "consoles": consoles}
 
     def _recall(self, extra: Json) -> None:
         with suppress(ProtocolError):
             self._stages.stage = read(Stage, extra.get("stage"), "stage")
+        consoles = extra.get("consoles")
+        if isinstance(consoles, dict):
+            for name, stream in self._streams.items():
+                with suppress(ConfigError):
+                    stream.adopt(decode_bytes(consoles.get(name)))
 
     def log_to(self, log: ConsoleLog) -> None:
         """Keep the serial output in a file. Before the VM starts."""
@@ -210,7 +218,17 @@ class _ConsoleStream:
         self._lock = threading.Lock()
         self._pending = bytearray()
         self._skipped = 0
+        self._console = console
         console.watch(self._note)
+
+    def tail(self) -> str:
+        """The last output that clients were told of, as a JSON string."""
+        return encode_bytes(self._console.history(KEPT_HISTORY, self.position))
+
+    def adopt(self, data: bytes) -> None:
+        """`tail` of a VM that goes on here."""
+        self._console.adopt(data)
+        self.position = len(data)
 
     def _note(self, data: bytes) -> None:
         """Thread: machine lock held."""

@@ -13,16 +13,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from manor.base.errors import ConfigError, HostError, ManorError
+from manor.base.errors import ConfigError, HostError
 from manor.base.sections import MAX_SECTION, SectionWriter
 from manor.machine.pc import Machine
 from manor.machine.saved import state_to_plain
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.saved_memory import pieces
 from manor.spec import saved_vm
+from manor.spec.control import Json
 from manor.spec.machine import MachineSpec
 from manor.spec.saved_vm import DiskMark, SavedHead
-from manor.spec.control import Json
 from manor.trace.event import declare
 
 Progress = Callable[[int, int], None]
@@ -154,12 +154,14 @@ def refuse_unsaveable(spec: MachineSpec, shares: Sequence[Mountable]) -> None:
     for number, disk in enumerate(spec.disks):
         if disk.snapshot:
             raise ConfigError(
-                f"disks[{number}].snapshot", f"what the guest wrote to {disk.source} is lost when the VM ends, so the VM "
-                "cannot be saved; give it a disk that keeps it"
-            )  # fmt: skip
+                f"disks[{number}].snapshot",
+                f"what the guest wrote to {disk.source} is lost when the VM ends, so the VM cannot be saved; give it a "
+                "disk that keeps it",
+            )
     for share in shares:
         if share.is_mounted:
             raise ConfigError(
-                "share", f"the guest has the shared folder {share.tag} mounted, and cannot keep open files of it; "
-                "unmount it in the guest first"
-            )  # fmt: skip
+                "share",
+                f"the guest has the shared folder {share.tag} mounted, and cannot keep open files of it; unmount it in "
+                "the guest first",
+            )

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manor.base import sections
 from manor.base.errors import HostError, ProtocolError
 from manor.base.sections import SectionReader, SectionWriter
 
@@ -57,7 +56,7 @@ def test_the_last_section_without_the_others(tmp_path: Path) -> None:
 def test_every_truncation_is_found(tmp_path: Path) -> None:
     path = tmp_path / "file"
     whole = write(path)
-    for size in [*range(0, 120), *range(120, len(whole), 997), len(whole) - 1]:
+    for size in [*range(120), *range(120, len(whole), 997), len(whole) - 1]:
         path.write_bytes(whole[:size])
         with pytest.raises(ProtocolError, match="is not a test file" if size < 16 else "damaged: it ends at"):
             read(path)
@@ -135,7 +134,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sections.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(HostError, match="cannot write .*file: No space left on device"):
         writer.add(b"ONE ", b"x")
     writer.abandon()

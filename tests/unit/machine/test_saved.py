@@ -105,7 +105,7 @@ class Maker:
         host = HostSide(
             clock=self.timers.clock,
             timers=self.timers,
-            defer=lambda callback: self.timers.at(0, callback),  # type: ignore[arg-type,return-value]
+            defer=lambda callback: self.timers.at(0, callback),  # type: ignore[arg-type]
             lock=threading.RLock(),
             serial=Line(),
             console=Line(),
@@ -213,7 +213,7 @@ def differences(old: object, new: object, path: str, seen: set[int]) -> list[str
                 for key in old
                 for line in differences(old[key], new[key], f"{path}[{getattr(key, 'name', key)}]", seen)
             ]
-        return [line for key in keys for line in differences(old[key], new.get(key), f"{path}[{key}]", seen)]
+        return [line for key in keys for line in differences(old[key], new.get(key), f"{path}[{key!r}]", seen)]
     if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
         if len(old) != len(new):
             return [f"{path}: {len(old)} is {len(new)}"]
@@ -376,7 +376,8 @@ def test_damage_names_the_field(maker: Maker, machine: Machine) -> None:
     value["devices"]["serial"]["trigger"] = "three"
     with pytest.raises(ProtocolError, match=r"serial\.trigger: 'three' is not of type int"):
         read_state(other, value)
-    for nothing in (None, [], {"devices": 3}, {"devices": {}}):
+    nothings: tuple[object, ...] = (None, [], {"devices": 3}, {"devices": {}})
+    for nothing in nothings:
         with pytest.raises(ProtocolError):
             read_state(other, nothing)
 

@@ -11,6 +11,8 @@ import pytest
 from manor.base.errors import HostError, StateError
 from manor.instances.client import ControlClient
 from manor.instances.saving import save
+from manor.mem import saved_memory
+from manor.spec.control import decode_bytes
 from manor.spec.machine import MachineSpec
 from manor.testing.fake_accel import FakeAccel
 from manor.testing.guest_programs import login
@@ -69,6 +71,10 @@ def test_save_and_what_the_socket_knows_afterwards(start: Start, tmp_path: Path)
     with ControlClient(again.path) as client:
         # The guest prints no second "login:", but it is known that it has come so far.
         assert client.call("status")["stage"]["name"] == "login"
+        shown = decode_bytes(client.call("console", history=10_000)["data"])
+        assert shown.endswith(b"box login: ")
+    again.vm.serial.send("hello\n")
+    assert again.vm.serial.wait_for("box login: ", 5).count("Linux version") == 1  # the fake guest boots anew
 
 
 def test_answer_and_note(start: Start, tmp_path: Path) -> None:
@@ -84,7 +90,7 @@ def test_answer_and_note(start: Start, tmp_path: Path) -> None:
 def test_cancel(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running = start()
     go = threading.Event()
-    pieces = saving_module.pieces
+    pieces = saved_memory.pieces
 
     def slow(*arguments: object) -> Iterator[tuple[int, bytes, int]]:
         for piece in pieces(*arguments):  # type: ignore[arg-type]

@@ -193,7 +193,7 @@ def test_a_full_disk(make: Make, path: Path, monkeypatch: pytest.MonkeyPatch) ->
         vm.start()
         vm.serial.wait_for("began", 5)
         vm._machine.memory.write(20 * MiB, os.urandom(2 * MiB))  # type: ignore[union-attr]
-        monkeypatch.setattr(sections.os, "write", full)
+        monkeypatch.setattr(os, "write", full)
         with pytest.raises(HostError, match="cannot write .*No space left on device"):
             vm.save(path)
         monkeypatch.undo()
@@ -298,7 +298,7 @@ def test_nobody_resumes_what_is_being_saved(make: Make, path: Path) -> None:
                 results.append(error)
 
         helper = threading.Thread(target=resume)
-        vm.save(Saving(path, lambda done, total: helper.ident is None and helper.start()))  # type: ignore[func-returns-value,arg-type]
+        vm.save(Saving(path, lambda done, total: helper.ident is None and helper.start()))  # type: ignore[arg-type]
         helper.join(5)
         assert len(results) == 1
         assert vm.wait(5).reason is Reason.SAVED

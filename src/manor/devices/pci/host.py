@@ -199,9 +199,12 @@ class PciHost(Device):
             raise SavedStateError(self.name, "not a PCI host bridge")
         own = self.save().places
         if state.places != own:
-            saved, here = ([f"{slot:02x}.{number} {name}" for slot, number, name in each] for each in (state.places, own))
-            raise SavedStateError(self.name, f"functions {', '.join(saved)}; here are {', '.join(here)}")
+            raise SavedStateError(self.name, f"functions {_show(state.places)}; here are {_show(own)}")
         self.ports.address = state.address & ADDRESS_MASK
+
+
+def _show(places: Sequence[tuple[int, int, str]]) -> str:
+    return ", ".join(f"{slot:02x}.{number} {name}" for slot, number, name in places)
 
 
 def _fits(bar: Bar, window: Window) -> bool:

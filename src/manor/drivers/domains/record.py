@@ -17,8 +17,8 @@ from manor.rpc.protocol.records import Domain
 @dataclass(slots=True)
 class Record:
     """config: what the next start takes, None for a domain that is gone when it stops. live: what runs. number: of a
-    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it. missed: that it ended
-    meanwhile."""
+    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it.
+    missed: that it ended meanwhile."""
 
     life: Life
     config: Definition | None
