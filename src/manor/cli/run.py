@@ -161,11 +161,11 @@ def run(
     share_specs = tuple(parse_share(text) for text in shares)
     vsock_spec = None if vsock is None else parse_vsock(vsock)
     kinds = parse_kinds(trace)
-    if kernel is not None:
-        # Before the accelerator, which takes the most of the time.
-        check_files(kernel, initrd)
     named = current_run()
     saved = None if named is None else named.saved()
+    if kernel is not None and saved is None:
+        # Before the accelerator, which takes the most of the time.
+        check_files(kernel, initrd)
     choice = choose(saved.head.accel if saved is not None and accel == "auto" else accel)
     with tracing(kinds, trace_file):
         if named is not None:

@@ -122,8 +122,9 @@ def get_state(cpu: EngineCpu, now_ns: int) -> CpuState:
 def set_state(cpu: EngineCpu, state: CpuState, now_ns: int) -> None:
     """Load a vCPU that is not running. now_ns: as above.
 
-    Raises ValueError for what the engine does not keep: an MSR that is not 0, a part of XSAVE, a trap in flight. A fault or INT n in flight is dropped: RIP is still at its instruction, which
-    raises it again."""
+    Raises ValueError for what the engine does not keep: an MSR that is not 0, a part of XSAVE, a trap in flight. A
+    fault or INT n in flight is dropped: RIP is still at its instruction, which raises it again.
+    """
     refused = _unsupported(state)
     if refused:
         raise ValueError(refused)
