@@ -13,8 +13,10 @@ A reader holds one section at a time, of at most `MAX_SECTION` bytes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -37,6 +39,22 @@ def _checksum(kind: bytes, size: int, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(_SECTION.pack(kind, size, 0)))
 
 
+def _open_own(path: Path) -> int:
+    """A descriptor of a new file that only we can read, or of one that we left. In a folder of all users somebody may
+    have made one of that name, to read what we write or to have us overwrite something. Raises OSError."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        descriptor = os.open(path, flags)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, f"{path} is somebody else's", os.fspath(path))
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 class SectionWriter:
     """Writes `path`: nobody sees it before `finish`. Thread: one. Raises HostError where the host refuses."""
 
@@ -49,9 +67,10 @@ class SectionWriter:
         self._count = 0
         self._digest = 0
         self._last = 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        if path.exists() and not path.is_file():
+            raise HostError(f"{path} is there already, and is no file")
         try:
-            self._fd = os.open(self._temporary, flags, 0o600)
+            self._fd = _open_own(self._temporary)
         except OSError as error:
             raise HostError.from_os_error(f"cannot write {path}", error) from error
         try:

@@ -128,6 +128,31 @@ def test_two_writers_and_one_that_died(tmp_path: Path) -> None:
     assert read(path) == PARTS[:1]
 
 
+def test_what_others_put_there(tmp_path: Path) -> None:
+    path, part, victim = tmp_path / "file", tmp_path / ".file.part", tmp_path / "victim"
+    victim.write_text("precious")
+    part.symlink_to(victim)
+    with pytest.raises(HostError, match="cannot write"):
+        SectionWriter(path, MAGIC, 3)
+    part.unlink()
+    os.link(victim, part)
+    with pytest.raises(HostError, match="somebody else's"):
+        SectionWriter(path, MAGIC, 3)
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(HostError, match="somebody else's"):
+        SectionWriter(path, MAGIC, 3)
+    part.unlink()
+    part.touch(0o644)
+    writer = SectionWriter(path, MAGIC, 3)
+    writer.add(*PARTS[0])
+    writer.finish()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert victim.read_text() == "precious"
+    with pytest.raises(HostError, match="is there already, and is no file"):
+        SectionWriter(Path("/dev/null"), MAGIC, 3)
+
+
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = SectionWriter(tmp_path / "file", MAGIC, 3)
 
