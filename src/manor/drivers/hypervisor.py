@@ -20,12 +20,14 @@ from manor.rpc.protocol.records import GuestInterface
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed."""
+    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed. started_ns: when it
+    was started, ns since 1970."""
 
     uuid: bytes
     number: int
     live: str
     is_paused: bool = False
+    started_ns: int = 0
 
 
 class End(Enum):

@@ -53,6 +53,8 @@ START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
 ENDING_SECONDS: Final = 1.0
 """From the end of a VM's control socket to that of its process."""
+RESTORE_RATE: Final = 10 << 20
+"""Bytes of a saved state that a VMM reads in a second, at least."""
 SAVE_SECONDS: Final = 24 * 3600.0
 """For a VM to write itself into a file, however slow that is; it can be given up."""
 STOP_SECONDS: Final = 15.0
@@ -130,7 +132,7 @@ class Processes(FixedHardware):
                 ended.append(_end_of(uuid, directory, None))
                 (directory / "record.json").unlink(missing_ok=True)
             else:
-                found.append(Found(uuid, number, text, await self._is_paused(vm)))
+                found.append(Found(uuid, number, text, await self._is_paused(vm), _started_ns(directory)))
         return found, ended
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
@@ -203,7 +205,8 @@ class Processes(FixedHardware):
             ) from error
         vm = self._watch(uuid, directory, process.pid, os.pidfd_open(process.pid), process)
         try:
-            report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
+            limit = START_SECONDS + (saved.stat().st_size / RESTORE_RATE if saved is not None else 0.0)
+            report = await asyncio.wait_for(_read_line(reading), limit)
             _check_report(report, directory)
             vm.control = await Control.connect(directory / "control")
             vm.memory = domain.memory >> 10
@@ -214,7 +217,7 @@ class Processes(FixedHardware):
             await vm.ended
             (directory / "record.json").unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
-                raise failed(f"the VM did not run within {START_SECONDS:g} s; see {directory}/vmm.log") from error
+                raise failed(f"the VM did not run within {limit:g} s; see {directory}/vmm.log") from error
             raise
         finally:
             os.close(reading)
@@ -515,6 +518,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _started_ns(directory: Path) -> int:
+    """When the VM in `directory` was started: its description is written just before."""
+    try:
+        return (directory / "spec.json").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _rss(pid: int) -> int:

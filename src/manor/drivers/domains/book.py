@@ -40,6 +40,8 @@ class DomainBook(Saving, Defining, Asking):
         found, ended = await self._hypervisor.recover(self._happened)
         for each in found:
             self._recover(each)
+            # An earlier daemon may have ended between the start and this.
+            self._saves.forget_older(each.uuid, each.started_ns)
         for end in ended:
             record = self._records.get(end.uuid)
             if record is not None and not record.is_active:

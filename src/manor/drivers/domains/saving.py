@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -63,6 +64,12 @@ class SavedStates:
             return
         except OSError as error:
             raise HostError.from_os_error(f"cannot remove {self.path(uuid)}", error) from error
+
+    def forget_older(self, uuid: bytes, started_ns: int) -> None:
+        """Remove one from which a VM has gone on at `started_ns`, unless it was saved again since. Raises HostError."""
+        with suppress(FileNotFoundError):
+            if self.path(uuid).stat().st_mtime_ns < started_ns:
+                self.remove(uuid)
 
     def close(self) -> None:
         if self._temporary is not None:
