@@ -20,6 +20,7 @@ from manor.backends.net.api import Frame, Offloads, Segmentation
 from manor.backends.net.user.backend import UserBackend
 from manor.backends.net.user.plan import make_plan
 from manor.base.clock import HostClock
+from manor.testing.poll_loop import PollLoop
 from manor.testing.user_guest import (
     ACK,
     EVERYTHING,
@@ -31,7 +32,6 @@ from manor.testing.user_guest import (
     echo_request,
     tcp,
 )
-from manor.vmm.io_loop import IoLoop
 
 MSS = bytes((2, 4, 5, 180, 1, 3, 3, 7))
 _HEAD = struct.Struct(">IIHH")
@@ -53,7 +53,7 @@ class Bench:
     """A network on a loop that this thread turns."""
 
     def __init__(self, accepts: Offloads) -> None:
-        self.loop = IoLoop(HostClock(), lambda error: None)
+        self.loop = PollLoop()
         self.sink = Sink(accepts)
         self.backend = UserBackend(make_plan(), self.loop, HostClock())
         self.backend.attach(self.sink)
@@ -62,9 +62,7 @@ class Bench:
 
     def turn(self) -> None:
         """What is ready now."""
-        for key, events in self.loop._selector.select(0):
-            if key.data is not None:
-                key.data.run(events, lambda callback: callback())
+        self.loop.turn()
 
     def send(self, *frames: Frame | bytes) -> None:
         self.backend.send([frame if isinstance(frame, Frame) else Frame(frame) for frame in frames])
@@ -81,7 +79,7 @@ class Bench:
     def close(self) -> None:
         self.backend.close()
         self.listener.close()
-        self.loop.stop()
+        self.loop.close()
 
 
 def to_host(seconds: float, size: int, accepts: Offloads) -> tuple[float, float]:

@@ -12,10 +12,11 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,11 @@ def start_guests(manor_only: None, guest: DefaultGuest) -> Iterator[StartGuests]
     """start_guests(["user,reach=none"], ["none"]): a booted VM with those interfaces for each list."""
     with ExitStack() as stack:
 
-        def start(*nets: list[str | NicSpec], cpus: int = 1) -> list[Guest]:
+        def start(*nets: list[str | NicSpec], cpus: int = 1, names: Sequence[str] = ()) -> list[Guest]:
             vms = []
-            for texts in nets:
+            for texts, name in zip_longest(nets, names, fillvalue=""):
                 nics = tuple(parse_nic(text) if isinstance(text, str) else text for text in texts)
-                spec = MachineSpec(guest.kernel, guest.initrd, guest.cmdline, cpus=cpus, nics=nics)
+                spec = MachineSpec(guest.kernel, guest.initrd, guest.cmdline, cpus=cpus, nics=nics, name=str(name))
                 vms.append(stack.enter_context(Vm(spec, choose("dbt").accel, reboot=True)))
                 vms[-1].start()
             for vm in vms:
@@ -236,6 +237,21 @@ def test_two_guests_on_an_isolated_network(
     one.vm.power_off()
     one.vm.wait(STEP_TIMEOUT_S)
     check_capture(capture, 30)
+
+
+def test_a_guest_finds_another_by_its_name(
+    start_guests: StartGuests, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    nets: list[str | NicSpec] = ["isolated:lab", "user,reach=none"]
+    one, two = start_guests(nets, nets, names=("one", "Web_2"))
+    for guest, address in ((one, "192.0.2.1"), (two, "192.0.2.2")):
+        guest.ask(f"ip link set eth0 up; ip addr add {address}/24 dev eth0")
+        guest.wait_for("ip addr show eth1", "10.0.3.15/24")
+    assert "3 packets received" in two.ask("ping -c 3 192.0.2.1")
+    assert "192.0.2.2" in one.ask("nslookup web-2.manor 10.0.3.3")
+    assert "2 packets received" in one.ask("ping -4 -c 2 web-2.manor")
+    assert "NXDOMAIN" in one.ask("nslookup nobody.manor 10.0.3.3")
 
 
 # --- taps -------------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ NOTES: Final = (
     "snapshot (writes are thrown away at the end), discard: on or off. serial: up to 20 characters. cache: writeback "
     "goes through the host's page cache, direct around it; a flush of the guest reaches the medium either way. "
     "queues: 1 to 16; by default one for each vCPU. iops, bps: limits a second; iops-burst, bps-burst: what may pass "
-    "at once after a rest.",
+    "at once after a rest. id: what the disk is called in the VM; by default disk0, disk1, ...",
     "The default guest is kept in $XDG_CACHE_HOME/manor (by default ~/.cache/manor).",
     *vm_docs.RUN_NOTES,
 )

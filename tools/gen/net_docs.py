@@ -16,6 +16,7 @@ OPTIONS: Final = (
     ("mac=ADDRESS", "the interface's address; by default derived from the VM's name and the position, else random"),
     ("mtu=BYTES", "the largest IP packet, 1280 to 65521; default 1500"),
     ("queues=N", "pairs of queues, 1 to 16, or 0 for one a vCPU; default 1"),
+    ("id=NAME", "what the interface is called in the VM; by default net0, net1, ..."),
     ("link=off", "the cable is out at first"),
     ("capture=FILE", "a pcapng file of all frames, for Wireshark; a capture that is there already is continued"),
     ("rate=BITS", "bits a second in each direction, for example rate=10M"),

@@ -9,7 +9,10 @@ import click
 
 from manor.cli.main import COMMANDS
 
-NAMES: Final = ("ls", "stop", "pause", "resume", "save", "port", "rm", "console", "ssh", "exec", "cp")
+NAMES: Final = (
+    "ls", "stop", "pause", "resume", "save", "port", "devices", "attach", "detach", "media", "link", "resize", "memory",
+    "cpus", "rm", "console", "ssh", "exec", "cp",
+)  # fmt: skip
 SUMMARIES: Final = {
     name: COMMANDS[name][1].rstrip(".")[:1].lower() + COMMANDS[name][1].rstrip(".")[1:] for name in NAMES
 }
@@ -24,7 +27,8 @@ RUN_NOTES: Final = (
     "(a disk with the label cidata) and credentials for systemd (SMBIOS, type 11) tell the first boot its name, the "
     "account to make, and the key with which `manor ssh` logs in.",
     "--user-data is looked at before the boot: its first line, by which cloud-init knows its kind, its encoding, and "
-    "tabs that indent. Whether it is good YAML otherwise, only the guest can tell: cloud-init schema --system.",
+    "whether settings are a YAML mapping. Whether cloud-init knows each of them, only the guest can tell: cloud-init "
+    "schema --system.",
     "What `manor save NAME` wrote is gone on with, and removed once the VM runs; --discard-saved boots instead. The "
     "machine has to be the one that was saved: an option that changes it is refused.",
     "--wait shows how far the guest is, by what it prints on its serial line: kernel, initrd, systemd with the number "
@@ -46,6 +50,14 @@ STATUSES: Final = {
     "resume": _USUAL,
     "save": (("0", "it is saved and has ended"), ("1", "it is not saved, and goes on"), ("2", "wrong options")),
     "port": _USUAL,
+    "devices": _USUAL,
+    "attach": _USUAL,
+    "detach": (("0", "all are gone"), ("1", "the guest kept one, or another error"), ("2", "wrong options")),
+    "media": (("0", "done"), ("1", "the guest kept the old medium, or another error"), ("2", "wrong options")),
+    "link": _USUAL,
+    "resize": _USUAL,
+    "memory": _USUAL,
+    "cpus": _USUAL,
     "rm": _USUAL,
     "console": (("0", "you left, or the VM ended"), ("1", "the VM does not run"), ("2", "wrong options")),
     "ssh": _PASSED,
@@ -83,6 +95,29 @@ NOTES: Final = {
         "What is added lasts until the VM ends; --port of manor run is remembered.",
         "Without an address only this machine itself can connect (its loopback interface).",
     ),
+    "devices": ("One that is leaving was asked for, and the guest has not given it back yet.",),
+    "attach": (
+        "What is plugged in lasts until the VM ends; --disk and --net of manor run are remembered.",
+        "The guest finds it on its PCI bus, as it finds others; a Linux needs no more for it than for disks that are "
+        "there at its start. There are 31 slots.",
+    ),
+    "detach": (
+        "The guest decides: a Linux gives a disk back at once, also one that is mounted, whose file system then fails. "
+        "Unmount it before. A guest that does not listen keeps the device until it reboots.",
+    ),
+    "media": (
+        "Any disk can serve as a drive; give it a name with --disk FILE,readonly=on,id=cd0. Unmount the old medium in "
+        "the guest before.",
+    ),
+    "link": ("A cable that is out stays so over a reboot of the guest.",),
+    "resize": ("Make the file system smaller before the disk, and larger after it.",),
+    "memory": (
+        "The guest's balloon driver gives memory back when it can; look again later. With --no-balloon there is none.",
+    ),
+    "cpus": (
+        "The guest's system puts new vCPUs to use: the default guest by itself, other Linux systems by a rule of udev "
+        "or by writing 1 into /sys/devices/system/cpu/cpuN/online.",
+    ),
     "rm": ("The image that a VM's disk was cloned from stays in the store; see manor image rm and prune.",),
     "console": (
         "Several terminals may be attached at a time; all see the output, and each may type.",
@@ -101,6 +136,19 @@ NOTES: Final = {
     "cp": ("A path of the guest without a slash in front begins in the account's home.", *_SSH),
 }
 TABLES: Final = {
+    "devices": (
+        (
+            "Fields",
+            (
+                ("name", "what the other commands call it"),
+                ("kind", "disk or nic"),
+                ("slot", "of the guest's PCI bus 0"),
+                ("is_leaving", "the guest was asked to give it back"),
+                ("is_in_guest", "the guest has not given it back"),
+                ("source", "the image, or the kind of network"),
+            ),
+        ),
+    ),
     "ls": (
         (
             "Fields",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from concurrent.futures import Executor
 from pathlib import Path
 
 from manor.base.errors import ConfigError, HostError
@@ -93,3 +94,28 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.unlink(name)
         raise
     sync_directory(path.parent)
+
+
+def create_synced(path: Path, data: bytes, beside: Executor, mode: int = 0o600) -> None:
+    """Write a file that is not there; the disk has it when this returns.
+
+    Its contents and its name go to the disk at the same time, the latter by `beside`: together they take hardly longer
+    than one of them. Others see it whole or not at all. After a power cut before this returned it may be there without
+    its contents, or with a part, so they must show whether they are whole. Raises OSError; then it is not there.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.rename(name, path)
+            name = os.fspath(path)
+            synced = beside.submit(sync_directory, path.parent)
+            try:
+                os.fsync(file.fileno())
+            finally:
+                synced.result()
+    except BaseException:
+        os.unlink(name)
+        raise

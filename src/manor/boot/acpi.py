@@ -14,6 +14,7 @@ from typing import Final
 from manor.base.address import align_up
 from manor.base.errors import ConfigError
 from manor.boot import aml
+from manor.boot.acpi_hotplug import HotplugSpec, cpu_name, cpu_objects, event_devices, slot_device
 
 _OEM_ID: Final = b"MANOR\0"
 _OEM_TABLE_ID: Final = b"MANORPC\0"
@@ -39,6 +40,8 @@ _VGA_NOT_PRESENT: Final = 1 << 2
 
 # MADT. Source: ACPI 6.5, 5.2.12.
 _LAPIC_ENABLED: Final = 1
+_LAPIC_ONLINE_CAPABLE: Final = 2
+"""Not there at boot, but may come. Source: ACPI 6.5, table 5.22."""
 _MAX_LOCAL_APIC_ID: Final = 254
 """255 is the broadcast; larger identifiers need x2APIC entries."""
 _ALL_PROCESSORS_UID: Final = 0xFF
@@ -84,7 +87,8 @@ class AcpiSpec:
     """What the tables describe; addresses are guest-physical, ports are I/O ports.
 
     apic_ids: of each vCPU, the boot processor first. s5_type: value of SLP_TYP that powers off.
-    overrides: (ISA interrupt, GSI) pairs for interrupts that are not wired one to one.
+    overrides: (ISA interrupt, GSI) pairs for interrupts that are not wired one to one. absent: UIDs of processors that
+    are not there yet. hotplug: what may come and go; None: nothing.
     """
 
     apic_ids: tuple[int, ...]
@@ -99,6 +103,8 @@ class AcpiSpec:
     legacy: tuple[LegacyDevice, ...] = ()
     io_apic_id: int = 0
     overrides: tuple[tuple[int, int], ...] = field(default=())
+    absent: frozenset[int] = frozenset()
+    hotplug: HotplugSpec | None = None
 
 
 def build_tables(spec: AcpiSpec, base: int, size: int) -> bytes:
@@ -179,10 +185,11 @@ def _madt(spec: AcpiSpec) -> bytes:
     """Source: ACPI 6.5, 5.2.12. Flags 0: no pair of 8259 interrupt controllers."""
     body = bytearray(struct.pack("<II", spec.local_apic, 0))
     for uid, apic_id in enumerate(spec.apic_ids):
+        flags = _LAPIC_ONLINE_CAPABLE if uid in spec.absent else _LAPIC_ENABLED
         if apic_id <= _MAX_LOCAL_APIC_ID and uid <= _MAX_LOCAL_APIC_ID:
-            body += struct.pack("<BBBBI", 0, 8, uid, apic_id, _LAPIC_ENABLED)
+            body += struct.pack("<BBBBI", 0, 8, uid, apic_id, flags)
         else:
-            body += struct.pack("<BBHIII", 9, 16, 0, apic_id, _LAPIC_ENABLED, uid)
+            body += struct.pack("<BBHIII", 9, 16, 0, apic_id, flags, uid)
     body += struct.pack("<BBBBII", 1, 12, spec.io_apic_id, 0, spec.io_apic, 0)
     for source, gsi in spec.overrides:
         # Flags 0: polarity and trigger mode conform to the ISA bus.
@@ -196,22 +203,25 @@ def _mcfg(pci: PciRoot) -> bytes:
 
 
 def _dsdt(spec: AcpiSpec) -> bytes:
-    devices = [_cpu(uid) for uid in range(len(spec.apic_ids))]
-    devices.append(_pci_root(spec.pci))
+    hotplug = spec.hotplug
+    devices = [] if hotplug is None else event_devices(hotplug)
+    for uid, apic_id in enumerate(spec.apic_ids):
+        devices.append(_cpu(uid, cpu_objects(uid, apic_id) if hotplug is not None and uid in hotplug.cpus else []))
+    devices.append(_pci_root(spec.pci, () if hotplug is None else hotplug.slots))
     devices.append(_ecam_reservation(spec.pci.ecam))
     devices += [_legacy_device(index, device) for index, device in enumerate(spec.legacy)]
     s5 = aml.package(aml.integer(spec.s5_type), aml.integer(0), aml.integer(0), aml.integer(0))
     return _table(b"DSDT", 2, aml.scope("\\_SB", *devices) + aml.name("\\_S5", s5))
 
 
-def _cpu(uid: int) -> bytes:
+def _cpu(uid: int, more: Sequence[bytes]) -> bytes:
     """A processor device; the MADT entry with the same UID says which local APIC it is."""
     return aml.device(
-        f"C{uid:03X}", aml.name("_HID", aml.string("ACPI0007")), aml.name("_UID", aml.integer(uid))
+        cpu_name(uid), aml.name("_HID", aml.string("ACPI0007")), aml.name("_UID", aml.integer(uid)), *more
     )
 
 
-def _pci_root(pci: PciRoot) -> bytes:
+def _pci_root(pci: PciRoot, slots: Sequence[int]) -> bytes:
     resources = aml.resource_template(
         aml.bus_numbers(0, pci.buses - 1),
         aml.io_ports(pci.config_ports.start, pci.config_ports.size),
@@ -228,6 +238,7 @@ def _pci_root(pci: PciRoot) -> bytes:
         aml.name("_BBN", aml.integer(0)),
         aml.name("_CRS", resources),
         aml.name("_PRT", _routing(pci.gsis)),
+        *map(slot_device, slots),
     )
 
 

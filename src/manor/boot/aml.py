@@ -22,6 +22,20 @@ _PACKAGE_OP: Final = b"\x12"
 _DUAL_NAME_PREFIX: Final = b"\x2e"
 _MULTI_NAME_PREFIX: Final = b"\x2f"
 _DEVICE_OP: Final = b"\x5b\x82"
+_METHOD_OP: Final = b"\x14"
+_OP_REGION_OP: Final = b"\x5b\x80"
+_FIELD_OP: Final = b"\x5b\x81"
+_STORE_OP: Final = b"\x70"
+_AND_OP: Final = b"\x7b"
+_NOTIFY_OP: Final = b"\x86"
+_IF_OP: Final = b"\xa0"
+_RETURN_OP: Final = b"\xa4"
+_LNOT_OP: Final = b"\x92"
+_LEQUAL_OP: Final = b"\x93"
+_NO_TARGET: Final = b"\x00"
+_SERIALIZED: Final = 1 << 3
+_SYSTEM_IO: Final = 1
+_DWORD_ACCESS: Final = 3
 _MAX_PKG_LENGTH: Final = 1 << 28
 _NAME_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789")
 
@@ -111,6 +125,79 @@ def package(*elements: bytes) -> bytes:
 
 def buffer(data: bytes) -> bytes:
     return _BUFFER_OP + with_length(integer(len(data)) + data)
+
+
+# --- code ---------------------------------------------------------------------------------------------------------
+
+
+def method(path: str, arguments: int, *body: bytes) -> bytes:
+    """Method (path, arguments, Serialized) { body }."""
+    return _METHOD_OP + with_length(name_string(path) + bytes([arguments | _SERIALIZED]) + b"".join(body))
+
+
+def io_region(path: str, start: int, size: int) -> bytes:
+    """OperationRegion (path, SystemIO, start, size)."""
+    return _OP_REGION_OP + name_string(path) + bytes([_SYSTEM_IO]) + integer(start) + integer(size)
+
+
+def fields(region: str, *parts: tuple[str, int]) -> bytes:
+    """Field (region, DWordAcc, NoLock, Preserve) { parts }: names and their bits, in order; "" skips so many."""
+    body = name_string(region) + bytes([_DWORD_ACCESS])
+    for part, bits in parts:
+        body += (_name_segment(part) if part else b"\0") + _bit_count(bits)
+    return _FIELD_OP + with_length(body)
+
+
+def _bit_count(bits: int) -> bytes:
+    """The size of a field: encoded as a PkgLength that does not count itself. Source: ACPI 6.5, 20.2.5.2."""
+    if not 0 < bits < 1 << 12:
+        raise ValueError(f"a field of {bits} bits")
+    return bytes([bits]) if bits < 1 << 6 else bytes([1 << 6 | bits & 0xF, bits >> 4])
+
+
+def local(number: int) -> bytes:
+    """Local0 to Local7."""
+    return bytes([0x60 + number])
+
+
+def argument(number: int) -> bytes:
+    """Arg0 to Arg6."""
+    return bytes([0x68 + number])
+
+
+def store(value: bytes, target: bytes) -> bytes:
+    """Store (value, target)."""
+    return _STORE_OP + value + target
+
+
+def and_(left: bytes, right: bytes) -> bytes:
+    """And (left, right): the bits that are in both."""
+    return _AND_OP + left + right + _NO_TARGET
+
+
+def equal(left: bytes, right: bytes) -> bytes:
+    """LEqual (left, right)."""
+    return _LEQUAL_OP + left + right
+
+
+def not_(value: bytes) -> bytes:
+    """LNot (value)."""
+    return _LNOT_OP + value
+
+
+def if_(predicate: bytes, *body: bytes) -> bytes:
+    """If (predicate) { body }."""
+    return _IF_OP + with_length(predicate + b"".join(body))
+
+
+def notify(path: str, value: int) -> bytes:
+    """Notify (path, value)."""
+    return _NOTIFY_OP + name_string(path) + integer(value)
+
+
+def return_(value: bytes) -> bytes:
+    """Return (value)."""
+    return _RETURN_OP + value
 
 
 # --- resources ----------------------------------------------------------------------------------------------------

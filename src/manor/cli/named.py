@@ -318,7 +318,7 @@ class NamedRun:
         assert self._instance is not None
         control = VmControl(vm, accelerator)
         if self.is_detached:
-            from manor.vmm.console_log import ConsoleLog
+            from manor.base.console_log import ConsoleLog
 
             control.log_to(ConsoleLog(self._instance.log))
         self._server = ControlServer(vm.loop, listen(self._instance.control), self.name, control.commands())
@@ -377,11 +377,11 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(name, each) for each in value]
     if isinstance(value, str) and name in _LISTS_OF_FILES:
-        return _absolute(value)
+        return absolute_disk(value)
     return value
 
 
-def _absolute(text: str) -> str:
+def absolute_disk(text: str) -> str:
     """A file at the beginning of `text` by its whole path; a URI stays. A comma in a name is written twice."""
     scheme = text.partition(":")[0]
     if os.path.isabs(text) or (":" in text and scheme.replace("+", "").isalnum()):

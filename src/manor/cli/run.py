@@ -20,6 +20,7 @@ import click
 from manor.base.errors import ConfigError
 from manor.base.units import parse_size
 from manor.cli.cleanup import ENDING_SIGNALS, cleaning_up
+from manor.cli.cpus import parse_cpus
 from manor.cli.named import NamedCommand, NamedRun, current_run, named_options
 from manor.cli.net import OUTSIDE, choose_nics
 from manor.cli.status import EXIT_SIGNAL, STATUS
@@ -50,7 +51,10 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 @click.option("--initrd", metavar="FILE", type=_FILE, help="The initial RAM disk.")
 @click.option("--append", metavar="TEXT", help="The kernel command line (for the default guest: an addition).")
 @click.option("--memory", metavar="SIZE", default="256M", show_default=True, help="Size of RAM.")
-@click.option("--cpus", metavar="N", type=int, default=1, show_default=True, help=f"vCPUs, 1 to {MAX_CPUS}.")
+@click.option(
+    "--cpus", metavar="N[,max=M]", default="1", show_default=True,
+    help=f"vCPUs, 1 to {MAX_CPUS}; max: how many there may be while it runs.",
+)  # fmt: skip
 @click.option(
     "--accel", metavar="|".join(ACCEL_NAMES), default="auto", show_default=True, help="What runs the guest.",
     shell_complete=lambda context, option, typed: [name for name in ACCEL_NAMES if name.startswith(typed)],
@@ -62,7 +66,7 @@ Exit status: 0 the guest powered off, or you left with Ctrl-]; 1 an error; 2 wro
 @click.option(
     "--disk", "disks", metavar="FILE[,NAME=VALUE...]", multiple=True,
     help="A disk, once for each. Names: format, bus=virtio|nvme, readonly, snapshot, serial, cache=writeback|direct, "
-    "discard, queues, iops, bps.",
+    "discard, queues, iops, bps, id.",
 )  # fmt: skip
 @click.option(
     "--console", type=click.Choice(CONSOLE_NAMES), default="serial", show_default=True,
@@ -112,7 +116,7 @@ def run(
     initrd: Path | None,
     append: str | None,
     memory: str,
-    cpus: int,
+    cpus: str,
     accel: str,
     cpu: CpuModel,
     disks: tuple[str, ...],
@@ -151,7 +155,8 @@ def run(
         size = parse_size(memory)
     except ValueError as error:
         raise ConfigError("memory", str(error)) from error
-    check_size(size, cpus, MAX_RAM)
+    count, most = parse_cpus(cpus)
+    check_size(size, count, MAX_RAM)
     if initrd is not None and kernel is None:
         raise ConfigError("initrd", "it needs --kernel; give both, or neither for the default guest")
     nics = choose_nics(nets, no_net, ports, outside)
@@ -173,17 +178,19 @@ def run(
         if kernel is None and saved is not None:
             # It counts only if the guest reboots; what is on the disks now may be half of something.
             was = saved.head.machine
-            spec = MachineSpec(was.kernel, was.initrd, was.append, size, cpus, console)
+            spec = MachineSpec(was.kernel, was.initrd, was.append, size, count, console)
         elif kernel is None and boots_from(disk_specs):
-            spec = MachineSpec(None, None, append or "", size, cpus, console)
+            spec = MachineSpec(None, None, append or "", size, count, console)
         else:
             mounts = f"MANOR_SHARES={','.join(share.tag for share in share_specs)}" if share_specs else None
             words = append if kernel is not None else " ".join(filter(None, [mounts, append])) or None
-            spec = _describe(kernel, initrd, words, size, cpus, console)
+            spec = _describe(kernel, initrd, words, size, count, console)
         spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics, balloon=balloon)
-        spec = replace(spec, shares=share_specs, vsock=vsock_spec, agent=agent)
+        spec = replace(spec, shares=share_specs, vsock=vsock_spec, agent=agent, max_cpus=most)
         if named is not None:
             spec = named.complete(spec)
+        if saved is not None and named is not None and not named.has_options:
+            spec = saved.head.machine  # with all that came and went while it ran
         from manor.vmm.vm import Vm
 
         vm = Vm(spec, choice.accel, not no_reboot, saved)
@@ -229,6 +236,7 @@ def _terminal_words() -> list[str]:
 
 def _attach_and_wait(vm: Vm, named: NamedRun | None) -> int:
     """Run `vm` with this process's standard input and output as its console; returns the exit status."""
+    from manor.vmm import garbage
     from manor.vmm.lifecycle import Reason, VmEnd
     from manor.vmm.terminal import InputReader, OutputWriter, RawMode, is_terminal, window_size
 
@@ -263,6 +271,7 @@ def _attach_and_wait(vm: Vm, named: NamedRun | None) -> int:
                 if (size := window_size(STDOUT)) is not None:
                     vm.resize(*size)
                 vm.start()
+                garbage.settle()
                 if named is not None:
                     named.on_running()
                 vm.on_end(wake)

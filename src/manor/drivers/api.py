@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from manor.base.errors import ManorError
 from manor.domain.xml.domain import Domain as DomainDocument
+from manor.drivers.archive import Revision, Trashed
 from manor.rpc.protocol.records import (
     Domain,
     GuestInterface,
@@ -53,6 +55,17 @@ class Notice:
 
 
 Notify = Callable[[Notice], None]
+Progress = Callable[[int, int], None]
+"""Told (done, total) in bytes by work that lasts, from any thread. Raises Cancelled if the work is to stop, which then
+undoes what it began."""
+
+
+def unwatched(done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+class Cancelled(ManorError):
+    """Somebody wants the work to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,7 @@ class DomainInfo:
 
 @dataclass(frozen=True, slots=True)
 class DomainFlags:
-    """What lists are filtered by."""
+    """What lists are filtered by. updated: the configuration is no longer what was started."""
 
     active: bool
     persistent: bool
@@ -78,6 +91,7 @@ class DomainFlags:
     managed_save: bool
     snapshots: bool
     state: int
+    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +130,18 @@ class MachineStatistics:
     nics: tuple[NicStatistics, ...] = ()
     guest_memory: Mapping[int, int] = field(default_factory=dict)
     """virDomainMemoryStatTags -> KiB."""
+
+
+class Scrollback(NamedTuple):
+    """A part of what a console printed. Positions are bytes since its log began, over all runs of the domain.
+
+    first: the oldest that is kept; start: of data; end: behind the latest.
+    """
+
+    first: int
+    start: int
+    end: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +205,16 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
-TextChange = Callable[[str], str]
-"""A change of a description: its XML to the changed one. Raises ApiError to refuse."""
+class VolumeStream(ByteStream, Protocol):
+    """A part of a volume: zeros need not be carried."""
+
+    async def hole(self) -> int:
+        """Bytes of zeros that come next, and are passed over; 0 where there is data, or nothing more."""
+
+    async def skip(self, size: int) -> None:
+        """As if `size` zeros were written."""
+
+
 Change = Callable[[DomainDocument], DomainDocument]
 """A change of a description. Raises ConfigError, ApiError to refuse."""
 
@@ -194,7 +228,9 @@ class Domains(Protocol):
     async def find_id(self, number: int) -> Domain: ...
     async def flags(self, uuid: bytes) -> DomainFlags: ...
     async def state(self, uuid: bytes) -> tuple[int, int]: ...
-    async def info(self, uuid: bytes) -> DomainInfo: ...
+    async def info(self, uuid: bytes, ask: bool = True) -> DomainInfo:
+        """ask: the machine, for its processor time; 0 stands there without."""
+
     async def xml(self, uuid: bytes, inactive: bool, secure: bool) -> str: ...
     async def vcpus(self, uuid: bytes, config: bool) -> tuple[int, int]: ...
     async def os_type(self, uuid: bytes) -> str: ...
@@ -224,6 +260,7 @@ class Domains(Protocol):
     async def statistics(self, uuid: bytes) -> MachineStatistics: ...
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str | None, force: bool) -> ByteStream: ...
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback: ...
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def save(self, uuid: bytes, path: str | None, xml: str | None = None, flags: int = 0) -> None: ...
     async def restore(self, path: str, xml: str | None = None, flags: int = 0) -> None: ...
@@ -274,7 +311,7 @@ class Networks(Protocol):
     async def stop(self, uuid: bytes) -> None: ...
     async def undefine(self, uuid: bytes, who: str) -> None: ...
     async def set_autostart(self, uuid: bytes, on: bool) -> None: ...
-    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None: ...
+    async def edit(self, uuid: bytes, change: Callable[[str], str], who: str) -> None: ...
 
 
 class Secrets(Protocol):
@@ -316,12 +353,32 @@ class Pools(Protocol):
     async def find_volume_path(self, path: str) -> StorageVol: ...
     async def volume_info(self, pool: str, volume: str) -> VolumeInfo: ...
     async def volume_xml(self, pool: str, volume: str) -> str: ...
-    async def create_volume(self, uuid: bytes, xml: str, source: StorageVol | None, flags: int) -> StorageVol: ...
+    async def create_volume(
+        self, uuid: bytes, xml: str, source: StorageVol | None, flags: int, progress: Progress = unwatched
+    ) -> StorageVol: ...
     async def delete_volume(self, pool: str, volume: str) -> None: ...
     async def resize_volume(self, pool: str, volume: str, size: int, flags: int) -> None: ...
-    async def wipe_volume(self, pool: str, volume: str) -> None: ...
-    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
-    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
+    async def wipe_volume(self, pool: str, volume: str, progress: Progress = unwatched) -> None: ...
+    async def trash_place(self, pool: str, volume: str) -> str: ...
+    async def set_aside_volume(self, pool: str, volume: str, place: str) -> None: ...
+    async def bring_back_volume(self, uuid: bytes, place: str, name: str) -> StorageVol: ...
+    async def discard_volume(self, uuid: bytes, place: str) -> None: ...
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
+
+
+class Records(Protocol):
+    """What was: states of descriptions, and what was deleted. Raises HostError.
+
+    kind: `domains`, `networks`, `pools`. uuid: of the object, or of a volume's pool.
+    """
+
+    async def revisions(self, kind: str, uuid: bytes) -> Sequence[Revision]: ...
+    async def trash(self) -> Sequence[Trashed]: ...
+    async def trashed(self, number: int) -> Trashed: ...
+    async def expired(self) -> Sequence[Trashed]: ...
+    async def forget(self, number: int) -> None: ...
+    async def put(self, kind: str, uuid: bytes, name: str, xml: str, who: str, place: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +450,8 @@ class Driver(Protocol):
     def secrets(self) -> Secrets: ...
     @property
     def node(self) -> Node: ...
+    @property
+    def records(self) -> Records: ...
 
     async def start(self) -> None:
         """Find what is there. Raises HostError if the driver cannot work."""

@@ -19,6 +19,8 @@ from manor.spec.control import MAX_ANSWER, Json, Lines, check_greeting, encode, 
 
 CALL_TIMEOUT: Final = 30.0
 CONNECT_TIMEOUT: Final = 10.0
+STALLED_TIMEOUT: Final = 0.5
+"""For a VM that did not answer the last time, until it says something: it may be stopped, and asked every second."""
 _CHUNK: Final = 1 << 16
 
 
@@ -34,6 +36,7 @@ class Control:
         self._greeting: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._write = asyncio.Lock()
         self._is_open = True
+        self._is_stalled = False
         self._reader = asyncio.ensure_future(self._read())
 
     @classmethod
@@ -71,20 +74,30 @@ class Control:
         """Run a command. timeout: seconds."""
         if not self._is_open:
             raise HostError("the VM has ended")
+        if self._is_stalled:
+            timeout = min(timeout, STALLED_TIMEOUT)
         number = next(self._numbers)
         future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            async with self._write:
-                data = encode({"id": number, "command": command, "arguments": arguments})
-                await asyncio.get_running_loop().sock_sendall(self._socket, data)
+            data = encode({"id": number, "command": command, "arguments": arguments})
+            await asyncio.wait_for(self._send(data), timeout)
             return await asyncio.wait_for(future, timeout)
         except TimeoutError as error:
+            self._is_stalled = True
             raise HostError(f"the VM has not answered {command} within {timeout:g} s") from error
         except OSError as error:
             raise HostError(f"the VM has ended: {error.strerror}") from error
         finally:
             self._waiting.pop(number, None)
+
+    async def _send(self, data: bytes) -> None:
+        async with self._write:
+            try:
+                await asyncio.get_running_loop().sock_sendall(self._socket, data)
+            except asyncio.CancelledError:  # in the middle of a line: nothing after it would be understood
+                self._end(HostError("the VM does not read what it is told"))
+                raise
 
     async def close(self) -> None:
         self._end(HostError("the conversation was closed"))
@@ -97,6 +110,7 @@ class Control:
         error: ManorError = HostError("the VM has ended")
         try:
             while data := await loop.sock_recv(self._socket, _CHUNK):
+                self._is_stalled = False
                 for message in self._lines.feed(data):
                     self._take(message)
         except ManorError as raised:

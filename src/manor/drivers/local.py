@@ -34,7 +34,7 @@ class LocalDriver:
     def __init__(self, root: Path, notify: Notify, uri: str, accel: AccelName) -> None:
         """root: the state directory."""
         self.uri = uri
-        self.store = StoreKeeper(Store(root))
+        self.records = self.store = StoreKeeper(Store(root))
         self.networks = NetworkBook(self.store, notify)
         self.pools = PoolBook(self.store, notify, Directory)
         processes = Processes(root / "run", accel, Resolvers(self.networks.network, self.pools.volume_path))

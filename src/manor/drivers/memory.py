@@ -22,18 +22,28 @@ from manor.domain.xml.live import live, named
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import refuse
 from manor.domain.xml.values import Support
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Notify
+from manor.drivers.api import (
+    BlockStatistics,
+    ByteStream,
+    DeviceNames,
+    MachineStatistics,
+    NicStatistics,
+    Notify,
+    Progress,
+    Scrollback,
+    VolumeStream,
+)
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening
-from manor.drivers.keeper import Forgetful
+from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, Happening, OnHappening, Rebooted
+from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
 from manor.drivers.pools import PoolBook
 from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
-from manor.drivers.volumes import Volume, VolumePlan
+from manor.drivers.volumes import Volume, VolumePlan, volume_exists
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec import saved_vm
 from manor.spec.machine import MachineSpec
@@ -76,15 +86,25 @@ class _Running:
     used: float = 0.0
     since: float | None = None
     echo: list[_Echo] = field(default_factory=list)
+    names: tuple[Definition, DeviceNames] | None = None
+
+    def devices(self) -> DeviceNames:
+        """Read once for each description."""
+        if self.names is None or self.names[0] is not self.definition:
+            self.names = (self.definition, device_names(self.definition))
+        return self.names[1]
 
 
 class _Echo:
     """A console whose guest says back what it is told (ByteStream)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, log: bytearray) -> None:
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._is_open = True
-        self._queue.put_nowait(f"\r\n{name} login: ".encode())
+        self._log = log
+        prompt = f"\r\n{name} login: ".encode()
+        self._queue.put_nowait(prompt)
+        log += prompt
 
     async def read(self, size: int) -> bytes:
         if not self._is_open:
@@ -93,6 +113,8 @@ class _Echo:
 
     async def write(self, data: bytes) -> None:
         await self._queue.put(data)
+        if len(self._log) < MAX_KEPT:
+            self._log += data
 
     async def finish(self) -> None:
         return
@@ -112,6 +134,7 @@ class MemoryHypervisor:
 
     def __init__(self) -> None:
         self._running: dict[bytes, _Running] = {}
+        self._logs: dict[bytes, bytearray] = {}
         self._on_happening: OnHappening | None = None
 
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
@@ -169,9 +192,11 @@ class MemoryHypervisor:
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def reset(self, uuid: bytes) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def suspend(self, uuid: bytes) -> None:
         running = self._running[uuid]
@@ -187,6 +212,9 @@ class MemoryHypervisor:
 
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        return self  # only documents are made anyway
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
@@ -206,7 +234,7 @@ class MemoryHypervisor:
         cpu_time = int(used * 1e9)
         definition = running.definition
         count = definition.vcpus
-        names = device_names(definition)
+        names = running.devices()
         return MachineStatistics(
             cpu_time,
             tuple(cpu_time // count for _ in range(count)),
@@ -217,7 +245,7 @@ class MemoryHypervisor:
         )
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
-        nics = device_names(self._running[uuid].definition).nics
+        nics = self._running[uuid].devices().nics
         return [
             GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
             for index, nic in enumerate(nics)
@@ -225,9 +253,14 @@ class MemoryHypervisor:
 
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream:
         running = self._running[uuid]
-        echo = _Echo(running.definition.name)
+        echo = _Echo(running.definition.name, self._logs.setdefault(uuid, bytearray()))
         running.echo.append(echo)
         return echo
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        log = self._logs.get(uuid, bytearray())
+        start = max(0, len(log) + since) if since < 0 else min(since, len(log))
+        return Scrollback(0, start, len(log), bytes(log[start : start + limit]))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         raise ApiError(Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, "Guest agent is not responding: there is no guest")
@@ -244,6 +277,7 @@ class MemoryVolumes:
         self.path = path
         self._volumes: dict[str, Volume] = {}
         self._contents: dict[str, bytearray] = {}
+        self._trash: dict[str, tuple[Volume, bytearray]] = {}
 
     async def build(self) -> None:
         return
@@ -261,7 +295,7 @@ class MemoryVolumes:
     async def all(self) -> Sequence[Volume]:
         return [self._volumes[name] for name in sorted(self._volumes)]
 
-    async def create(self, plan: VolumePlan, source: Volume | None) -> None:
+    async def create(self, plan: VolumePlan, source: Volume | None, progress: Progress) -> None:
         capacity = plan.capacity or (source.capacity if source else 0)
         if plan.allocation > POOL_SIZE:
             raise ApiError(Code.OPERATION_FAILED, Origin.STORAGE,
@@ -279,18 +313,35 @@ class MemoryVolumes:
         self._volumes[volume.name] = replace(volume, capacity=size)
         del self._contents[volume.name][size:]
 
-    async def wipe(self, volume: Volume) -> None:
+    async def wipe(self, volume: Volume, progress: Progress) -> None:
+        size = len(self._contents[volume.name])
         self._contents[volume.name].clear()
+        progress(size, size)
 
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    def trash_place(self, volume: Volume) -> str:
+        return f"{self.path}/.trash/{time.time_ns()}-{volume.name}"
+
+    async def set_aside(self, volume: Volume, place: str) -> None:
+        self._trash[place] = (self._volumes.pop(volume.name), self._contents.pop(volume.name))
+
+    async def bring_back(self, place: str, name: str) -> None:
+        if name in self._volumes:
+            raise volume_exists(name)
+        volume, contents = self._trash.pop(place)
+        self._volumes[name], self._contents[name] = replace(volume, name=name), contents
+
+    async def discard(self, place: str) -> None:
+        self._trash.pop(place, None)
+
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
 
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or max(0, volume.capacity - offset), volume)
 
 
 class _MemoryStream:
-    """A part of a volume (ByteStream)."""
+    """A part of a volume (VolumeStream)."""
 
     def __init__(self, data: bytearray, offset: int, length: int, volume: Volume) -> None:
         if offset < 0 or length < 0 or offset + length > volume.capacity:
@@ -316,6 +367,18 @@ class _MemoryStream:
         self._data[self._at : end] = data
         self._at = end
 
+    async def hole(self) -> int:
+        size = 0 if self._at < len(self._data) else self._end - self._at
+        self._at += size
+        return size
+
+    async def skip(self, size: int) -> None:
+        if self._at + size > self._end:
+            raise invalid_argument("more data than the volume, or what was announced, has room for", Origin.STORAGE)
+        kept = self._data[self._at : self._at + size]
+        self._data[self._at : self._at + size] = bytes(len(kept))
+        self._at += size
+
     async def finish(self) -> None:
         return
 
@@ -330,7 +393,7 @@ class MemoryDriver:
 
     def __init__(self, notify: Notify, uri: str = "test:///default") -> None:
         self.uri = uri
-        keeper = Forgetful()
+        self.records = keeper = MemoryKeeper()
         self.hypervisor = MemoryHypervisor()
         self.domains = DomainBook(self.hypervisor, keeper, notify)
         self.snapshots = SnapshotBook(self.domains, keeper, NoContents(), notify)
@@ -340,6 +403,7 @@ class MemoryDriver:
         self.node = HostNode(("test",), EMULATOR)
 
     async def start(self) -> None:
+        await self.records.open()
         await self.domains.open()
         await self.networks.open(with_default=True)
         await self.pools.open()
@@ -350,3 +414,4 @@ class MemoryDriver:
 
     async def close(self) -> None:
         await self.domains.close()
+        await self.records.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,17 @@ from manor.base.errors import ApiError, ManorError
 from manor.domain.xml import storage
 from manor.domain.xml.storage import normal_pool, with_sizes
 from manor.domain.xml.to_spec import refuse
-from manor.drivers.api import ByteStream, Kind, Notice, Notify, ObjectFlags, PoolInfo, VolumeInfo
+from manor.drivers.api import (
+    Kind,
+    Notice,
+    Notify,
+    ObjectFlags,
+    PoolInfo,
+    Progress,
+    VolumeInfo,
+    VolumeStream,
+    unwatched,
+)
 from manor.drivers.errors import Code, Origin, judging, no_pool, no_volume, reading
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
@@ -56,7 +65,7 @@ class PoolBook:
         self._backends: dict[bytes, VolumeBackend] = {}
         self._volumes: dict[bytes, dict[str, Volume]] = {}
         self._space: dict[bytes, tuple[int, int]] = {}
-        self._lock = asyncio.Lock()
+        self._being_made: set[tuple[bytes, str]] = set()
 
     async def open(self) -> None:
         """Read what is kept; start what is marked and can be."""
@@ -190,21 +199,28 @@ class PoolBook:
     async def volume_xml(self, pool: str, volume: str) -> str:
         return volume_xml((await self._fresh(pool, volume))[1])
 
-    async def create_volume(self, uuid: bytes, xml: str, source: StorageVol | None, flags: int) -> StorageVol:
+    async def create_volume(
+        self, uuid: bytes, xml: str, source: StorageVol | None, flags: int, progress: Progress = unwatched
+    ) -> StorageVol:
         found = self._active(uuid)
         plan = read_volume(xml)
-        async with self._lock:
-            backend = self._backends[uuid]
-            await self._look(uuid)
-            if plan.name in self._volumes[uuid]:
-                raise volume_exists(plan.name)
+        backend = self._backends[uuid]
+        await self._look(uuid)
+        # A copy may take long: its name is taken meanwhile, and nobody waits for anything else.
+        taken = (uuid, plan.name)
+        if plan.name in self._volumes[uuid] or taken in self._being_made:
+            raise volume_exists(plan.name)
+        self._being_made.add(taken)
+        try:
             origin = None
             if source is not None:
                 _, origin = self._volume(source.pool, source.name)
                 if plan.capacity is not None and plan.capacity < origin.capacity:
                     plan = replace(plan, capacity=origin.capacity)
-            await backend.create(plan, origin)
-            await self._look(uuid)
+            await backend.create(plan, origin, progress)
+        finally:
+            self._being_made.discard(taken)
+        await self._look(uuid)
         return await self.find_volume(found.uuid, plan.name)
 
     async def delete_volume(self, pool: str, volume: str) -> None:
@@ -229,15 +245,34 @@ class PoolBook:
         await self._backends[uuid].resize(found, size, shrink)
         await self._look(uuid)
 
-    async def wipe_volume(self, pool: str, volume: str) -> None:
+    async def wipe_volume(self, pool: str, volume: str, progress: Progress = unwatched) -> None:
         uuid, found = self._volume(pool, volume)
-        await self._backends[uuid].wipe(found)
+        await self._backends[uuid].wipe(found, progress)
 
-    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+    async def trash_place(self, pool: str, volume: str) -> str:
+        uuid, found = self._volume(pool, volume)
+        return self._backends[uuid].trash_place(found)
+
+    async def set_aside_volume(self, pool: str, volume: str, place: str) -> None:
+        uuid, found = self._volume(pool, volume)
+        await self._backends[uuid].set_aside(found, place)
+        self._volumes[uuid].pop(volume, None)
+
+    async def bring_back_volume(self, uuid: bytes, place: str, name: str) -> StorageVol:
+        self._active(uuid)
+        await self._backends[uuid].bring_back(place, name)
+        await self._look(uuid)
+        return await self.find_volume(uuid, name)
+
+    async def discard_volume(self, uuid: bytes, place: str) -> None:
+        self._active(uuid)
+        await self._backends[uuid].discard(place)
+
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream:
         uuid, found = self._volume(pool, volume)
         return await self._backends[uuid].upload(found, offset, length)
 
-    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream:
         uuid, found = self._volume(pool, volume)
         return await self._backends[uuid].download(found, offset, length)
 
@@ -267,7 +302,9 @@ class PoolBook:
         return self._volume(pool, volume)
 
     async def _look(self, uuid: bytes) -> None:
-        self._volumes[uuid] = {each.name: each for each in await self._backends[uuid].all()}
+        self._volumes[uuid] = {
+            each.name: each for each in await self._backends[uuid].all() if (uuid, each.name) not in self._being_made
+        }
 
     def _tell(self, found: Object, event: Life) -> None:
         self._notify(Notice(Kind.POOL, _reference(found), (event, 0)))

@@ -20,30 +20,35 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
+from manor.base.console_log import read_log
 from manor.base.errors import ApiError, HostError, InternalError, ManorError, StateError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
 from manor.domain.xml import domain as domain_xml
+from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
-from manor.drivers.control import Control
-from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
-from manor.drivers.hypervisor import End, Ended, FixedHardware, Found, OnHappening
+from manor.drivers.control import CALL_TIMEOUT, Control
+from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, uuid_text
+from manor.drivers.guest_addresses import agent_interfaces
+from manor.drivers.hypervisor import Crashed, DeviceChanges, End, Ended, Found, OnHappening, Rebooted, Removed
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
-from manor.spec.control import error_from_json
+from manor.spec.control import Json, error_from_json
 from manor.spec.machine import AccelName
 from manor.spec.machine_json import spec_to_json
 
@@ -57,8 +62,12 @@ RESTORE_RATE: Final = 10 << 20
 """Bytes of a saved state that a VMM reads in a second, at least."""
 SAVE_SECONDS: Final = 24 * 3600.0
 """For a VM to write itself into a file, however slow that is; it can be given up."""
+LOOK_SECONDS: Final = 3.0
+"""For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
+ANSWER_SECONDS: Final = 5.0
+"""For a VMM to say that it ends."""
 _MAX_FILE: Final = 8 << 20
 _ENDS: Final = {
     "power-off": End.POWER_OFF,
@@ -93,9 +102,11 @@ class _Vm:
     process: subprocess.Popen[bytes] | None = None
     control: Control | None = None
     memory: int = 0
+    names: Names = field(default_factory=Names)
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Processes(FixedHardware):
+class Processes:
     """All VMs of one driver (Hypervisor)."""
 
     platform = Platform(EMULATOR)
@@ -109,6 +120,7 @@ class Processes(FixedHardware):
         self._vms: dict[bytes, _Vm] = {}
         self._on_happening: OnHappening | None = None
         self._closing: set[asyncio.Future[None]] = set()
+        self._devices = LiveDevices(self._command, lambda uuid: self._get(uuid).names, resolvers)
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -132,7 +144,10 @@ class Processes(FixedHardware):
                 ended.append(_end_of(uuid, directory, None))
                 (directory / "record.json").unlink(missing_ok=True)
             else:
-                found.append(Found(uuid, number, text, await self._is_paused(vm), _started_ns(directory)))
+                status = await self._status(vm)
+                is_paused, has_crashed = status.get("state") == "paused", bool(status.get("crashed"))
+                live = await self._as_it_is(vm, text)
+                found.append(Found(uuid, number, live, is_paused, has_crashed, _started_ns(directory)))
         return found, ended
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
@@ -149,7 +164,7 @@ class Processes(FixedHardware):
         vm = self._watch(uuid, directory, pid, descriptor)
         while vm.control is None and not vm.ended.done():
             try:
-                vm.control = await Control.connect(directory / "control")
+                await self._control(vm)
             except ManorError as error:
                 if time.monotonic() > limit:
                     logger.warning("the VM %s runs and does not answer: %s", uuid_text(uuid), error)
@@ -157,13 +172,14 @@ class Processes(FixedHardware):
                 await asyncio.sleep(0.1)
         return vm
 
-    async def _is_paused(self, vm: _Vm) -> bool:
+    async def _status(self, vm: _Vm) -> Json:
+        """What a VM that was found says of itself; nothing if it does not answer."""
         if vm.control is not None:
             with suppress(ManorError):
                 status = await vm.control.call("status")
                 vm.memory = int(status.get("memory", 0)) >> 10
-                return status.get("state") == "paused"
-        return False
+                return status
+        return {}
 
     def check(self, domain: Domain) -> Sequence[Finding]:
         return self._launch(domain, _ANYTHING).warnings
@@ -181,10 +197,10 @@ class Processes(FixedHardware):
 
     async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         launch = self._launch(domain, self._resolvers)
-        spec = launch.spec
         assert domain.uuid is not None
         uuid = UUID(domain.uuid).bytes
         running = live(domain, number)
+        spec = with_names(launch.spec, running)
         for path in (spec.kernel, spec.initrd) if saved is None else ():
             if path is not None and not path.exists():
                 raise failed(f"cannot open {path}: No such file or directory")
@@ -192,7 +208,8 @@ class Processes(FixedHardware):
             "machine": json.loads(spec_to_json(spec)),
             "accel": launch.accel,
             "paused": paused,
-            "reboot": launch.on_reboot != "destroy",
+            "preserve_crash": launch.on_crash == "preserve",
+            "reboot": launch.on_reboot in ("restart", "rename-restart"),
             "saved": None if saved is None else os.fspath(saved),
         }
         directory = self._root / domain.uuid
@@ -208,7 +225,8 @@ class Processes(FixedHardware):
             limit = START_SECONDS + (saved.stat().st_size / RESTORE_RATE if saved is not None else 0.0)
             report = await asyncio.wait_for(_read_line(reading), limit)
             _check_report(report, directory)
-            vm.control = await Control.connect(directory / "control")
+            await self._control(vm)
+            vm.names.note(running)
             vm.memory = domain.memory >> 10
         except BaseException as error:
             self._vms.pop(uuid, None)
@@ -223,13 +241,14 @@ class Processes(FixedHardware):
             os.close(reading)
         if launch.current_memory < domain.memory and saved is None:
             try:
-                await vm.control.call("balloon", target=launch.current_memory)
+                await self._call(uuid, "balloon", target=launch.current_memory)
             except ManorError as error:
                 logger.warning("the balloon of %s cannot be set: %s", domain.name, error)
         return running
 
     async def keep_live(self, uuid: bytes, text: str) -> None:
         vm = self._get(uuid)
+        vm.names.note(domain_xml.parse(text))
         path = vm.directory / "record.json"
 
         def write() -> None:
@@ -244,13 +263,13 @@ class Processes(FixedHardware):
 
     async def stop(self, uuid: bytes) -> None:
         vm = self._get(uuid)
-        with suppress(ManorError):
-            if vm.control is not None:
-                await vm.control.call("stop", 5.0)
-            else:
-                signal.pidfd_send_signal(vm.descriptor, signal.SIGTERM)
+        patience = STOP_SECONDS
         try:
-            await asyncio.wait_for(asyncio.shield(vm.ended), STOP_SECONDS)
+            await (await self._control(vm)).call("stop", ANSWER_SECONDS)
+        except ManorError:
+            patience = ENDING_SECONDS  # it is just ending, or it is stuck
+        try:
+            await asyncio.wait_for(asyncio.shield(vm.ended), patience)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
@@ -310,7 +329,7 @@ class Processes(FixedHardware):
         await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
 
     async def reset(self, uuid: bytes) -> None:
-        raise unsupported("a VM cannot be reset from outside; destroy and start it")
+        await self._call(uuid, "reset")
 
     async def suspend(self, uuid: bytes) -> None:
         await self._call(uuid, "pause")
@@ -322,14 +341,28 @@ class Processes(FixedHardware):
         await self._call(uuid, "balloon", target=kib << 10)
 
     async def resize_disk(self, uuid: bytes, index: int, size: int) -> None:
-        await self._call(uuid, "resize-disk", disk=index, size=size)
+        await self._call(uuid, "resize-disk", disk=self._get(uuid).names.disks[index], size=size)
+
+    async def set_vcpus(self, uuid: bytes, count: int) -> None:
+        await self._devices.set_vcpus(uuid, count)
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        names = self._get(uuid).names
+        trial = Names(names.disks, names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, self._resolvers)
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return await self._devices.attach(uuid, live, device)
+
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
+        return await self._devices.detach(uuid, live, device)
+
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
+        return await self._devices.update(uuid, live, device)
 
     async def statistics(self, uuid: bytes) -> MachineStatistics:
         vm = self._get(uuid)
-        found = await self._call(uuid, "statistics")
-        balloon: Mapping[str, Any] = {}
-        with suppress(ManorError):
-            balloon = await self._call(uuid, "balloon")
+        found, balloon = await asyncio.gather(self._command(uuid, "statistics", LOOK_SECONDS), self._balloon(uuid))
         memory = int(balloon.get("actual") or 0) >> 10 or vm.memory
         guest = balloon.get("statistics") or {}
         cpu_time = int(found.get("cpu_ns", 0))
@@ -338,15 +371,22 @@ class Processes(FixedHardware):
             (),
             memory,
             _rss(vm.pid),
-            tuple(_block(each) for each in found.get("disks", {}).values()),
-            tuple(_nic(each) for each in found.get("nics", {}).values()),
+            tuple(_block(found.get("disks", {}).get(name, {})) for name in vm.names.disks),
+            tuple(_nic(found.get("nics", {}).get(name, {})) for name in vm.names.nics),
             {tag: _kib(name, guest[name]) for name, tag in _GUEST_MEMORY.items() if isinstance(guest.get(name), int)},
         )
 
+    async def _balloon(self, uuid: bytes) -> Mapping[str, Any]:
+        """What the balloon tells; nothing if there is none."""
+        with suppress(ManorError):
+            return await self._command(uuid, "balloon", LOOK_SECONDS)
+        return {}
+
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
-            return _agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
-        nics = (await self._call(uuid, "nics"))["nics"]
+            return agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
+        found = {nic["name"]: nic for nic in (await self._call(uuid, "nics"))["nics"]}
+        nics = [found[name] for name in self._get(uuid).names.nics if name in found]
         return [
             GuestInterface(
                 f"vnet{index}",
@@ -363,6 +403,10 @@ class Processes(FixedHardware):
             raise invalid_argument(f"cannot find character device {device}")
         return await VmConsole.open(self._get(uuid).directory / "control", name)
 
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = self._root / uuid_text(uuid) / "console.log"
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         try:
             answer = await self._call(uuid, "agent", execute=command, arguments=dict(arguments), seconds=timeout)
@@ -378,12 +422,45 @@ class Processes(FixedHardware):
             raise not_running()
         return vm
 
+    async def _control(self, vm: _Vm) -> Control:
+        """The conversation with a VM, which several may ask for at the same time, and which tells of its devices and
+        its life. Raises HostError."""
+        async with vm.connecting:
+            if vm.control is None or not vm.control.is_open:
+                vm.control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
+                for topic in ("devices", "life"):
+                    await vm.control.call("subscribe", topic=topic)
+            return vm.control
+
+    def _on_event(self, vm: _Vm, event: Json) -> None:
+        if event.get("event") == "reboot" and self._on_happening is not None:
+            self._on_happening(Rebooted(vm.uuid))
+        elif event.get("event") == "crash" and self._on_happening is not None:
+            self._on_happening(Crashed(vm.uuid, "its kernel panicked", is_paused=True))
+        elif str(event.get("event")).startswith("device-"):
+            alias = vm.names.take(event)
+            if alias is not None and self._on_happening is not None:
+                self._on_happening(Removed(vm.uuid, alias))
+
+    async def _as_it_is(self, vm: _Vm, text: str) -> str:
+        """The live document of a VM that was found, without what its guest gave back while nobody looked."""
+        try:
+            document = domain_xml.parse(text)
+            if vm.control is not None:
+                document = without_gone(document, await present(self._command, vm.uuid))
+        except ManorError as error:
+            logger.warning("the devices of the VM %s are not known: %s", uuid_text(vm.uuid), error)
+            return text
+        vm.names.note(document)
+        return domain_xml.format(document)
+
     async def _call(self, uuid: bytes, command: str, **arguments: object) -> dict[str, Any]:
+        return await self._command(uuid, command, CALL_TIMEOUT, **arguments)
+
+    async def _command(self, uuid: bytes, command: str, timeout: float, /, **arguments: object) -> dict[str, Any]:
         vm = self._get(uuid)
         try:
-            if vm.control is None or not vm.control.is_open:
-                vm.control = await Control.connect(vm.directory / "control")
-            return await vm.control.call(command, **arguments)
+            return await (await self._control(vm)).call(command, timeout, **arguments)
         except HostError as error:
             # A VM's socket goes a moment before its process.
             await asyncio.wait((vm.ended,), timeout=ENDING_SECONDS)
@@ -553,17 +630,3 @@ def _nic(found: Mapping[str, Any]) -> NicStatistics:
 
 def _kib(name: str, value: int) -> int:
     return value if name.endswith("faults") else value >> 10
-
-
-def _agent_interfaces(found: object) -> list[GuestInterface]:
-    rows = []
-    for each in found if isinstance(found, list) else []:
-        if not isinstance(each, dict):
-            continue
-        addresses = [
-            IpAddress(int(one.get("ip-address-type") == "ipv6"), str(one.get("ip-address")), int(one.get("prefix", 0)))
-            for one in each.get("ip-addresses", ())
-            if isinstance(one, dict)
-        ]
-        rows.append(GuestInterface(str(each.get("name", "")), each.get("hardware-address"), addresses))
-    return rows

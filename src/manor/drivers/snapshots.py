@@ -23,7 +23,7 @@ from manor.domain.xml.to_spec import refuse
 from manor.drivers.api import Kind, Notice, Notify
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import Record
-from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported
+from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported, xml_error
 from manor.drivers.keeper import Keeper
 from manor.rpc.protocol.records import Snapshot
 
@@ -102,6 +102,8 @@ class SnapshotBook:
                     "a snapshot of a running domain cannot be taken; shut it down first", Origin.DOMAIN_SNAPSHOT
                 )
             assert record.config is not None
+            if flags & REDEFINE:
+                _check_redefined(wanted)
             name = wanted.name or str(int(time.time()))
             if not flags & REDEFINE and name in self._of(uuid):
                 raise ApiError(
@@ -166,9 +168,12 @@ class SnapshotBook:
             for other in self._of(uuid).values():
                 if other.parent in doomed:
                     other.parent = taken.parent
+                    other.xml = snapshot_xml.format(replace(other.read(), parent=taken.parent))
+                    await self._keeper.save_snapshot(uuid, other.name, other.xml)
             record.snapshots = len(self._of(uuid))
             if self._current.get(uuid) in doomed:
-                self._current[uuid] = taken.parent if taken.parent in self._of(uuid) else None
+                left = (one for one in (name, taken.parent) if one in self._of(uuid))
+                await self._set_current(uuid, next(left, None))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -191,7 +196,7 @@ class SnapshotBook:
         self._of(uuid)[name] = Taken(name, snapshot_xml.format(document), document.parent)
         self._domains.record(uuid).snapshots = len(self._of(uuid))
 
-    async def _set_current(self, uuid: bytes, name: str) -> None:
+    async def _set_current(self, uuid: bytes, name: str | None) -> None:
         old = self._current.get(uuid)
         for each, mark in ((old, 0), (name, 1)):
             if each is not None and each in self._of(uuid):
@@ -217,6 +222,15 @@ class SnapshotBook:
             ),
             domain=document,
         )
+
+
+def _check_redefined(wanted: Document) -> None:
+    """Raise ApiError unless it says what the service would."""
+    if not wanted.name:
+        raise xml_error("a redefined snapshot must have a name", Origin.DOMAIN_SNAPSHOT)
+    for tag, value in (("creationTime", wanted.creation_time), ("state", wanted.state)):
+        if value is None:
+            raise xml_error(f"missing {tag} from existing snapshot", Origin.DOMAIN_SNAPSHOT)
 
 
 class InternalSnapshots:

@@ -1,7 +1,9 @@
-"""The state directory: descriptions as XML files that a user can read, and their history in SQLite.
+"""The state directory: descriptions as XML files that a user can read, and what they were before in SQLite.
 
     lock                       held by the daemon, with its number
+    format                     number of this layout; a daemon that knows only older ones leaves it alone
     domains/NAME.xml           and networks/, pools/
+    domains/NAME.xml.damaged   one that could not be used; nothing reads it any more
     domains/autostart/NAME.xml a link to it
     snapshots/UUID/NAME.xml
     history.sqlite             revisions of every description, and the trash
@@ -14,13 +16,13 @@ Thread: any one at a time; the drivers call it from one thread of their own.
 
 from __future__ import annotations
 
-import difflib
+import logging
 import os
 import re
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +31,16 @@ from urllib.parse import quote
 
 from manor.base import process_lock
 from manor.base.errors import HostError
-from manor.base.files import sync_directory, write_atomically
+from manor.base.files import create_synced, sync_directory, write_atomically
+from manor.drivers.archive import VOLUMES, Archive
 from manor.drivers.errors import uuid_text
 
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = 1
 KINDS: Final = ("domains", "networks", "pools")
-TRASH_SECONDS: Final = 7 * 24 * 3600
-"""How long a deleted description is kept."""
-MAX_REVISIONS: Final = 100
-"""Of one object; the oldest go."""
 MAX_FILE: Final = 8 << 20
 _UUID: Final = re.compile(r"<uuid>\s*([0-9a-fA-F-]{32,36})\s*</uuid>")
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS revision (
-    kind TEXT NOT NULL, uuid TEXT NOT NULL, number INTEGER NOT NULL, time REAL NOT NULL, who TEXT NOT NULL,
-    name TEXT NOT NULL, xml TEXT NOT NULL, PRIMARY KEY (kind, uuid, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS trash (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, uuid TEXT NOT NULL, time REAL NOT NULL, who TEXT NOT NULL,
-    name TEXT NOT NULL, xml TEXT NOT NULL);
-"""
 
 
 class Busy(HostError):
@@ -65,30 +59,7 @@ class Stored:
     name: str
     xml: str
     autostart: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One state of a description. time: seconds since the Epoch."""
-
-    number: int
-    time: float
-    who: str
-    name: str
-    xml: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trashed:
-    """A description that was deleted."""
-
-    id: int
-    kind: str
-    uuid: str
-    time: float
-    who: str
-    name: str
-    xml: str
+    path: Path = Path()
 
 
 class Store:
@@ -97,7 +68,8 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = -1
-        self._history: sqlite3.Connection | None = None
+        self.archive = Archive(root / "history.sqlite")
+        self._syncer: ThreadPoolExecutor | None = None
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -105,14 +77,17 @@ class Store:
         """Lock it, and put right what a death left. Raises Busy, HostError."""
         with self._writing("preparing the state directory"):
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for kind in KINDS:
-                (self.root / kind / "autostart").mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in ("snapshots", "run"):
-                (self.root / name).mkdir(exist_ok=True, mode=0o700)
             self._take_lock()
             try:
+                self._check_format()
+                for kind in KINDS:
+                    (self.root / kind / "autostart").mkdir(parents=True, exist_ok=True, mode=0o700)
+                for name in ("snapshots", "run"):
+                    (self.root / name).mkdir(exist_ok=True, mode=0o700)
+                sync_directory(self.root)
+                self._syncer = ThreadPoolExecutor(1, "store-sync")
                 self._sweep()
-                self._open_history()
+                self.archive.open()
                 self._reconcile()
             except BaseException:
                 self.close()
@@ -120,9 +95,10 @@ class Store:
 
     def close(self) -> None:
         """Let another daemon have it."""
-        if self._history is not None:
-            self._history.close()
-            self._history = None
+        self.archive.close()
+        if self._syncer is not None:
+            self._syncer.shutdown()
+            self._syncer = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -135,6 +111,20 @@ class Store:
             raise Busy(self.root, pid)
         process_lock.note_pid(descriptor)
         self._lock = descriptor
+
+    def _check_format(self) -> None:
+        """Raise HostError if a newer version has written here: what it means by its files is not known."""
+        path = self.root / "format"
+        try:
+            found = path.read_bytes()[:16].strip()
+        except FileNotFoundError:
+            write_atomically(path, b"%d\n" % FORMAT)
+            return
+        if not found.isdigit() or not 1 <= int(found) <= FORMAT:
+            raise HostError(
+                f"{self.root} has the format {found.decode(errors='replace') or 'nothing'!r}, and this manord knows "
+                f"{FORMAT}: a newer version has used it; start that one, or give this one another --state"
+            )
 
     def _sweep(self) -> None:
         """Half-written files; links to nothing; a rename that got half way."""
@@ -157,69 +147,68 @@ class Store:
         for path in (self.root / "snapshots").glob("*/.*.tmp"):
             path.unlink()
 
-    def _open_history(self) -> None:
-        path = self.root / "history.sqlite"
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Keep a file that cannot be used from being used, or written over. reason: for the log."""
+        for number in range(1, 1000):
+            kept = path.with_name(f"{path.name}.damaged{number if number > 1 else ''}")
+            if not kept.exists():
+                break
         try:
-            self._history = self._connect(path)
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise
-            # The history is worth less than the daemon: the descriptions themselves are whole.
-            os.replace(path, path.with_name("history.sqlite.damaged"))
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._history = self._connect(path)
-
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
-        history = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            history.execute("PRAGMA journal_mode=WAL")
-            history.execute("PRAGMA synchronous=NORMAL")
-            history.executescript(_SCHEMA)
-        except BaseException:
-            history.close()
-            raise
-        return history
+            os.rename(path, kept)
+        except OSError as error:
+            logger.error("%s cannot be used (%s), nor renamed: %s", path, reason, error.strerror)
+        else:
+            logger.error("%s cannot be used: %s; it is kept as %s: mend it and define it again", path, reason, kept)
 
     def _reconcile(self) -> None:
-        """Note descriptions that the history has missed, and forget trash that is not."""
-        history = self._db()
-        history.execute("DELETE FROM trash WHERE time < ?", (time.time() - TRASH_SECONDS,))
-        latest = {
-            (kind, uuid): xml
-            for kind, uuid, xml in history.execute(
-                "SELECT kind, uuid, xml FROM revision r WHERE number ="
-                " (SELECT max(number) FROM revision WHERE kind = r.kind AND uuid = r.uuid)"
-            )
-        }
+        """Note states that the archive has missed, and forget trash that is none: a deletion that got half way."""
+        latest = self.archive.latest()
+        trash = self.archive.trash()
+        there = set()
         for kind in KINDS:
             for stored in self.load(kind):
                 found = _UUID.search(stored.xml)
                 if found is None:
                     continue
                 uuid = found[1]
-                history.execute("DELETE FROM trash WHERE kind = ? AND uuid = ?", (kind, uuid))
-                if latest.get((kind, uuid)) != stored.xml:
-                    self._note(kind, uuid, stored.name, stored.xml, "found in its file")
+                there.add((kind, uuid))
+                for each in trash:
+                    if (each.kind, each.uuid, each.xml) == (kind, uuid, stored.xml):
+                        self.archive.forget(each.id)
+                if latest.get((kind, uuid)) != hash(stored.xml):
+                    self.archive.note(kind, uuid, stored.name, stored.xml, "found in its file")
+        for each in trash:
+            # A volume's entry is written before its file is moved. Where the whole pool is away, nothing is known.
+            if each.kind == VOLUMES and not os.path.lexists(each.place) and os.path.isdir(_pool_of(each.place)):
+                self.archive.forget(each.id)
+        if not any(self.root.glob("*/*.damaged*")):  # whose they are is not known
+            self.archive.forget_revisions(there)
 
     # --- descriptions -------------------------------------------------------------------------------------------------
 
     def load(self, kind: str) -> list[Stored]:
-        """All of `kind`, in the order of names; a file that cannot be read is left out."""
+        """All of `kind`, in the order of names; a file that is no text of a description's size is set aside."""
         folder = self.root / kind
         found = []
+        marked = set(os.listdir(folder / "autostart"))
         for path in sorted(folder.glob("*.xml")):
-            text = _read(path)
-            if text is not None:
-                name = _name_in(text) or path.stem
-                found.append(Stored(name, text, (folder / "autostart" / path.name).is_symlink()))
+            text, reason = _examine(path)
+            if text is None:
+                self.set_aside(path, reason)
+            else:
+                found.append(Stored(_name_in(text) or path.stem, text, path.name in marked, path))
         return found
 
     def save(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Write a description; the disk has it when this returns. Raises HostError."""
         with self._writing(f"writing the description of {name}"):
-            write_atomically(self.root / kind / _file_name(name), xml.encode("utf-8", "surrogateescape"))
+            path, data = self.root / kind / _file_name(name), xml.encode("utf-8", "surrogateescape")
+            if path.exists():
+                write_atomically(path, data)
+            else:
+                # What a power cut in between may leave is no XML, and is set aside at the next start.
+                assert self._syncer is not None, "the store is not open"
+                create_synced(path, data, self._syncer)
             self._note(kind, uuid_text(uuid), name, xml, who)
 
     def rename(self, kind: str, uuid: bytes, old: str, new: str, xml: str, who: str) -> None:
@@ -236,15 +225,21 @@ class Store:
             link.unlink(missing_ok=True)
             self._note(kind, uuid_text(uuid), new, xml, who)
 
+    def _note(self, kind: str, uuid: str, name: str, xml: str, who: str) -> None:
+        """Into the archive. What it misses now it gets at the next start; the description itself is kept already."""
+        try:
+            self.archive.note(kind, uuid, name, xml, who)
+        except sqlite3.Error as error:
+            logger.warning("the history in %s misses a state of %s: %s", self.root, name, error)
+
     def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Delete a description; it goes to the trash first."""
         folder = self.root / kind
         with self._writing(f"removing the description of {name}"):
-            self._db().execute(
-                "INSERT INTO trash (kind, uuid, time, who, name, xml) VALUES (?, ?, ?, ?, ?, ?)",
-                (kind, uuid_text(uuid), time.time(), who, name, xml),
-            )
-            (folder / "autostart" / _file_name(name)).unlink(missing_ok=True)
+            link = folder / "autostart" / _file_name(name)
+            snapshots = self.load_snapshots(uuid) if kind == "domains" else []
+            self.archive.put(kind, uuid_text(uuid), name, xml, who, link.is_symlink(), "", snapshots)
+            link.unlink(missing_ok=True)
             (folder / _file_name(name)).unlink(missing_ok=True)
             sync_directory(folder)
 
@@ -272,6 +267,7 @@ class Store:
         folder = self.root / "snapshots" / uuid_text(uuid)
         with self._writing(f"writing the snapshot {name}"):
             folder.mkdir(exist_ok=True, mode=0o700)
+            sync_directory(folder.parent)
             write_atomically(folder / _file_name(name), xml.encode("utf-8", "surrogateescape"))
 
     def remove_snapshot(self, uuid: bytes, name: str | None) -> None:
@@ -280,68 +276,16 @@ class Store:
         with self._writing("removing a snapshot"):
             if name is None:
                 shutil.rmtree(folder, ignore_errors=True)
-            else:
+                sync_directory(folder.parent)
+            elif folder.is_dir():
                 (folder / _file_name(name)).unlink(missing_ok=True)
+                sync_directory(folder)
 
-    # --- history ------------------------------------------------------------------------------------------------------
-
-    def revisions(self, kind: str, uuid: bytes) -> list[Revision]:
-        """All that are kept, the oldest first."""
-        rows = self._db().execute(
-            "SELECT number, time, who, name, xml FROM revision WHERE kind = ? AND uuid = ? ORDER BY number",
-            (kind, uuid_text(uuid)),
-        )
-        return [Revision(*row) for row in rows]
-
-    def diff(self, kind: str, uuid: bytes, old: int, new: int) -> str:
-        """What changed between two revisions, as a unified diff. Raises HostError for a number that is not kept."""
-        found = {each.number: each for each in self.revisions(kind, uuid)}
-        for number in (old, new):
-            if number not in found:
-                raise HostError(f"there is no revision {number}; there are {', '.join(map(str, found)) or 'none'}")
-        first, second = found[old], found[new]
-        return "".join(
-            difflib.unified_diff(
-                first.xml.splitlines(True), second.xml.splitlines(True), f"revision {old}", f"revision {new}"
-            )
-        )
-
-    def trash(self) -> list[Trashed]:
-        """What was deleted, the latest first."""
-        rows = self._db().execute("SELECT id, kind, uuid, time, who, name, xml FROM trash ORDER BY id DESC")
-        return [Trashed(*row) for row in rows]
-
-    def take_from_trash(self, number: int) -> Trashed:
-        """One entry, which is to be defined again (defining forgets it). Raises HostError if there is none."""
-        found = next((each for each in self.trash() if each.id == number), None)
-        if found is None:
-            raise HostError(f"there is nothing numbered {number} in the trash")
-        return found
-
-    def forget_trash(self, number: int) -> None:
-        """Delete an entry for good."""
-        self._db().execute("DELETE FROM trash WHERE id = ?", (number,))
-
-    def _note(self, kind: str, uuid: str, name: str, xml: str, who: str) -> None:
-        history = self._db()
-        row = history.execute(
-            "SELECT number, xml FROM revision WHERE kind = ? AND uuid = ? ORDER BY number DESC LIMIT 1", (kind, uuid)
-        ).fetchone()
-        if row is not None and row[1] == xml:
-            return
-        number = 1 if row is None else row[0] + 1
-        history.execute(
-            "INSERT INTO revision VALUES (?, ?, ?, ?, ?, ?, ?)", (kind, uuid, number, time.time(), who, name, xml)
-        )
-        if number > MAX_REVISIONS:
-            history.execute(
-                "DELETE FROM revision WHERE kind = ? AND uuid = ? AND number <= ?",
-                (kind, uuid, number - MAX_REVISIONS),
-            )
-
-    def _db(self) -> sqlite3.Connection:
-        assert self._history is not None, "the store is not open"
-        return self._history
+    @contextmanager
+    def archived(self, attempt: str) -> Iterator[Archive]:
+        """The archive, for a while. attempt: in words, for the error. Raises HostError."""
+        with self._writing(attempt):
+            yield self.archive
 
     @contextmanager
     def _writing(self, attempt: str) -> Iterator[None]:
@@ -362,13 +306,29 @@ def _file_name(name: str) -> str:
     return f"%2E{quoted[1:]}.xml" if quoted.startswith(".") else f"{quoted}.xml"
 
 
+def _pool_of(place: str) -> str:
+    """The directory of the pool whose trash `place` is in."""
+    return os.path.dirname(os.path.dirname(place))
+
+
 def _read(path: Path) -> str | None:
+    return _examine(path)[0]
+
+
+def _examine(path: Path) -> tuple[str | None, str]:
+    """(text, why there is none)."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
-    except OSError:
-        return None
-    return data.decode("utf-8", "surrogateescape") if 0 < len(data) <= MAX_FILE else None
+    except OSError as error:
+        return None, error.strerror or str(error)
+    if not data:
+        return None, "it is empty"
+    if len(data) > MAX_FILE:
+        return None, f"it has more than {MAX_FILE} bytes"
+    if b"\0" in data:
+        return None, "it is no text; the host may have lost power while it was written"
+    return data.decode("utf-8", "surrogateescape"), ""
 
 
 def _name_in(text: str | None) -> str | None:

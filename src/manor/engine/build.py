@@ -20,6 +20,7 @@ from typing import Final
 
 NATIVE_MODULES: Final = (
     "manor.mem.scatter_native",
+    "manor.mem.ring_native",
     "manor.engine.callback_native",
     "manor.engine.cache_native",
     "manor.engine.walk_native",
@@ -46,17 +47,30 @@ NATIVE_MODULES: Final = (
     "manor.engine.isa.x86.stack_native",
     "manor.engine.isa.x86.string_native",
     "manor.engine.isa.x86.decimal_native",
+    "manor.engine.isa.x86.table_native",
+    "manor.engine.isa.x86.uop_native",
+    "manor.engine.isa.x86.decode_native",
+    "manor.engine.isa.x86.address_native",
+    "manor.engine.isa.x86.condition_native",
+    "manor.engine.isa.x86.expand_native",
     "manor.engine.isa.x86.translate_native",
     "manor.engine.lower.passes_native",
     "manor.engine.lower.slow_native",
+    "manor.engine.lower.copy_native",
+    "manor.engine.lower.arena_native",
+    "manor.engine.lower.slots_native",
+    "manor.engine.lower.emit_memory_native",
+    "manor.engine.lower.emit_exit_native",
+    "manor.engine.lower.emit_uop_native",
+    "manor.engine.lower.loop_native",
     "manor.engine.lower.emit_native",
     "manor.engine.lower.sandbox_native",
     "manor.engine.interp_native",
     "manor.engine.inspect_native",
     "manor.engine.cpu_native",
 )
-"""Compiled by Cython, in the order of their C-level dependencies. `mem.scatter_native` is guest memory's,
-and built with them."""
+"""Compiled by Cython, in the order of their C-level dependencies. Those of `mem` are guest memory's, and built with
+them."""
 
 COMPILE_ARGS: Final = ("-O2", "-fwrapv", "-fno-strict-aliasing", "-g0", "-ffp-contract=off", "-msse4.2", "-mcx16")
 """-fno-strict-aliasing: guest memory is read at every width. -ffp-contract=off: no fused multiply-add."""

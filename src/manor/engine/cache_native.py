@@ -233,7 +233,7 @@ def drop_block(vm: cython.pointer(Vm), block: cython.pointer(Block)) -> cython.v
             break
         where = cython.address(where[0].hash_next)
     for cpu in range(vm.cpu_count):
-        entry = cython.address(vm.cpus[cpu].jump_cache[(block.pc & JUMP_MASK) * 2])
+        entry = cython.address(vm.cpus[cpu].jump_cache[jump_slot(block.pc) * 2])
         if entry[0] == key:
             atomic_store64(entry, U64_MAX)
         if block.loops:
@@ -282,6 +282,19 @@ def is_running(env: cython.pointer(Env), block: cython.pointer(Block)) -> cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def holds_code(vm: cython.pointer(Vm), gpa: uint64_t, size: uint32_t) -> cython.bint:
+    """Whether a page of guest memory [gpa, gpa + size), which is not empty, may hold translated code. Any thread."""
+    page: uint64_t
+    found: cython.bint = False
+    for page in range(gpa >> 12, ((gpa + size - 1) >> 12) + 1):
+        if page <= vm.ram_top >> 12 and vm.page_code[page]:
+            found = True
+    return found
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def code_written(vm: cython.pointer(Vm), env: cython.pointer(Env), gpa: uint64_t, size: uint32_t) -> cython.int:
     """Guest memory [gpa, gpa + size) is about to change: drop the blocks translated from it.
 
@@ -293,11 +306,7 @@ def code_written(vm: cython.pointer(Vm), env: cython.pointer(Env), gpa: uint64_t
     last: uint64_t = (gpa + size - 1) >> 12
     block: cython.pointer(Block)
     hit: cython.int = 0
-    found: cython.int = 0
-    for page in range(gpa >> 12, last + 1):
-        if page <= vm.ram_top >> 12 and vm.page_code[page]:
-            found = 1
-    if not found:
+    if not holds_code(vm, gpa, size):
         return 0
     lock_cache(vm)
     if env != cython.NULL:

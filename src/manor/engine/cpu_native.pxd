@@ -2,7 +2,7 @@ from libc.stdint cimport uint64_t, int64_t, uint32_t, int32_t, uint16_t, uint8_t
 from manor.engine.env cimport Env
 from manor.engine.vm cimport Vm, Block, RamRegion
 from manor.engine.uop.uop cimport Uop
-from manor.engine.isa.x86.translate_native cimport Translator
+from manor.engine.isa.x86.translator cimport Translator
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)

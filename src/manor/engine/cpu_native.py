@@ -21,7 +21,9 @@ from cython.cimports.manor.engine.cache_native import (
     drop_block,
     empty_cache,
     find_block,
+    holds_code,
     insert_block,
+    jump_slot,
     lock_cache,
     new_block,
     unlock_cache,
@@ -47,19 +49,22 @@ from cython.cimports.manor.engine.isa.x86.exception_native import deliver_event,
 from cython.cimports.manor.engine.isa.x86.flags_native import read_rflags, write_rflags
 from cython.cimports.manor.engine.isa.x86.fpu_native import fpu_enter, fpu_leave, fxrstor_image, fxsave_image
 from cython.cimports.manor.engine.isa.x86.system_native import reset_cpu
-from cython.cimports.manor.engine.isa.x86.translate_native import Translator, translate
-from cython.cimports.manor.engine.lower.emit_native import (
-    THUNK_HEAD_SIZE,
+from cython.cimports.manor.engine.isa.x86.translate_native import translate
+from cython.cimports.manor.engine.isa.x86.translator import Translator
+from cython.cimports.manor.engine.lower.arena_native import (
     code_used,
     create_emitter,
     destroy_emitter,
-    emit_block,
-    link_block,
     prepare_env,
     reset_emitter,
+)
+from cython.cimports.manor.engine.lower.emit_native import (
+    emit_block,
+    link_block,
     run_code,
     unlink_block,
 )
+from cython.cimports.manor.engine.lower.emitter import THUNK_HEAD_SIZE
 from cython.cimports.manor.engine.lower.passes_native import optimize
 from cython.cimports.manor.engine.softmmu_native import (
     fetch_gpa,
@@ -255,10 +260,14 @@ def link_exit(env: cython.pointer(Env), scratch: cython.pointer(Scratch), left: 
     if left.patch == cython.NULL or left.block.flags != env.block_flags:
         return
     target = next_block(env, scratch, 0)
-    if target != cython.NULL and target.gpa2 == NO_PAGE:
-        lock_cache(vm)
+    if target == cython.NULL:
+        return
+    lock_cache(vm)
+    if target.gpa2 == NO_PAGE:
         link_block(vm, left, target)
-        unlock_cache(vm)
+    elif left.link == cython.NULL:
+        left.patch = cython.NULL  # its second page may be mapped elsewhere at any time: do not come here again
+    unlock_cache(vm)
 
 
 @cython.cfunc
@@ -276,7 +285,7 @@ def can_skip_head(env: cython.pointer(Env)) -> cython.bint:
 def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cython.void:
     """Run from env.rip until generated code leaves, or one block by the interpreter."""
     key: uint64_t = env.rip ^ (cython.cast(uint64_t, env.block_flags) << KEY_SHIFT)
-    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[(env.rip & JUMP_MASK) * 2])
+    entry: cython.pointer(uint64_t) = cython.address(env.jump_cache[jump_slot(env.rip) * 2])
     code: cython.pointer(uint8_t)
     block: cython.pointer(Block)
     left: cython.pointer(Exit)
@@ -293,7 +302,7 @@ def run_next(env: cython.pointer(Env), scratch: cython.pointer(Scratch)) -> cyth
         code = block.code
         entry[1] = cython.cast(uint64_t, cython.cast(cython.p_void, code))
         entry[0] = key
-        note_jump(env, env.rip & JUMP_MASK, linear_rip(env), block.gpa2 != NO_PAGE)
+        note_jump(env, jump_slot(env.rip), linear_rip(env), block.gpa2 != NO_PAGE)
         fence()  # whoever drops the block sees our entry, or we see that it is dropped
         if not block.valid:
             entry[0] = NO_PAGE
@@ -494,8 +503,9 @@ class EngineVm:
         """A device wrote guest memory: drop what was translated from it. Any thread."""
         start: uint64_t = gpa
         count: uint32_t = size
-        with cython.nogil:
-            if count:
+        # Nearly always there is no code. To let go of the GIL is to lose it to whoever waits for it.
+        if count and holds_code(self.vm, start, count):
+            with cython.nogil:
                 code_written(self.vm, cython.NULL, start, count)
 
     def code_written_ranges(self, ranges: bytes) -> None:
@@ -508,15 +518,16 @@ class EngineVm:
         start: uint64_t
         left: uint64_t
         count: uint32_t
-        with cython.nogil:
-            for index in range(pairs):
-                start = words[2 * index]
-                left = words[2 * index + 1]
-                while left:
-                    count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
-                    code_written(self.vm, cython.NULL, start, count)
-                    start += count
-                    left -= count
+        for index in range(pairs):
+            start = words[2 * index]
+            left = words[2 * index + 1]
+            while left:
+                count = cython.cast(uint32_t, min(left, LARGEST_WRITE))
+                if holds_code(self.vm, start, count):
+                    with cython.nogil:
+                        code_written(self.vm, cython.NULL, start, count)
+                start += count
+                left -= count
 
     def code_used(self) -> int:
         """Bytes of host code, those of dropped blocks included. Any thread."""

@@ -103,7 +103,7 @@ class _Truncated(Exception):
 
 
 class _Decoder:
-    """State of one instruction's decoding; the steps and names are those of `translate_native`."""
+    """State of one instruction's decoding; the steps and names are those of `decode_native`."""
 
     def __init__(self, code: bytes, address: int, flags: int) -> None:
         self.code = code[:MAX_LENGTH]

@@ -61,7 +61,7 @@ MMU_USER: Final = 1
 MMU_SUPERVISOR_NO_SMAP: Final = 2
 """CPL 0-2 and user pages may be touched."""
 MMU_MODES: Final = 3
-TLB_BITS: Final = 10
+TLB_BITS: Final = 12
 TLB_ENTRIES: Final = 1 << TLB_BITS
 TLB_ENTRY_SIZE: Final = 32
 """tag_read, tag_write, addend, gpa: four 64-bit cells.
@@ -75,10 +75,15 @@ TLB_CODE: Final = 0x200
 """In tag_write only: the page holds translated code, stores take the slow path."""
 TLB_WATCH: Final = 0x100
 """A data breakpoint of the guest lies in the page."""
-JUMP_CACHE_BITS: Final = 13
+JUMP_CACHE_BITS: Final = 14
 JUMP_CACHE_ENTRIES: Final = 1 << JUMP_CACHE_BITS
 JUMP_KEY_SHIFT: Final = 46
-"""Entries of {key: rip ^ (block flags << JUMP_KEY_SHIFT), code: host code or Block pointer}, index by rip bits."""
+"""Entries of {key: rip ^ (block flags << JUMP_KEY_SHIFT), code: host code or Block pointer}, index by `jump_slot`."""
+JUMP_HASH_SHIFT: Final = 13
+"""The index is the low bits of rip ^ (rip >> JUMP_HASH_SHIFT): functions begin at multiples of 16, so that without the
+upper bits a sixteenth of the entries would hold all of them."""
+EXEC_TLB_BITS: Final = 10
+EXEC_TLB_ENTRIES: Final = 1 << EXEC_TLB_BITS
 
 # ------------------------------------------------------------------ why code left the translated world (env.fault)
 FAULT_NONE: Final = 0
@@ -212,7 +217,7 @@ FIELDS: Final[tuple[EnvField, ...]] = (
     _f("uint16_t", "jump_used", 1024, "jump cache entries that a CR3 write removes"),
     _f("uint64_t", "jump_pages", 64, "filter over the pages whose code may be in the jump cache"),
     # exec TLB, jump cache, data TLBs come last: generated code reaches them with 32-bit displacements
-    _f("uint64_t", "exec_tlb", 256 * 2, "tag (page GVA | user bit), gpa of the page"),
+    _f("uint64_t", "exec_tlb", EXEC_TLB_ENTRIES * 2, "tag (page GVA | user bit), gpa of the page"),
     _f("uint64_t", "jump_cache", JUMP_CACHE_ENTRIES * 2, ""),
     _f("uint64_t", "tlb", MMU_MODES * TLB_ENTRIES * (TLB_ENTRY_SIZE // 8), "indexed by mode, then page"),
 )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from manor.engine import cpu_native, interp_native
-from manor.engine.isa.x86 import translate_native
+from manor.engine.isa.x86 import table_native
 from manor.engine.isa.x86.helper_catalog import HELPER_NUMBER, HELPERS
-from manor.engine.lower import emit_native, passes_native, slow_native
+from manor.engine.lower import arena_native, copy_native, passes_native, slow_native
 
 HELPER_MODULES: Final = tuple(
     f"manor.engine.isa.x86.{name}_native"
@@ -24,7 +24,7 @@ HELPER_MODULES: Final = tuple(
 @cache
 def load() -> None:
     """Load the instruction tables and register every helper. Raises ImportError if the build is incomplete."""
-    translate_native.load_tables(Path(__file__).with_name("isa").joinpath("x86", "tables.bin").read_bytes())
+    table_native.load_tables(Path(__file__).with_name("isa").joinpath("x86", "tables.bin").read_bytes())
     addresses: dict[str, int] = {}
     for name in HELPER_MODULES:
         for helper, address in importlib.import_module(name).addresses().items():
@@ -36,8 +36,8 @@ def load() -> None:
     folder = Path(__file__).with_name("lower")
     passes_native.load_ops(folder / "ops.bin")
     passes_native.set_helpers(HELPERS, addresses)
-    emit_native.load_stencils(folder / "stencils.bin")
-    emit_native.set_slow_paths(slow_native.addresses())
+    copy_native.load_stencils(folder / "stencils.bin")
+    arena_native.set_slow_paths(slow_native.addresses())
 
 
 def create_engine(

@@ -9,7 +9,6 @@ cdef enum:
     OPERAND_SHIFT = 40  # where a helper's immediate holds MODE_STACK for its memory operand (Helper.operand)
     PAGE_GLOBAL = 1     # in the gpa cell of a TLB entry
     PAGE_LARGE = 2
-    EXEC_ENTRIES = 256
 
 cdef void raise_fault(Env *env, uint32_t vector, uint32_t error) noexcept nogil
 cdef void tlb_flush(Env *env, int keep_global) noexcept nogil

@@ -18,6 +18,7 @@ from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.cache_native import code_written, sched_yield
 from cython.cimports.manor.engine.callback_native import callback_mmio_read, callback_mmio_write
 from cython.cimports.manor.engine.env import (
+    EXEC_TLB_ENTRIES,
     FAULT_EXCEPTION,
     FAULT_ONE_INSN,
     FLAG_AC,
@@ -124,7 +125,7 @@ def tlb_flush(env: cython.pointer[Env], keep_global: cython.int) -> cython.void:
     if not keep_global:
         memset(env.large_pages, 0, 32)
     env.tlb_used_count = 0
-    for i in range(EXEC_ENTRIES):
+    for i in range(EXEC_TLB_ENTRIES):
         if not (keep_global and env.exec_tlb[2 * i + 1] & PAGE_GLOBAL):
             env.exec_tlb[2 * i] = U64_MAX
     if keep_global and env.jump_used_count <= 1024:
@@ -150,7 +151,7 @@ def clear_jump_cache(env: cython.pointer[Env]) -> cython.void:
 @cython.exceptval(check=False)
 def _is_global_code(env: cython.pointer[Env], linear: uint64_t) -> cython.bint:
     """Whether the page is known as a global one in the exec TLB."""
-    i: uint32_t = cython.cast(uint32_t, (linear >> 12) & (EXEC_ENTRIES - 1))
+    i: uint32_t = cython.cast(uint32_t, (linear >> 12) & (EXEC_TLB_ENTRIES - 1))
     return (env.exec_tlb[2 * i] ^ linear) >> 12 == 0 and (env.exec_tlb[2 * i + 1] & PAGE_GLOBAL) != 0
 
 
@@ -250,14 +251,14 @@ def tlb_flush_page(env: cython.pointer[Env], gva: uint64_t) -> cython.void:
                 _drop(entry)
             elif entry[3] & PAGE_LARGE and entry[1] >> 22 == gva >> 22:
                 _drop(entry)
-        for i in range(EXEC_ENTRIES):
+        for i in range(EXEC_TLB_ENTRIES):
             if env.exec_tlb[2 * i] >> 22 == gva >> 22:
                 env.exec_tlb[2 * i] = U64_MAX
     for mode in range(MMU_MODES):
         entry = _slot(env, mode * TLB_ENTRIES + ((gva >> 12) & (TLB_ENTRIES - 1)))
         if entry[0] & ~0xFFF == page or entry[1] & ~0xFFF == page:
             _drop(entry)
-    i = (gva >> 12) & (EXEC_ENTRIES - 1)
+    i = (gva >> 12) & (EXEC_TLB_ENTRIES - 1)
     if env.exec_tlb[2 * i] & ~0xFFF == page:
         env.exec_tlb[2 * i] = U64_MAX
     if large:
@@ -404,7 +405,7 @@ def fetch_gpa(env: cython.pointer[Env], gva: uint64_t) -> uint64_t:
     elif not canonical(gva):
         raise_fault(env, VEC_GP, 0)
         return 0
-    i = cython.cast(uint32_t, (gva >> 12) & (EXEC_ENTRIES - 1))
+    i = cython.cast(uint32_t, (gva >> 12) & (EXEC_TLB_ENTRIES - 1))
     if env.exec_tlb[2 * i] == ((gva & ~0xFFF) | user):
         return (env.exec_tlb[2 * i + 1] & ~0xFFF) | (gva & 0xFFF)
     if not walk(env, gva, ACCESS_FETCH, MMU_USER if user else MMU_SUPERVISOR, cython.address(found)):

@@ -51,7 +51,7 @@ cdef struct Vm:
     uint8_t *page_code     # one byte a guest page below ram_top: not 0 = holds translated code, or did (see PAGE_CODE)
     uint64_t ram_top       # bytes; page_code covers [0, ram_top)
     void *cache            # CodeCache, owned by cache_native
-    void *emitter          # Emitter: the stencil back end's code arena, owned by lower/emit_native
+    void *emitter          # Emitter: the stencil back end's code arena, owned by lower/arena_native
     Block **page_blocks    # head of each guest page's list of blocks
     void *unlink           # unlink_fn of the stencil back end, or NULL
     uint64_t lock          # spin lock of translation and invalidation

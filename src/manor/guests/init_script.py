@@ -31,6 +31,30 @@ bound | renew)
 esac
 """
 
+UEVENT_SCRIPT_PATH: Final = "/etc/uevent"
+UEVENT_SCRIPT: Final = f"""\
+#!/bin/busybox sh
+# What `uevent` calls for each event of the kernel: drivers and addresses for what arrives while the guest runs.
+[ "$ACTION" = add ] || exit 0
+case "$SUBSYSTEM" in
+virtio)
+    read -r id < "/sys$DEVPATH/device" || exit 0
+    [ -e "/lib/modules/for-$id" ] || exit 0
+    while read -r module; do
+        [ -e "/sys/module/${{module%.ko}}" ] || insmod "/lib/modules/$module"
+    done < "/lib/modules/for-$id"
+    ;;
+net)
+    [ "$INTERFACE" = lo ] && exit 0
+    ip link set "$INTERFACE" up
+    udhcpc -f -n -t 4 -T 2 -S -i "$INTERFACE" -s {DHCP_SCRIPT_PATH} &
+    ;;
+cpu)
+    [ -e "/sys$DEVPATH/online" ] && echo 1 > "/sys$DEVPATH/online"
+    ;;
+esac
+"""
+
 INIT: Final = f"""\
 #!/bin/busybox sh
 # Process 1 of the default guest: file systems, drivers, a shell, power-off.
@@ -94,6 +118,7 @@ echo
 dmesg -n 5
 
 # What nobody waits for.
+uevent {UEVENT_SCRIPT_PATH} > /dev/null 2>&1 &
 (sleep 1; load /lib/modules/later) &
 
 cd /root

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from manor.guests import cpio
-from manor.guests.init_script import DHCP_SCRIPT, DHCP_SCRIPT_PATH, INIT
+from manor.guests.init_script import DHCP_SCRIPT, DHCP_SCRIPT_PATH, INIT, UEVENT_SCRIPT, UEVENT_SCRIPT_PATH
 
 WANTED_MODULES: Final = ("virtio_pci", "virtio_console", "virtio_rng")
 """Drivers that the default guest loads, if its kernel does not contain them; their dependencies follow."""
@@ -89,6 +89,7 @@ def build_initramfs(
         cpio.regular("bin/busybox", busybox, 0o755),
         cpio.regular("init", INIT.encode(), 0o755),
         cpio.regular(DHCP_SCRIPT_PATH.lstrip("/"), DHCP_SCRIPT.encode(), 0o755),
+        cpio.regular(UEVENT_SCRIPT_PATH.lstrip("/"), UEVENT_SCRIPT.encode(), 0o755),
         # The shell looks up the home directory for its prompt, `ls -l` and `id` the names.
         cpio.regular("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
         cpio.regular("etc/group", b"root:x:0:\ntty:x:5:\n"),

@@ -28,7 +28,6 @@ _FORMATS: Final = (
     b"## template: jinja", b"Content-Type:", b"MIME-Version:", b"From ", b"From: ", b"\x1f\x8b",
 )  # fmt: skip
 """How user-data begins: its kind is known by that alone."""
-_TABBED: Final = re.compile(r"^ *\t+ *[^\s#]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def check_seed(seed: SeedSpec) -> None:
         raise ConfigError("password-hash", "it is not a hash of a password; make one with: openssl passwd -6")
     check_user_data(seed.user_data)
     if seed.network_config:
-        _check_yaml(seed.network_config, "network-config")
+        _check_network_config(seed.network_config)
 
 
 def read_user_data(path: Path, option: str = "user-data") -> bytes:
@@ -77,10 +76,8 @@ def read_user_data(path: Path, option: str = "user-data") -> bytes:
 
 
 def check_user_data(data: bytes, option: str = "user-data") -> None:
-    """Raise ConfigError for user-data that cloud-init would ignore, or stumble on.
-
-    There is no YAML parser here: of cloud-config only what breaks any of it is found (its first line, its encoding,
-    tabs that indent). The guest's `cloud-init schema` says more.
+    """Raise ConfigError for user-data that cloud-init would ignore, or stumble on: of no kind that it knows, or
+    settings that are not a YAML mapping. Whether it knows each setting, the guest's `cloud-init schema` tells.
     """
     if not data:
         return
@@ -97,16 +94,43 @@ def check_user_data(data: bytes, option: str = "user-data") -> None:
         _check_yaml(data, option)
 
 
-def _check_yaml(data: bytes, option: str) -> None:
+def _check_network_config(data: bytes) -> None:
+    """Source: cloud-init 23.4, "Networking config Version 1" and "Version 2"."""
+    config = _check_yaml(data, "network-config")
+    inner = config.get("network", config)
+    if inner == "disabled" or (isinstance(inner, dict) and inner.get("config") == "disabled"):
+        return
+    version = inner.get("version") if isinstance(inner, dict) else None
+    if version not in (1, 2):
+        raise ConfigError("network-config", f"its version is {version!r}; write version: 2, or 1")
+
+
+def _check_yaml(data: bytes, option: str) -> dict[Any, Any]:
+    """The settings in a document."""
+    import yaml
+
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(option, f"line {line} is not UTF-8 text") from error
-    found = _TABBED.search(text)
-    if found:
-        line = text[: found.start()].count("\n") + 1
-        raise ConfigError(option, f"line {line} is indented with a tab, which YAML forbids; use spaces")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = 1 if mark is None else mark.line + 1
+        if "'\\t'" in str(error.problem):
+            raise ConfigError(
+                option, f"line {line} is indented with a tab, which YAML forbids; use spaces"
+            ) from error
+        raise ConfigError(option, f"line {line} is not YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(option, f"it is not YAML: {' '.join(str(error).split())}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(option, f"it is a {type(value).__name__}, not settings like `packages: [htop]`")
+    return value
 
 
 def write_seed(seed: SeedSpec) -> bytes:

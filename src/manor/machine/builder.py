@@ -7,29 +7,19 @@ controllers, devices, and last the state in which the first vCPU starts.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from manor.accel.api import Accel, VmHandle
 from manor.backends.agent.protocol import PORT_NAME as AGENT_PORT
 from manor.backends.block.api import BlockBackend
-from manor.backends.char.api import CharBackend
-from manor.backends.net.api import NetBackend
-from manor.backends.share.api import ShareBackend
-from manor.backends.vsock.api import VsockBackend
-from manor.base.clock import Clock
-from manor.base.timers import Timers
-from manor.base.work import Work
 from manor.boot.linux_x86 import BootedKernel, load_linux
 from manor.boot.open_disk import boot_of_disks
 from manor.bus.bus import Bus
 from manor.bus.irq import IrqLine, IrqSink
 from manor.devices.intc.lapic import LocalApic
 from manor.devices.misc.power import ACPI_TABLE, I8042_TABLE, ByteOverlay, PowerControl
-from manor.devices.pci.config import PciFunction
 from manor.devices.pci.host import PciHost, Window
 from manor.devices.rtc.mc146818 import Mc146818
 from manor.devices.serial.ns16550 import Ns16550
@@ -37,88 +27,42 @@ from manor.devices.virtio.balloon import VirtioBalloon
 from manor.devices.virtio.console import VirtioConsole
 from manor.devices.virtio.device import VirtioDevice
 from manor.devices.virtio.fs import VirtioFs
-from manor.devices.virtio.net import DEFAULT_SPEED, VirtioNet
-from manor.devices.virtio.net_port import NetPort
 from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.devices.virtio.vsock import VirtioVsock
-from manor.machine.allocator import SlotAllocator
-from manor.machine.disks import disk_functions, make_disks
-from manor.machine.doorbells import DoorbellWiring, Readers
+from manor.machine.disks import disk_function, make_disks
+from manor.machine.doorbells import DirectDoorbells, DoorbellWiring
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
+from manor.machine.host_side import HostSide
+from manor.machine.hotplug import Hotplug
 from manor.machine.interrupts import Interrupts, connect_interrupts
 from manor.machine.interval_timer import connect_timer
-from manor.machine.pc import Backpressure, Machine, PcExits
+from manor.machine.nics import make_nic
+from manor.machine.pc import Machine, PcExits
 from manor.mem import layout
 from manor.mem.guest_memory import GuestMemory, Region
-from manor.spec.check_net import MAX_QUEUE_PAIRS
 from manor.spec.cpu_state import CpuState
 from manor.spec.machine import MachineSpec
+from manor.spec.names import nic_name
 
 _SEED_SIZE = 32
 """Bytes of entropy handed to the kernel: what its random generator takes as one seed."""
 
 
-class ConsoleBackend(CharBackend, Backpressure, Protocol):
-    """A console line whose reader may be slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class HostNic:
-    """The far end of the cable of one interface, its MAC address, and the lock that the network belongs to."""
-
-    backend: NetBackend
-    mac: bytes
-    lock: threading.RLock
-
-
-@dataclass(frozen=True, slots=True)
-class HostSide:
-    """What the VMM gives to a machine.
-
-    lock: the machine lock; callbacks of `timers` run with it held, `defer` runs a callback so, soon.
-    power_off, reset: the guest asked for it; called with the lock held, they note it and return.
-    wake: the vCPU of that index may have work; any thread, with locks held.
-    readers: for doorbells, where the accelerator has them; without, they are ordinary addresses.
-    post: runs a callback soon on the I/O loop, without the lock. nics: as many as the spec has.
-    work: what runs jobs with no lock held, for disks and networks.
-    disks: what is open for each of `MachineSpec.disks`, in their order.
-    vsock, agent: the far ends of the socket device and of the agent's port; without, there is no such device.
-    shares: servers of the host's folders, a device each.
-    """
-
-    clock: Clock
-    timers: Timers
-    defer: Callable[[Callable[[], None]], None]
-    lock: threading.RLock
-    serial: ConsoleBackend
-    console: ConsoleBackend
-    power_off: Callable[[], None]
-    reset: Callable[[], None]
-    wake: Callable[[int], None]
-    readers: Readers | None = None
-    post: Callable[[Callable[[], None]], None] | None = None
-    nics: Sequence[HostNic] = ()
-    work: Work | None = None
-    disks: Sequence[BlockBackend] = ()
-    vsock: VsockBackend | None = None
-    agent: CharBackend | None = None
-    shares: Sequence[ShareBackend] = ()
-
-
-def build(spec: MachineSpec, accel: Accel, host: HostSide, *, is_empty: bool = False) -> Machine:
+def build(spec: MachineSpec, accel: Accel, host: HostSide, places: Mapping[str, int] | None = None) -> Machine:
     """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError.
 
-    is_empty: memory and processors stay as after power-on, for a saved state (machine.saved).
+    places: in which slots PCI functions are, for a saved state (machine.saved); memory and processors then stay as
+    after power-on.
     """
     memory = GuestMemory([Region(start, size, "ram") for start, size in layout.ram_ranges(spec.memory)])
-    booted = None if is_empty else _load_guest(spec, memory, host.disks)
+    booted = _load_guest(spec, memory, host.disks) if places is None else None
     pio = Bus("pio", host.lock)
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
     exits = PcExits(pio, mmio, lapics, [host.serial, host.console], host.work)
-    vm = accel.create_vm(memory, exits, spec.cpus, spec.cpu)
-    doorbells = _watch_doorbells(vm, pio, mmio, host)
+    vm = accel.create_vm(memory, exits, spec.possible_cpus, spec.cpu)
+    doorbells = _watch_doorbells(vm, pio, mmio, host, exits)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
     lapics += interrupts.lapics
     timer = connect_timer(vm, pio, interrupts.lines, host.clock, host.timers)
@@ -127,13 +71,24 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide, *, is_empty: bool = F
     console = VirtioConsole("virtio-console", memory, host.defer, [host.console])
     rng = VirtioRng("virtio-rng", memory, host.defer, os.urandom)
     balloon = VirtioBalloon("virtio-balloon", memory, host.defer) if spec.balloon else None
-    nics = _make_nics(spec, memory, host)
+    nics = [
+        make_nic(nic, nic_name(nic, index), far, memory, host, spec.cpus)
+        for index, (nic, far) in enumerate(zip(spec.nics, host.nics, strict=True))
+    ]
     disks = make_disks(spec, host.disks, host.lock, host.work)
     agent = _agent_port(memory, host)
     # In an order that keeps the slots of the first ones, by which Linux names network interfaces.
-    virtio = [console, rng, *([balloon] if balloon else []), *(nic for nic, _ in nics)]
-    virtio += [*([agent] if agent else []), *_services(memory, host)]
-    _plug(pci, [*(VirtioPci(device) for device in virtio), *disk_functions(spec, disks, memory, host.defer)])
+    hotplug = Hotplug(pci, interrupts.lines, pio, memory, host, spec, places or {})
+    hotplug.fix([VirtioPci(device) for device in (console, rng, *([balloon] if balloon else []))])
+    for nic, (device, port) in zip(spec.nics, nics, strict=True):
+        hotplug.fill(device.name.removeprefix("virtio-"), VirtioPci(device), nic.slot, port=port)
+    hotplug.fix([VirtioPci(device) for device in (*([agent] if agent else []), *_services(memory, host))])
+    for disk, described in zip(disks, spec.disks, strict=True):
+        function = disk_function(disk, described, memory, host.defer, spec.cpus)
+        hotplug.fill(disk.name, function, described.slot, disk=disk)
+    pci.reset()
+    if booted is not None:
+        write_tables(memory, spec.possible_cpus, spec.smbios, hotplug.tables(), spec.cpus)
     for vcpu in vm.vcpus if booted is not None else ():
         assert booted is not None
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
@@ -156,12 +111,15 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide, *, is_empty: bool = F
         nics=[nic for nic, _ in nics],
         net_ports=[port for _, port in nics],
         disks=disks,
-        devices=[*interrupts.devices, timer, serial, rtc, power, pci, *pci.functions.values()],
-    )
+        hotplug=hotplug,
+        devices=[
+            *interrupts.devices, timer, serial, rtc, power, pci, hotplug.controller, *pci.functions.values()
+        ],
+    )  # fmt: skip
 
 
 def _load_guest(spec: MachineSpec, memory: GuestMemory, disks: Sequence[BlockBackend]) -> BootedKernel:
-    """Firmware tables, kernel and initrd into memory."""
+    """Kernel and initrd into memory."""
     kernel: Path | bytes | None = spec.kernel
     initrd: Path | bytes | None = spec.initrd
     append = spec.append
@@ -169,8 +127,8 @@ def _load_guest(spec: MachineSpec, memory: GuestMemory, disks: Sequence[BlockBac
         # Looked for at each build: since the last one the guest may have installed another kernel.
         boot = boot_of_disks(disks)
         kernel, initrd, append = boot.kernel, boot.initrd, f"{boot.cmdline} {append}".strip()
-    rsdp = write_tables(memory, spec.cpus, spec.smbios)
-    return load_linux(memory, kernel, initrd, append, rsdp, rng_seed=os.urandom(_SEED_SIZE))
+    # The tables are written when it is known what is in which slot.
+    return load_linux(memory, kernel, initrd, append, layout.ACPI_TABLES, rng_seed=os.urandom(_SEED_SIZE))
 
 
 def _agent_port(memory: GuestMemory, host: HostSide) -> VirtioConsole | None:
@@ -191,9 +149,11 @@ def _services(memory: GuestMemory, host: HostSide) -> list[VirtioDevice]:
     return devices
 
 
-def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:
+def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide, exits: PcExits) -> list[DoorbellWiring]:
     """Let the accelerator serve the doorbells of what will be mapped, if it can."""
     if vm.doorbells is None or host.readers is None:
+        direct = DirectDoorbells()
+        mmio.watcher, exits.doorbells = direct, direct.ring_of
         return []
     wirings = []
     for bus, is_port in ((pio, True), (mmio, False)):
@@ -215,30 +175,6 @@ def _add_legacy(pio: Bus, lines: IrqSink, host: HostSide) -> tuple[Ns16550, Mc14
     return serial, rtc, power
 
 
-def _make_nics(spec: MachineSpec, memory: GuestMemory, host: HostSide) -> list[tuple[VirtioNet, NetPort]]:
-    """The network interfaces and their ports to the host's side."""
-    made: list[tuple[VirtioNet, NetPort]] = []
-    for index, (nic, far) in enumerate(zip(spec.nics, host.nics, strict=True)):
-        assert host.post is not None
-        name = f"virtio-net{index}"
-        port = NetPort(name, far.backend, host.lock, far.lock, host.post, host.work)
-        rate = nic.shaping.bits_per_second
-        device = VirtioNet(
-            name,
-            memory,
-            host.defer,
-            port,
-            mac=far.mac,
-            mtu=nic.mtu,
-            pairs=nic.queues or min(spec.cpus, MAX_QUEUE_PAIRS),
-            speed=max(1, rate // 10**6) if rate else DEFAULT_SPEED,
-            link_up=nic.link_up and nic.kind != "none",
-        )
-        port.device = device
-        made.append((device, port))
-    return made
-
-
 def _add_pci_host(pio: Bus, mmio: Bus, interrupts: Interrupts, power: PowerControl) -> PciHost:
     """The host bridge with its windows; the reset control register shares its ports."""
     host = PciHost(
@@ -257,11 +193,3 @@ def _add_pci_host(pio: Bus, mmio: Bus, interrupts: Interrupts, power: PowerContr
     ports = ByteOverlay(host.ports, reset_offset, power.reset_control)
     pio.map(layout.PCI_CONFIG, layout.PCI_CONFIG_SIZE, ports, f"{host.name}-config")
     return host
-
-
-def _plug(pci: PciHost, functions: Sequence[PciFunction]) -> None:
-    """Put each function into a slot of its own, then give out addresses as firmware would."""
-    slots = SlotAllocator()
-    for function in functions:
-        pci.add(slots.take(function.name), function)
-    pci.reset()

@@ -16,28 +16,30 @@ from manor.devices.virtio.pci import VirtioPci
 from manor.mem.guest_memory import GuestMemory
 from manor.spec.block import DiskSpec, Throttle
 from manor.spec.machine import MachineSpec
+from manor.spec.names import disk_name
 
 
 def make_disks(
     spec: MachineSpec, backends: Sequence[BlockBackend], lock: threading.RLock, work: Work | None
 ) -> list[Disk]:
-    """One Disk for each of `spec.disks`: disk0, disk1, ... backends: what is open for each."""
+    """One Disk for each of `spec.disks`. backends: what is open for each."""
     if len(backends) != len(spec.disks) or (spec.disks and work is None):
         raise InternalError(f"{len(spec.disks)} disks, {len(backends)} of them open, workers: {work is not None}")
     disks: list[Disk] = []
     for number, (disk, backend) in enumerate(zip(spec.disks, backends, strict=True)):
         assert work is not None
-        is_limited = disk.throttle != Throttle()
-        disks.append(Disk(f"disk{number}", backend, lock, work, disk.serial, disk.discard, may_wait=is_limited))
+        disks.append(make_disk(disk, disk_name(disk, number), backend, lock, work))
     return disks
 
 
-def disk_functions(spec: MachineSpec, disks: Sequence[Disk], memory: GuestMemory, defer: Defer) -> list[PciFunction]:
-    """The function that shows each disk to the guest, on the bus that it shall have."""
-    return [_function(disk, each, memory, defer, spec.cpus) for disk, each in zip(disks, spec.disks, strict=True)]
+def make_disk(spec: DiskSpec, name: str, backend: BlockBackend, lock: threading.RLock, work: Work) -> Disk:
+    """The request engine of one disk."""
+    is_limited = spec.throttle != Throttle()
+    return Disk(name, backend, lock, work, spec.serial, spec.discard, may_wait=is_limited)
 
 
-def _function(disk: Disk, spec: DiskSpec, memory: GuestMemory, defer: Defer, cpus: int) -> PciFunction:
+def disk_function(disk: Disk, spec: DiskSpec, memory: GuestMemory, defer: Defer, cpus: int) -> PciFunction:
+    """The function that shows a disk to the guest, on the bus that it shall have."""
     queues = min(spec.queues or cpus, MAX_QUEUES)
     if spec.bus == "nvme":
         from manor.devices.nvme.controller import NvmeController

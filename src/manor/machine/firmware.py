@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from manor.boot.acpi import AcpiSpec, LegacyDevice, PciRoot, Window, build_tables
+from manor.boot.acpi_hotplug import HotplugSpec
 from manor.boot.smbios import build_smbios
 from manor.devices.misc.power import RESET_VALUE, SLP_TYP_S5
 from manor.devices.pci.host import ECAM_BUS_SIZE, INTX_GSIS
@@ -32,8 +33,11 @@ LEGACY: Final = (
 )
 
 
-def describe(cpus: int) -> AcpiSpec:
-    """The tables' contents for a `pc` with that many vCPUs, whose APIC IDs are their indices."""
+def describe(cpus: int, hotplug: HotplugSpec | None = None, present: int | None = None) -> AcpiSpec:
+    """The tables' contents for a `pc` with that many vCPUs, whose APIC IDs are their indices.
+
+    present: those that are there at the start; None: all.
+    """
     return AcpiSpec(
         apic_ids=tuple(range(cpus)),
         local_apic=layout.LOCAL_APIC,
@@ -45,15 +49,23 @@ def describe(cpus: int) -> AcpiSpec:
         s5_type=SLP_TYP_S5,
         pci=PCI_ROOT,
         legacy=LEGACY,
+        absent=frozenset(range(cpus if present is None else present, cpus)),
+        hotplug=hotplug,
     )
 
 
-def write_tables(memory: GuestMemory, cpus: int, smbios: SmbiosSpec | None = None) -> int:
+def write_tables(
+    memory: GuestMemory,
+    cpus: int,
+    smbios: SmbiosSpec | None = None,
+    hotplug: HotplugSpec | None = None,
+    present: int | None = None,
+) -> int:
     """Write the ACPI and SMBIOS tables and the reset vector into `memory`; returns the address of the RSDP.
 
     Raises ConfigError if they have no room.
     """
-    tables = build_tables(describe(cpus), layout.ACPI_TABLES, layout.ACPI_TABLES_SIZE)
+    tables = build_tables(describe(cpus, hotplug, present), layout.ACPI_TABLES, layout.ACPI_TABLES_SIZE)
     memory.write(layout.ACPI_TABLES, tables)
     identity = build_smbios(smbios or SmbiosSpec(), layout.SMBIOS_TABLES, layout.SMBIOS_TABLES_SIZE)
     memory.write(layout.SMBIOS_TABLES, identity)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from manor.accel.api import VmHandle
 from manor.base.work import Work
@@ -27,6 +28,9 @@ from manor.machine.interval_timer import IntervalTimer
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
 from manor.trace.event import declare
+
+if TYPE_CHECKING:
+    from manor.machine.hotplug import Hotplug
 
 exit_pio_read = declare("exit_pio_read", device=str, port=int, size=int, value=int)
 exit_pio_write = declare("exit_pio_write", device=str, port=int, size=int, value=int)
@@ -70,6 +74,9 @@ class PcExits:
         self._port_counts: dict[int, int] = {}
         self._page_counts: dict[int, int] = {}
         self._lapic_count = 0
+        self.doorbells: Mapping[int, Callable[[], None]] = {}
+        """What a write to device memory at an address rings, where that is all it does; looked up again under the
+        machine lock (machine.doorbells.DirectDoorbells)."""
 
     def pio_read(self, port: int, size: int) -> int:
         self._port_counts[port] = self._port_counts.get(port, 0) + 1
@@ -104,7 +111,15 @@ class PcExits:
             self._lapics[vcpu_index].write(gpa - LOCAL_APIC, size, value)
             return
         self._count_page(gpa)
-        self._mmio.write(gpa, size, value)
+        if gpa in self.doorbells:
+            with self._mmio.lock:
+                ring = self.doorbells.get(gpa)
+                if ring is not None:
+                    ring()
+                else:  # unmapped meanwhile
+                    self._mmio.write(gpa, size, value)
+        else:
+            self._mmio.write(gpa, size, value)
         self._wait_for_backends()
 
     def by_device(self) -> dict[str, int]:
@@ -177,6 +192,7 @@ class Machine:
     nics: list[VirtioNet] = field(default_factory=list)
     net_ports: list[NetPort] = field(default_factory=list)
     disks: list[Disk] = field(default_factory=list)
+    hotplug: Hotplug | None = None
 
     def exits_by_device(self) -> dict[str, int]:
         """Accesses that left guest code, by device."""
@@ -207,11 +223,11 @@ class Machine:
 
         timeout: seconds for each; the names of those that still have some then.
         """
-        return [disk.name for disk in self.disks if not disk.drain(timeout)]
+        return [disk.name for disk in list(self.disks) if not disk.drain(timeout)]
 
     def abandon(self) -> None:
         """Requests that are still in flight do not reach the devices any more; the memory that they use stays."""
-        for disk in self.disks:
+        for disk in list(self.disks):
             disk.abandon()
 
     def close(self) -> None:

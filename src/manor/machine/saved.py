@@ -14,12 +14,15 @@ from typing import Any, Final
 
 from manor.base.errors import ProtocolError, SavedStateError, StateError
 from manor.devices.device import Device
+from manor.devices.pci.host import PciHostState
 from manor.machine.interrupts import load_vm, save_vm
 from manor.machine.pc import Machine
 from manor.spec.interrupt_state import VmState
 from manor.spec.record import plain, read
 
 _NAME: Final = "machine"
+_PCI: Final = "pci"
+"""The host bridge's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,15 @@ class MachineState:
 
     vm: VmState
     devices: dict[str, object]
+
+
+def places_of(value: object) -> dict[str, int]:
+    """Slots of PCI functions by their names, in what `state_to_plain` gave. Raises ProtocolError."""
+    devices = value.get("devices") if isinstance(value, dict) else None
+    if not isinstance(devices, dict):
+        raise ProtocolError("there is no state of a machine")
+    pci = read(PciHostState, devices.get(_PCI), _PCI)
+    return {name: slot for slot, number, name in pci.places if slot and not number}
 
 
 def _others(machine: Machine) -> dict[str, Device]:

@@ -14,7 +14,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from manor.base.address import PAGE_SIZE, Gpa
 from manor.base.errors import ConfigError, HostError, OutOfRange
@@ -325,13 +325,6 @@ class GuestMemory:
         if mapping is None or gpa & 7:
             return int.from_bytes(self.read(gpa, 8), "little")
         return mapping.u64[(gpa - mapping.start) >> 3]
-
-    def unpack(self, layout: struct.Struct, gpa: int) -> tuple[Any, ...]:
-        """The fields of a structure at `gpa`, each read once. Raises OutOfRange."""
-        mapping = self._last
-        if mapping.start <= gpa and gpa + layout.size <= mapping.end:
-            return layout.unpack_from(mapping.data, gpa - mapping.start)
-        return layout.unpack(self.read(gpa, layout.size))
 
     def write_u8(self, gpa: int, value: int) -> None:
         """Write the low 8 bits of `value`. Raises OutOfRange; so do the wider ones."""

@@ -76,6 +76,8 @@ RESET_VECTOR: Final = Gpa(0xFFFF0)
 """F000:FFF0, where the processor of a PC goes after RESET. SDM volume 3, 9.1.4."""
 ACPI_RESET: Final = Port(0x602)
 """Our choice; announced in the FADT as RESET_REG. ACPI 6.5, 4.8.3.6."""
+HOTPLUG: Final = Port(0x620)
+"""Hot-plug controller: our choice; only the DSDT's methods use it."""
 PCI_CONFIG: Final = Port(0xCF8)
 """Configuration mechanism 1: address 0xCF8, data 0xCFC. Source: PCI Local Bus 3.0, 3.2.2.3.2."""
 PCI_CONFIG_SIZE: Final = 8
@@ -93,6 +95,9 @@ RTC_IRQ: Final = 8
 ACPI_IRQ: Final = 9
 """SCI; unused by a hardware-reduced platform but kept free. PC AT numbering, identity-mapped to I/O APIC
 pins."""
+HOTPLUG_GSI: Final = 20
+"""Hot-plug events: the first input behind those of the PCI pins, no ISA interrupt, so that it can be level-triggered
+without an override."""
 IO_APIC_PINS: Final = 24
 
 

@@ -38,6 +38,8 @@ cdef class RamTable:
     cdef int count
     cdef tuple mappings
     cdef int find(self, uint64_t gpa, uint64_t size) noexcept nogil
+    cdef tuple collect_chain(
+        self, uint64_t area, uint32_t count, uint32_t head, uint32_t limit, uint32_t chain_limit, bint allows_indirect)
 
 cdef class Segments:
     cdef Piece *pieces

@@ -166,6 +166,14 @@ class RamTable:
         count: descriptors there. limit: of a chain in them; chain_limit: of one in an indirect table.
         Source: VIRTIO 1.2, 2.7.5.
         """
+        return self.collect_chain(area, count, head, limit, chain_limit, allows_indirect)
+
+    @cython.cfunc
+    def collect_chain(
+        self, area: uint64_t, count: uint32_t, head: uint32_t, limit: uint32_t, chain_limit: uint32_t,
+        allows_indirect: cython.bint,
+    ) -> tuple:  # fmt: skip
+        """As `collect`."""
         pieces: Piece[1024]
         found: cython.Py_ssize_t = 0
         readable: cython.Py_ssize_t = 0

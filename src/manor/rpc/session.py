@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from manor.base.errors import ApiError, HostError, ManorError, ProtocolError, StateError
 from manor.rpc.connection import ServerConnection, StreamState
+from manor.rpc.eager import Unfinished, begin
 from manor.rpc.message import Call, Message, Pong, StreamAborted, StreamData, StreamEnd, StreamFinished, StreamHole
 from manor.rpc.protocol.catalog import Procedure
 from manor.rpc.protocol.errors import ErrorCode, ErrorLevel, ErrorOrigin
@@ -28,6 +29,9 @@ CALLS_MAX = 5
 
 STREAM_QUEUE = 64
 """Pieces of an upload that may wait for the handler before the client is no longer read."""
+
+TURN = 64
+"""Messages of one client before others have their turn."""
 
 EVENTS_MAX = 16 * 1024 * 1024
 """Bytes of events that may wait for a client to read them."""
@@ -74,6 +78,9 @@ class Session:
         self._keepalive: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self._is_over = False
+        self._reason: ManorError | None = None
+        self.has_spoken = False
+        """Whether the client has said anything that could be understood."""
         self.state: Any = None
         """The handler's own: what this client has opened, registered, locked."""
 
@@ -98,7 +105,6 @@ class Session:
 
     async def run(self) -> ManorError | None:
         """Serve the client until it goes, and close the channel. The error that ended it, None if it left in order."""
-        reason: ManorError | None = None
         try:
             while not self._is_over:
                 await self._wait_room()
@@ -108,17 +114,13 @@ class Session:
                 self._unanswered = 0
                 if self._on_message is not None:
                     self._on_message(self)
-                for message in self._connection.receive(data, files):
-                    self._accept(message)
-                    if self._is_over:
-                        break
-                self._send()
+                await self._take(self._connection.receive(data, files))
         except (ProtocolError, HostError) as error:
-            reason = error
+            self._reason = self._reason or error
             self._send()
         finally:
             await self._end()
-        return reason
+        return self._reason
 
     def send_event(self, procedure: Procedure, *arguments: Any) -> None:
         """Send an event. Raises EncodeError. A client that asks for events and does not read them is cut off."""
@@ -127,19 +129,34 @@ class Session:
         self._connection.send_event(procedure, arguments)
         self._send()
         if self._channel.queued > EVENTS_MAX:
-            self.close()
+            self.close(HostError(f"it does not read its events; {self._channel.queued} bytes wait"))
 
     def start_keepalive(self, interval: float, count: int) -> None:
         """Ping every `interval` seconds a client that is silent; close it after `count` without a word."""
         if self._keepalive is None and not self._is_over:
             self._keepalive = asyncio.create_task(self._keep_alive(interval, count), name="rpc-keepalive")
 
-    def close(self) -> None:
-        """End the session: what was answered is still sent, then `run` returns."""
+    def close(self, reason: ManorError | None = None) -> None:
+        """End the session: what was answered is still sent, then `run` returns `reason`."""
         if not self._is_over:
             self._is_over = True
+            self._reason = reason
             self._changed.set()
             self._closing = asyncio.ensure_future(self._channel.close())
+
+    async def _take(self, messages: Iterator[Message]) -> None:
+        """Do what the client says, as fast as its limits allow: what it may not yet ask stays undecoded."""
+        for count, message in enumerate(messages, 1):
+            self.has_spoken = True
+            self._accept(message)
+            self._send()
+            if self._is_over:
+                break
+            if self._connection.pending >= self._calls_max or self._channel.queued:
+                await self._wait_room()
+            if count % TURN == 0:
+                await asyncio.sleep(0)
+        self._send()
 
     async def _end(self) -> None:
         self._is_over = True
@@ -182,17 +199,26 @@ class Session:
     def _on_call(self, call: Call) -> None:
         try:
             result = self._handler(self, call)
+            if inspect.iscoroutine(result):
+                result = begin(result)
         except ApiError as error:
             self._fail(call, error)
         except Exception as error:  # noqa: BLE001 - the edge where a bug in a handler becomes an answer
             self._fail(call, _internal(call, error))
         else:
-            if inspect.isawaitable(result):
-                task = asyncio.ensure_future(self._work(call, result))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            if isinstance(result, Unfinished):
+                result.adopt(self._keep(self._work(call, result.rest)))
+            elif inspect.isawaitable(result):
+                self._keep(self._work(call, result))
             else:
                 self._reply(call, result)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do it in a task of this session's."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _work(self, call: Call, result: Awaitable[Any]) -> None:
         try:
@@ -225,9 +251,7 @@ class Session:
         if call.procedure.stream:
             stream = self._streams[call.serial] = SessionStream(self, call.serial)
         if answer.then is not None or stream is not None:
-            task = asyncio.ensure_future(self._go_on(answer.then, stream))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(self._go_on(answer.then, stream))
 
     async def _go_on(
         self, then: Callable[[Session, SessionStream | None], Awaitable[None]] | None, stream: SessionStream | None
@@ -253,14 +277,13 @@ class Session:
     def _fail(self, call: Call, error: ApiError) -> None:
         if call_failed.on:
             call_failed(call.serial, call.procedure.name, error.message)
-        record = getattr(error, "record", None)
-        self._connection.fail(call, record if isinstance(record, ErrorRecord) else error_record(error))
+        self._connection.fail(call, error_record(error))
 
     async def _keep_alive(self, interval: float, count: int) -> None:
         while True:
             await asyncio.sleep(interval)
             if self._unanswered >= count:
-                self.close()
+                self.close(HostError(f"it has not answered for {interval * count:g} s"))
                 return
             self._unanswered += 1
             self._connection.send_ping()
@@ -268,7 +291,10 @@ class Session:
 
 
 def error_record(error: ApiError) -> ErrorRecord:
-    """The record of an error."""
+    """The record of an error: as another daemon sent it, where it comes from one."""
+    record = getattr(error, "record", None)
+    if isinstance(record, ErrorRecord):
+        return record
     return ErrorRecord(error.code, error.domain, error.message, ErrorLevel.ERROR, str1="%s", str2=error.message)
 
 
@@ -330,11 +356,15 @@ class SessionStream:
         self._session._send()
         await self._session._channel.drain()
 
-    async def end(self) -> None:
-        """Say that there is no more data, wait for the client to finish, and confirm."""
+    def end_data(self) -> None:
+        """Say that there is no more data. The client then finishes the stream."""
         self._check()
         self._session._connection.end_stream_data(self._serial)
         self._session._send()
+
+    async def end(self) -> None:
+        """Say that there is no more data, wait for the client to finish, and confirm."""
+        self.end_data()
         await self.wait_finished()
 
     async def wait_finished(self) -> None:

@@ -20,11 +20,15 @@ from manor.base.errors import HostError, ProtocolError
 from manor.rpc.packet import FILES_MAX, Outgoing
 
 READ_SIZE = 256 * 1024
+"""Bytes of stream data are read in large pieces; a call fits into the first, which costs no memory of its own."""
+FIRST_READ = 16 * 1024
+JOINED_MAX = 64 * 1024
+"""Bytes up to which messages that wait to be sent are put together."""
 HIGH_WATER = 1024 * 1024
 """Bytes that may wait to be sent before `drain` waits."""
 
 _CREDENTIALS = struct.Struct("=iII")
-_MAX_RECEIVED = FILES_MAX * 4
+_ANCILLARY_SIZE = socket.CMSG_SPACE(FILES_MAX * 4)
 
 
 class Peer(NamedTuple):
@@ -76,11 +80,15 @@ class UnixChannel:
         sock.setblocking(False)
         self._socket = sock
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[memoryview, int | None]] = deque()
+        self._queue: deque[tuple[bytes | bytearray, int | None]] = deque()
+        self._sent = 0
+        """Bytes of the queue's first piece that are gone already."""
         self.queued = 0
         self._error: OSError | None = None
         self._reader: asyncio.Future[None] | None = None
         self._is_watched = False
+        self._size = FIRST_READ
+        self._is_empty = False
         self._drained: asyncio.Future[None] | None = None
         self._is_closed = False
         self.peer: Peer | None = None
@@ -89,18 +97,24 @@ class UnixChannel:
             self.peer = Peer(*_CREDENTIALS.unpack(raw))
 
     async def receive(self) -> tuple[bytes, Sequence[int]]:
+        if self._is_empty:
+            await self._readable()
         while not self._is_closed:
             try:
-                return self._receive_nowait()
+                data, files = self._receive_nowait()
             except BlockingIOError:
                 await self._readable()
+                continue
+            self._is_empty = len(data) < self._size
+            self._size = FIRST_READ if self._is_empty else READ_SIZE
+            return data, files
         return b"", ()
 
     def _receive_nowait(self) -> tuple[bytes, Sequence[int]]:
         files: list[int] = []
         try:
             data, ancillary, flags, _ = self._socket.recvmsg(
-                READ_SIZE, socket.CMSG_SPACE(_MAX_RECEIVED), socket.MSG_CMSG_CLOEXEC
+                self._size, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             raise
@@ -151,25 +165,33 @@ class UnixChannel:
             if self._queue:
                 self._loop.add_writer(self._socket, self._flush)
 
-    def _put(self, data: bytes, file: int | None) -> None:
-        self._queue.append((memoryview(data), file))
+    def _put(self, data: bytes | bytearray, file: int | None) -> None:
         self.queued += len(data)
+        if file is None and self._queue:
+            # Many short messages for a client that does not read: they would cost several times their size.
+            last, its_file = self._queue[-1]
+            if its_file is None and isinstance(last, bytearray) and len(last) + len(data) <= JOINED_MAX:
+                last += data
+                return
+            if len(data) < JOINED_MAX:
+                data = bytearray(data)
+        self._queue.append((data, file))
 
     def _flush(self) -> None:
         try:
             while self._queue:
                 data, file = self._queue[0]
                 if file is None:
-                    sent = self._socket.send(data)
+                    sent = self._socket.send(memoryview(data)[self._sent :] if self._sent else data)
                 else:
                     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", file))
                     sent = self._socket.sendmsg([data], [rights])
                     os.close(file)
                 self.queued -= sent
-                if sent == len(data):
+                self._sent += sent
+                if self._sent == len(data):
                     self._queue.popleft()
-                else:
-                    self._queue[0] = (data[sent:], None)
+                    self._sent = 0
         except BlockingIOError:
             pass
         except OSError as error:
@@ -185,7 +207,7 @@ class UnixChannel:
             _, file = self._queue.popleft()
             if file is not None:
                 os.close(file)
-        self.queued = 0
+        self.queued = self._sent = 0
 
     async def drain(self) -> None:
         while self.queued > HIGH_WATER:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from manor.base.errors import ManorError
@@ -18,9 +19,13 @@ from manor.rpc.protocol.errors import ErrorCode
 if TYPE_CHECKING:
     from manor.client import Connection
     from manor.client.events import Event, Events
+    from manor.client.services import EventLog
     from manor.client.stream import Stream as ClientStream
+    from manor.rpc.protocol.own_records import EventEntry
 
 T = TypeVar("T")
+MAX_ZEROS = 1 << 20
+"""Bytes of a hole that a reader of plain bytes gets: nobody has asked for a sparse stream there."""
 
 
 class RemoteError(ManorError):
@@ -42,8 +47,14 @@ class Stream(Protocol):
     def receive(self, timeout: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end, None if none came in time (seconds). Raises RemoteError."""
 
+    def receive_piece(self) -> bytes | int:
+        """The next bytes, or the size of a hole; b"" at the end. Raises RemoteError."""
+
     def send(self, data: bytes) -> None:
         """Send bytes. Raises RemoteError."""
+
+    def send_hole(self, size: int) -> None:
+        """Send zeros without their bytes, to a stream that was opened as sparse. Raises RemoteError."""
 
     def finish(self) -> None:
         """Close in good order, when everything has arrived. Raises RemoteError."""
@@ -59,6 +70,9 @@ class Link(Protocol):
 
     def call(self, name: str, *arguments: Any) -> Any:
         """The result of a procedure (`manor.rpc.protocol.catalog`). Raises RemoteError."""
+
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """The result of a procedure that takes descriptors; copies are sent. Raises RemoteError."""
 
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         """(result, stream) of a procedure that opens one. Raises RemoteError."""
@@ -88,6 +102,7 @@ class ClientLink:
         self._thread = threading.Thread(target=self._loop.run_forever, name="shell-link", daemon=True)
         self._thread.start()
         self._subscriptions: dict[Events, asyncio.Task[Event]] = {}
+        self._log: EventLog | None = None
         try:
             opening = open_connection(uri or None, is_read_only=is_read_only, keepalive=keepalive)
             self._connection: Connection = self.run(opening)
@@ -108,7 +123,25 @@ class ClientLink:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """As `Link`."""
+        if name.startswith("manor_"):
+            return self.run(self._own(name, *arguments))
         return self.run(self._connection.call(name, *arguments))
+
+    async def _own(self, name: str, *arguments: Any) -> Any:
+        from manor.client.services import own_call
+
+        return await own_call(self._connection, name, *arguments)
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """As `Link`."""
+        copies: list[int] = []
+        try:
+            for file in files:
+                copies.append(os.dup(file))
+        except OSError as error:
+            for copy in copies:
+                os.close(copy)
+            raise RemoteError(f"descriptor {file} cannot be passed: {error.strerror}", ErrorCode.INVALID_ARG) from None
+        return self.run(self._connection.call(name, *arguments, files=tuple(copies)))
 
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         """As `Link`."""
@@ -141,6 +174,22 @@ class ClientLink:
             self.run(self._connection.close())
         self._stop()
 
+    def watch(self, since: int) -> None:
+        """Ask for every event after number `since`. Raises RemoteError."""
+        self._log = self._connection.services.watch_events(since)
+        self.run(self._log.start())
+
+    def next_entry(self) -> EventEntry:
+        """The next of them. Raises RemoteError."""
+        assert self._log is not None, "watch first"
+        return self.run(self._log.__anext__())
+
+    def unwatch(self) -> None:
+        """Ask for them no longer. Raises RemoteError."""
+        log, self._log = self._log, None
+        if log is not None:
+            self.run(log.stop())
+
     async def _listen(self, events: Events) -> None:
         self._subscriptions[events] = asyncio.ensure_future(events.__anext__())
 
@@ -171,7 +220,15 @@ class _LinkStream:
             piece = self._link.run(asyncio.wait_for(self._stream.receive(), timeout))
         except TimeoutError:
             return None
-        return bytes(piece) if isinstance(piece, int) else piece
+        return bytes(min(piece, MAX_ZEROS)) if isinstance(piece, int) else piece
+
+    def receive_piece(self) -> bytes | int:
+        """As `Stream`."""
+        return self._link.run(self._stream.receive())
+
+    def send_hole(self, size: int) -> None:
+        """As `Stream`."""
+        self._link.run(self._stream.send_hole(size))
 
     def send(self, data: bytes) -> None:
         """As `Stream`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 FORMATS = ("table", "json", "yaml", "name")
@@ -54,45 +54,9 @@ def structured(value: Any, form: str) -> str:
         import json
 
         return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    return "\n".join(_yaml(value)) + "\n"
+    import yaml
 
-
-def _yaml(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return _yaml_mapping(value) or ["{}"]
-    if isinstance(value, list):
-        lines = []
-        for item in value:
-            first, *rest = _yaml(item)
-            lines += [f"- {first}", *(f"  {line}" for line in rest)]
-        return lines or ["[]"]
-    return [_yaml_scalar(value)]
-
-
-def _yaml_mapping(value: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for name, item in value.items():
-        if isinstance(item, (Mapping, list)) and item:
-            lines += [f"{_yaml_scalar(name)}:", *(f"  {line}" for line in _yaml(item))]
-        else:
-            lines.append(f"{_yaml_scalar(name)}: {_yaml(item)[0]}")
-    return lines
-
-
-def _yaml_scalar(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = str(value)
-    if re.fullmatch(r"[A-Za-z_/][\w./ -]*\w|[A-Za-z]", text) and text.lower() not in _YAML_WORDS:
-        return text
-    import json
-
-    return json.dumps(text, ensure_ascii=False)  # a JSON string is a YAML string
-
-
-_YAML_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1 << 16)
 
 
 def pretty_size(size: int) -> tuple[float, str]:

@@ -30,7 +30,8 @@ class DiskSpec:
     read_only: the guest cannot write. snapshot: the guest's writes are thrown away at the end.
     serial: what the guest reads as serial number, at most 20 characters of ASCII. cache: "writeback" goes through the
     host's page cache, "direct" around it; either way a flush of the guest reaches the medium. discard: space that the
-    guest gives up returns to the host. queues: 0 for one a vCPU.
+    guest gives up returns to the host. queues: 0 for one a vCPU. id: its name in the VM, "" for the next
+    of disk0, disk1, ... slot: of the PCI bus, 0 for the next that is free.
     """
 
     source: str
@@ -43,3 +44,5 @@ class DiskSpec:
     discard: bool = True
     queues: int = 0
     throttle: Throttle = field(default_factory=Throttle)
+    id: str = ""
+    slot: int = 0

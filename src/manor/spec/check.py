@@ -14,6 +14,7 @@ from manor.spec import share, vsock
 from manor.spec.block import CACHE_MODES, DISK_BUSES, DiskSpec, Throttle
 from manor.spec.check_net import check_nics
 from manor.spec.machine import CONSOLE_NAMES, CPU_MODELS, MAX_CPUS, MIN_MEMORY, MachineSpec
+from manor.spec.names import check_names
 
 
 def check_size(memory: int, cpus: int, max_memory: int) -> None:
@@ -74,7 +75,10 @@ def check(spec: MachineSpec, max_memory: int) -> None:
         raise ConfigError("console", f"{spec.console!r} is unknown; give one of {', '.join(CONSOLE_NAMES)}")
     if spec.cpu not in CPU_MODELS:
         raise ConfigError("cpu", f"{spec.cpu!r} is unknown; give one of {', '.join(CPU_MODELS)}")
+    if spec.max_cpus and not spec.cpus <= spec.max_cpus <= MAX_CPUS:
+        raise ConfigError("cpus", f"max={spec.max_cpus} does not work; give {spec.cpus} to {MAX_CPUS}")
     check_nics(spec.nics)
+    check_names(spec.disks, spec.nics)
     for number, disk in enumerate(spec.disks):
         check_disk(disk, f"disks[{number}]")
     if spec.vsock is not None and not vsock.FIRST_CID <= spec.vsock.cid <= vsock.LAST_CID:

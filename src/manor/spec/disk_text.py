@@ -105,6 +105,7 @@ OPTIONS: Final[dict[str, _Option]] = {
     "cache": _Option("cache", _one_of(CACHE_MODES), CACHE_MODES[0]),
     "discard": _Option("discard", _switch, "on"),
     "queues": _Option("queues", _count, "1"),
+    "id": _Option("id", str, "data"),
     "iops": _Option("operations_per_second", _count, "500", in_throttle=True),
     "iops-burst": _Option("burst_operations", _count, "1000", in_throttle=True),
     "bps": _Option("bytes_per_second", parse_size, "50M", in_throttle=True),

@@ -44,7 +44,8 @@ class MachineSpec:
     memory: bytes of RAM. append: the kernel command line. console: which device gets the terminal's input and
     window size; the output of both is shown. name: what others call the VM, "" for nobody. Paths are opened when the
     machine is built, not here. balloon: a memory balloon, through which the guest also gives back what it does not use.
-    agent: a port through which the guest's agent can be asked.
+    agent: a port through which the guest's agent can be asked. max_cpus: how many vCPUs there may be while it runs; 0:
+    as many as at its start.
     """
 
     kernel: Path | None
@@ -62,3 +63,9 @@ class MachineSpec:
     vsock: VsockSpec | None = None
     agent: bool = False
     shares: tuple[ShareSpec, ...] = ()
+    max_cpus: int = 0
+
+    @property
+    def possible_cpus(self) -> int:
+        """vCPUs that there are or may come."""
+        return max(self.cpus, self.max_cpus)

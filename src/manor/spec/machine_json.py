@@ -11,10 +11,12 @@ import json
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from manor.base.errors import ConfigError, ProtocolError
 from manor.spec.machine import MachineSpec
+
+T = TypeVar("T")
 
 
 def spec_to_json(spec: MachineSpec) -> str:
@@ -31,6 +33,19 @@ def spec_from_json(text: str) -> MachineSpec:
     spec = _build(MachineSpec, value, "machine")
     assert isinstance(spec, MachineSpec)
     return spec
+
+
+def part_to_json(part: object) -> dict[str, Any]:
+    """A part of a description, such as a DiskSpec, as a JSON object."""
+    value: dict[str, Any] = _plain(part)
+    return value
+
+
+def part_from_json(kind: type[T], value: object, path: str) -> T:
+    """A part of a description, such as a DiskSpec, from its JSON object. Raises ConfigError, naming `path`."""
+    part = _build(kind, value, path)
+    assert isinstance(part, kind)
+    return part
 
 
 def _plain(value: Any) -> Any:

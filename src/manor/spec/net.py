@@ -46,6 +46,7 @@ class NicSpec:
     interface's position. reach, for "user": "all" the world and the host, "host" the host alone (at the gateway's
     address), "none" neither, which leaves DHCP, names of VMs and forwarded ports. hostname: what DHCP and DNS call the
     guest. queues: pairs; 0 for one a vCPU. capture: a pcapng file of all frames.
+    id: its name in the VM, "" for the next net0, net1, ... slot: of the PCI bus, 0 for the next that is free.
     """
 
     kind: NicKind = "user"
@@ -60,3 +61,5 @@ class NicSpec:
     capture: Path | None = None
     shaping: Shaping = Shaping()
     link_up: bool = True
+    id: str = ""
+    slot: int = 0

@@ -126,5 +126,6 @@ _OPTIONS: Final[dict[str, tuple[str, Callable[[str, str], Any]]]] = {
     "jitter": ("jitter", parse_time),
     "loss": ("loss", parse_loss),
     "link": ("link_up", _switch),
+    "id": ("id", _text),
 }
 """Option -> field of NicSpec or Shaping, and what turns its text into a value."""

@@ -16,7 +16,7 @@ import json
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,11 +44,14 @@ ZSTD: Final = 1
 
 _HOST_SIDE: Final = {
     "": {"kernel", "initrd", "append", "console", "smbios"},
-    "disks": {"source", "format", "snapshot", "cache", "throttle"},
-    "nics": {"kind", "name", "reach", "host_at_gateway", "forwards", "hostname", "capture", "shaping", "link_up"},
+    "disks": {"source", "format", "snapshot", "cache", "throttle", "id", "slot"},
+    "nics": {
+        "kind", "name", "reach", "host_at_gateway", "forwards", "hostname", "capture", "shaping", "link_up", "id",
+        "slot",
+    },
     "vsock": {"path"},
     "shares": {"path", "uid", "gid"},
-}
+}  # fmt: skip
 """What the guest's machine does not consist of, by where it stands: it counts from the next start on, or is the host's
 alone. All else must be as it was."""
 
@@ -167,6 +170,15 @@ def check_same(saved: MachineSpec, now: MachineSpec) -> None:
     for name, value in old.items():
         if name not in _HOST_SIDE[""]:
             _compare(name, name, value, new.get(name))
+
+
+def with_places(saved: MachineSpec, now: MachineSpec) -> MachineSpec:
+    """`now` with the names and slots that the devices of `saved` have."""
+    if len(saved.disks) != len(now.disks) or len(saved.nics) != len(now.nics):
+        return now  # `check_same` will say so
+    disks = tuple(replace(new, id=old.id, slot=old.slot) for old, new in zip(saved.disks, now.disks, strict=True))
+    nics = tuple(replace(new, id=old.id, slot=old.slot) for old, new in zip(saved.nics, now.nics, strict=True))
+    return replace(now, disks=disks, nics=nics)
 
 
 def _compare(path: str, kind: str, old: Any, new: Any) -> None:

@@ -21,6 +21,8 @@ class DaemonProcess:
         self.root = root
         self.socket = root / "sock"
         self.options = options
+        self.prefix: list[str] = []
+        """A program and its options that start the daemon."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def uri(self, driver: str = "qemu", path: str = "/session", read_only: bool = False) -> str:
@@ -36,7 +38,7 @@ class DaemonProcess:
         """Start it and wait until it listens. Raises RuntimeError with its words if it does not."""
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "manor.daemon", "--state", str(self.root / "state"), "--socket",
+                [*self.prefix, sys.executable, "-m", "manor.daemon", "--state", str(self.root / "state"), "--socket",
                  str(self.socket), "--accel", "dbt", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "XDG_CONFIG_HOME": str(self.root / "config")},
@@ -71,3 +73,18 @@ class DaemonProcess:
             assert done.returncode == 0, f"virsh {' '.join(command)}: {done.stderr}\n{self.log}"
             return done.stdout.strip()
         return done.stdout + done.stderr
+
+    @property
+    def pid(self) -> int:
+        """Of the daemon's process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def open_files(self) -> int:
+        """Descriptors that the daemon has."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def resident(self) -> float:
+        """MiB of memory that the daemon has."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return int(text.split("VmRSS:")[1].split()[0]) / 1024

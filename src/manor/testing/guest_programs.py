@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from manor.base.exits import Exit, Fault, Halt, Shutdown
+from manor.devices.misc.hotplug import CPU_DOWN, CPU_EJECT, CPU_KEPT, CPU_UP, PCI_DOWN, PCI_EJECT, PCI_UP
 from manor.devices.misc.power import RESET_VALUE, SLP_TYP_S5
 from manor.mem import layout
 from manor.testing.fake_accel import FakeVcpu
@@ -110,3 +111,54 @@ def tell_size(cpu: FakeVcpu) -> Guest:
         assert cpu.controller is not None
         cpu.controller.acknowledge()
         cpu.store(layout.LOCAL_APIC + 0xB0, 0)
+
+
+def hotplug(cpu: FakeVcpu) -> Guest:
+    """Do what the DSDT's methods do: print what arrives and what shall go, and give it back.
+
+    Lines on the serial port: "keep" gives nothing back from then on; "eject N" gives back slot N unasked; "reboot".
+    """
+    cpu.store(layout.LOCAL_APIC + 0xF0, 0x1FF)
+    for pin, entry in ((layout.COM1_IRQ, 0x44), (layout.HOTPLUG_GSI, 0x45 | 1 << 15)):
+        cpu.store(layout.IO_APIC, 0x10 + 2 * pin)
+        cpu.store(layout.IO_APIC + 0x10, entry)
+    cpu.out(layout.COM1 + 4, 0x08)
+    cpu.out(layout.COM1 + 1, 0x01)
+    cpu.print("ready\n")
+    line, keeps = "", False
+    while True:
+        yield Halt()
+        assert cpu.controller is not None
+        if cpu.controller.acknowledge() is None:
+            continue
+        while cpu.in_(layout.COM1 + 5) & 1:
+            character = chr(cpu.in_(layout.COM1))
+            if character != "\n":
+                line += character
+                continue
+            words, line = line.split(), ""
+            if words == ["keep"]:
+                keeps = True
+            elif words == ["reboot"]:
+                cpu.out(layout.ACPI_RESET, RESET_VALUE)
+                yield Halt()
+            else:
+                cpu.out(layout.HOTPLUG + PCI_EJECT.offset, 1 << int(words[1]), 4)
+            cpu.print(f"<{' '.join(words)}>\n")
+        _take_events(cpu, keeps)
+        cpu.store(layout.LOCAL_APIC + 0xB0, 0)
+
+
+def _take_events(cpu: FakeVcpu, keeps: bool) -> None:
+    for what, up, down, last in (
+        ("slot", PCI_UP, PCI_DOWN, PCI_EJECT),
+        ("cpu", CPU_UP, CPU_DOWN, CPU_KEPT if keeps else CPU_EJECT),
+    ):
+        for register, verb in ((up, "arrives"), (down, "shall go")):
+            bits = cpu.in_(layout.HOTPLUG + register.offset, 4)
+            cpu.out(layout.HOTPLUG + register.offset, bits, 4)
+            for number in range(32):
+                if bits >> number & 1:
+                    cpu.print(f"{what} {number} {verb}\n")
+                    if verb == "shall go" and not (keeps and what == "slot"):
+                        cpu.out(layout.HOTPLUG + last.offset, 1 << number, 4)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import selectors
 from collections.abc import Callable
 
 from manor.base.clock import FakeClock
 from manor.testing.fakes import FakeTimers
-from manor.vmm.io_loop import Callback, Watch
+from manor.vmm.io_loop import Callback, Watch, Watched
 
 _TURN_S = 0.05
 
@@ -17,20 +16,22 @@ class PollLoop(FakeTimers):
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         super().__init__(FakeClock() if clock is None else clock)
-        self.selector = selectors.DefaultSelector()
+        self._watched = Watched()
         self._calls: list[Callback] = []
 
     def watch(self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None) -> Watch:
-        return Watch(self.selector, descriptor, on_readable, on_writable)
+        return Watch(self._watched, descriptor, on_readable, on_writable)
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
         self._calls.append(callback)
 
     def turn(self, wait_s: float = 0.0) -> bool:
         """Run the callbacks of descriptors that are ready, within `wait_s`; whether there were any."""
-        events = self.selector.select(wait_s)
-        for key, ready in events:
-            key.data.run(ready, lambda callback: callback())
+        events = self._watched.epoll.poll(wait_s)
+        for descriptor, ready in events:
+            watch = self._watched.by_descriptor.get(descriptor)
+            if watch is not None:
+                watch.run(ready, lambda callback: callback())
         calls, self._calls = self._calls, []
         for call in calls:
             call()
@@ -50,4 +51,4 @@ class PollLoop(FakeTimers):
         raise AssertionError("the condition did not come true")
 
     def close(self) -> None:
-        self.selector.close()
+        self._watched.epoll.close()

@@ -14,18 +14,19 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
 
+from manor.base.console_log import ConsoleLog
 from manor.base.errors import ConfigError, ProtocolError
 from manor.spec.control import Json, decode_bytes, encode_bytes
 from manor.spec.record import plain, read
 from manor.trace import catalog, sink
 from manor.trace.event import Event
 from manor.vmm.console import Console
-from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
 from manor.vmm.control_saving import SaveControl
 from manor.vmm.control_services import ServiceControl
-from manor.vmm.lifecycle import Reason, VmEnd
+from manor.vmm.hotplug import DeviceEvent
+from manor.vmm.lifecycle import LifeEvent, Reason, VmEnd
 from manor.vmm.stages import Stage, StageTracker
 from manor.vmm.vm import Vm
 
@@ -53,6 +54,8 @@ class VmControl:
         self._streams = {name: _ConsoleStream(self, name, console) for name, console in self._consoles.items()}
         self._traces = _TraceStream(self)
         self._devices = DeviceControl(vm)
+        vm.devices.listen(self._on_device)
+        vm.listen(self._on_life)
         self._saves = SaveControl(vm, self.publish, self.call_soon, self._extra)
         if vm.saved is not None:
             self._recall(vm.saved.extra)
@@ -114,6 +117,17 @@ class VmControl:
             self.publish("stage", {"event": "stage", **self._stage()})
         self.publish(f"console:{name}", {"event": "console", "console": name, "data": encode_bytes(data)})
 
+    def _on_device(self, event: DeviceEvent) -> None:
+        """Thread: any."""
+        message: Json = {"event": f"device-{event.what}", "device": event.device}
+        if event.error:
+            message["error"] = event.error
+        self.call_soon(partial(self.publish, "devices", message))
+
+    def _on_life(self, event: LifeEvent) -> None:
+        """Thread: any."""
+        self.call_soon(partial(self.publish, "life", {"event": event}))
+
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def _status(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -124,12 +138,14 @@ class VmControl:
             "state": vm.state.value,
             "accelerator": self._accelerator,
             "cpus": vm.spec.cpus,
+            "max_cpus": vm.spec.possible_cpus,
             "memory": vm.spec.memory,
             "wall_ns": vm.statistics().wall_ns,
             "stage": self._stage(),
             "addresses": self._devices.addresses(),
             "ports": self._devices.ports(),
             "agent": vm.has_agent,
+            "crashed": vm.has_crashed,
         }
 
     def _statistics(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -149,7 +165,7 @@ class VmControl:
         return {}
 
     def _topic(self, topic: str) -> str:
-        topics = ("stage", "trace", "save", *(f"console:{name}" for name in self._consoles))
+        topics = ("stage", "trace", "devices", "life", "save", *(f"console:{name}" for name in self._consoles))
         if topic not in topics:
             raise ConfigError("topic", f"{topic!r} is unknown; there are {', '.join(topics)}")
         return topic

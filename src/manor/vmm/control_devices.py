@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from dataclasses import asdict, replace
+from typing import Final, Protocol, runtime_checkable
 
 from manor.backends.net.api import NetBackend
 from manor.base.errors import ConfigError
+from manor.spec.block import DiskSpec
 from manor.spec.control import Json
-from manor.spec.net import PortForward
-from manor.spec.net_text import parse_port
+from manor.spec.disk_text import parse_disk
+from manor.spec.machine_json import part_from_json
+from manor.spec.net import NicSpec, PortForward
+from manor.spec.net_text import parse_nic, parse_port
 from manor.vmm.control import Client, Command, Reply
 from manor.vmm.nics import Nic
 from manor.vmm.vm import Vm
+
+CHANGE_S: Final = 10.0
+"""How long the guest may take to give the old medium back, unless the client says otherwise; in seconds."""
 
 
 @runtime_checkable
@@ -36,8 +43,15 @@ class DeviceControl:
             "nics": Command(self._nics),
             "port-add": Command(self._port_add, {"port": str}),
             "port-remove": Command(self._port_remove, {"protocol": str, "host_port": int}, {"host_address": str}),
-            "link": Command(self._link, {"nic": int, "up": bool}, is_slow=True),
+            "link": Command(self._link, {"nic": (int, str), "up": bool}, is_slow=True),
             "resize-disk": Command(self._resize_disk, {"disk": (int, str), "size": int}, is_slow=True),
+            "devices": Command(self._list, is_slow=True),
+            "device-add": Command(self._add, {}, {"disk": (str, dict), "nic": (str, dict), "id": str}, is_slow=True),
+            "device-remove": Command(self._remove, {"device": str}, is_slow=True),
+            "device-change": Command(
+                self._change, {"device": str}, {"disk": (str, dict), "seconds": (int, float)}, is_slow=True
+            ),
+            "cpus": Command(self._cpus, {}, {"count": int}, is_slow=True),
         }
 
     def addresses(self) -> list[str]:
@@ -52,6 +66,7 @@ class DeviceControl:
         return {
             "nics": [
                 {
+                    "name": nic.name,
                     "kind": nic.spec.kind,
                     "mac": nic.mac_text,
                     "up": nic.is_link_up,
@@ -82,16 +97,63 @@ class DeviceControl:
         raise ConfigError("port", "the VM has no user-mode interface to forward ports through; add --net user")
 
     def _link(self, client: Client, arguments: Json, reply: Reply) -> Json:
-        nics = self._vm.nics
-        number = arguments["nic"]
-        if not 0 <= number < len(nics):
-            raise ConfigError("nic", f"there is no interface {number}; the VM has {len(nics)}, counted from 0")
-        nics[number].set_link(arguments["up"])
+        self._nic(arguments["nic"]).set_link(arguments["up"])
         return {}
+
+    def _nic(self, which: int | str) -> Nic:
+        nics = self._vm.nics
+        if isinstance(which, str):
+            for nic in nics:
+                if nic.name == which:
+                    return nic
+            there = ", ".join(nic.name for nic in nics) or "none"
+            raise ConfigError("nic", f"{which!r} is no interface; there are: {there}")
+        if not 0 <= which < len(nics):
+            raise ConfigError("nic", f"there is no interface {which}; the VM has {len(nics)}, counted from 0")
+        return nics[which]
 
     def _resize_disk(self, client: Client, arguments: Json, reply: Reply) -> Json:
         self._vm.resize_disk(arguments["disk"], arguments["size"])
         return {}
+
+    def _list(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        """Devices that may go."""
+        return {"devices": [asdict(device) for device in self._vm.devices.all()]}
+
+    def _add(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        """Plug in a disk or an interface, described by a line as for the command line, or by an object."""
+        given = [kind for kind in ("disk", "nic") if kind in arguments]
+        if len(given) != 1:
+            raise ConfigError("disk", "describe one device: either a disk or a nic")
+        value, name = arguments[given[0]], arguments.get("id", "")
+        if given == ["disk"]:
+            disk = _disk_of(value)
+            name = self._vm.devices.add_disk(replace(disk, id=name or disk.id))
+        else:
+            nic = parse_nic(value) if isinstance(value, str) else part_from_json(NicSpec, value, "nic")
+            name = self._vm.devices.add_nic(replace(nic, id=name or nic.id))
+        slots = {device.name: device.slot for device in self._vm.devices.all()}
+        return {"device": name, "slot": slots.get(name, 0)}
+
+    def _remove(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        """Ask the guest; an event of topic "devices" tells when it is gone."""
+        self._vm.devices.remove(arguments["device"])
+        return {}
+
+    def _change(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        """Another medium for a drive, or none."""
+        seconds = float(arguments.get("seconds", CHANGE_S))
+        if not 0 < seconds <= 600:
+            raise ConfigError("seconds", f"{seconds:g} seconds; give more than 0 and at most 600")
+        disk = _disk_of(arguments["disk"]) if "disk" in arguments else None
+        self._vm.devices.change_disk(arguments["device"], disk, seconds)
+        return {}
+
+    def _cpus(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        """Set how many vCPUs the guest shall have, if that is given; how many there are, and may be."""
+        if "count" in arguments:
+            self._vm.devices.set_cpus(arguments["count"])
+        return {"count": self._vm.devices.cpus, "max": self._vm.spec.possible_cpus}
 
 
 def show_forward(forward: PortForward) -> str:
@@ -99,6 +161,11 @@ def show_forward(forward: PortForward) -> str:
     host = f"[{forward.host_address}]" if ":" in forward.host_address else forward.host_address
     suffix = "" if forward.protocol == "tcp" else f"/{forward.protocol}"
     return f"{host + ':' if host else ''}{forward.host_port}:{forward.guest_port}{suffix}"
+
+
+def _disk_of(value: str | Json) -> DiskSpec:
+    """A disk as a line of text or as an object. Raises ConfigError."""
+    return parse_disk(value) if isinstance(value, str) else part_from_json(DiskSpec, value, "disk")
 
 
 def _forwarder_of(nic: Nic) -> Forwarder | None:

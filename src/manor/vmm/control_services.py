@@ -24,6 +24,7 @@ class ServiceControl:
         return {
             "pause": Command(self._pause, is_slow=True),
             "resume": Command(self._resume, is_slow=True),
+            "reset": Command(self._reset, is_slow=True),
             "balloon": Command(self._balloon, {}, {"target": int}, is_slow=True),
             "agent": Command(self._agent, {"execute": str}, {"arguments": dict, "seconds": (int, float)}, is_slow=True),
         }
@@ -34,6 +35,10 @@ class ServiceControl:
 
     def _resume(self, client: Client, arguments: Json, reply: Reply) -> Json:
         self._vm.resume()
+        return {}
+
+    def _reset(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        self._vm.reset()
         return {}
 
     def _balloon(self, client: Client, arguments: Json, reply: Reply) -> Json:

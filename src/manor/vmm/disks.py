@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manor.backends.block.api import BlockBackend, BlockError
 from manor.base.errors import ConfigError, HostError, ManorError, ProtocolError
 from manor.devices.block.disk import SECTOR, Disk
 from manor.spec.block import DiskSpec, Throttle
+from manor.spec.names import disk_name
 
 if TYPE_CHECKING:
     from manor.backends.block.open import OpenOptions
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDisk:
+    """One open image. name: of the disk in the VM."""
+
+    name: str
+    spec: DiskSpec
+    backend: BlockBackend
 
 
 class OpenDisks:
@@ -19,7 +30,12 @@ class OpenDisks:
 
     def __init__(self, specs: Sequence[DiskSpec]) -> None:
         self._specs = specs
-        self.backends: list[BlockBackend] = []
+        self.all: list[OpenDisk] = []
+
+    @property
+    def backends(self) -> list[BlockBackend]:
+        """What is open for each disk, in their order."""
+        return [disk.backend for disk in self.all]
 
     def open(self) -> None:
         """Open all of them, in order; none is left open if one cannot be.
@@ -27,8 +43,8 @@ class OpenDisks:
         Raises ConfigError where the user should say something else, HostError where the host refused.
         """
         try:
-            for spec in self._specs:
-                self.backends.append(_open(spec))
+            for index, spec in enumerate(self._specs):
+                self.all.append(OpenDisk(disk_name(spec, index), spec, open_disk(spec)))
         except ManorError:
             self.close()
             raise
@@ -43,16 +59,23 @@ class OpenDisks:
 
     def close(self) -> None:
         """Flush and close all. Raises HostError for the first that could not be flushed, after closing the others."""
-        failed: BlockError | None = None
-        name = ""
-        for backend in self.backends:
+        failed: HostError | None = None
+        for disk in self.all:
             try:
-                backend.close()
-            except BlockError as error:
-                failed, name = failed or error, name or backend.name
-        self.backends = []
+                close_disk(disk)
+            except HostError as error:
+                failed = failed or error
+        self.all = []
         if failed is not None:
-            raise HostError(f"{name} may lack what the guest wrote last: {failed}")
+            raise failed
+
+
+def close_disk(disk: OpenDisk) -> None:
+    """Flush and close one. Raises HostError if it could not be flushed; it is closed then, too."""
+    try:
+        disk.backend.close()
+    except BlockError as error:
+        raise HostError(f"{disk.backend.name} may lack what the guest wrote last: {error}") from error
 
 
 def boots_from(specs: Sequence[DiskSpec]) -> bool:
@@ -89,7 +112,8 @@ def _open_image(spec: DiskSpec, options: OpenOptions) -> BlockBackend:
         raise HostError(str(error)) from error
 
 
-def _open(spec: DiskSpec) -> BlockBackend:
+def open_disk(spec: DiskSpec) -> BlockBackend:
+    """Open the image of a disk. Raises ConfigError and HostError, as `OpenDisks.open`."""
     from manor.backends.block.open import OpenOptions
 
     options = OpenOptions(format=spec.format, read_only=spec.read_only, cache=spec.cache, snapshot=spec.snapshot)

@@ -10,10 +10,10 @@ import itertools
 import logging
 import os
 import select
-import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -31,6 +31,19 @@ _CALLS_A_TURN: Final = 64
 """Calls, which may ask for further calls, before descriptors and timers get their turn."""
 _SELECT_LIMIT: Final = 1024
 """select(2) takes no descriptors from here on (FD_SETSIZE)."""
+_READ: Final = select.EPOLLIN
+_WRITE: Final = select.EPOLLOUT
+
+
+class Watched:
+    """Descriptors that are watched, by epoll(7), and the watch of each.
+
+    Without the `selectors` module, whose objects for each call and each event took longer than the system calls.
+    """
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.by_descriptor: dict[int, Watch] = {}
 
 
 class Watch:
@@ -39,16 +52,12 @@ class Watch:
     Thread: the loop's, any before `start`, or any that holds the lock of the watch's owner (`vmm.net_loop`).
     """
 
-    __slots__ = ("_descriptor", "_events", "_on_readable", "_on_writable", "_selector")
+    __slots__ = ("_descriptor", "_events", "_on_readable", "_on_writable", "_watched")
 
     def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        descriptor: int,
-        on_readable: Callback | None,
-        on_writable: Callback | None,
+        self, watched: Watched, descriptor: int, on_readable: Callback | None, on_writable: Callback | None
     ) -> None:
-        self._selector = selector
+        self._watched = watched
         self._descriptor = descriptor
         self._on_readable = on_readable
         self._on_writable = on_writable
@@ -56,15 +65,20 @@ class Watch:
 
     def want(self, *, read: bool = False, write: bool = False) -> None:
         """Call back when the descriptor is readable, or writable, from now on; neither: forget it for a while."""
-        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        events = (_READ if read else 0) | (_WRITE if write else 0)
         if events == self._events:
             return
+        descriptor = self._descriptor
+        watched = self._watched
         if not events:
-            self._selector.unregister(self._descriptor)
+            watched.by_descriptor.pop(descriptor, None)
+            with suppress(OSError):  # closed by its owner already, which is the same
+                watched.epoll.unregister(descriptor)
         elif self._events:
-            self._selector.modify(self._descriptor, events, self)
+            watched.epoll.modify(descriptor, events)
         else:
-            self._selector.register(self._descriptor, events, self)
+            watched.epoll.register(descriptor, events)
+            watched.by_descriptor[descriptor] = self
         self._events = events
 
     def close(self) -> None:
@@ -72,10 +86,11 @@ class Watch:
         self.want()
 
     def run(self, events: int, call: Callable[[Callback], None]) -> None:
-        """Call what is ready; a callback may have changed what the next one is wanted for."""
-        if events & selectors.EVENT_READ & self._events and self._on_readable is not None:
+        """Call what is ready; a callback may have changed what the next one is wanted for. events: as epoll(7) says
+        them; an error or a hang-up is for whoever reads or writes next."""
+        if events & ~_WRITE and self._events & _READ and self._on_readable is not None:
             call(self._on_readable)
-        if events & selectors.EVENT_WRITE & self._events and self._on_writable is not None:
+        if events & ~_READ and self._events & _WRITE and self._on_writable is not None:
             call(self._on_writable)
 
 
@@ -110,9 +125,10 @@ class IoLoop:
     def __init__(self, clock: Clock, on_error: Callable[[BaseException], None]) -> None:
         self._clock = clock
         self._on_error = on_error
-        self._selector = selectors.DefaultSelector()
+        self._watched = Watched()
+        self._epoll = self._watched.epoll
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
+        self._epoll.register(self._wake_fd, _READ)
         self._lock = threading.Lock()
         self._calls: deque[Callback] = deque()
         self._heap: list[tuple[int, int, Timer]] = []
@@ -140,7 +156,7 @@ class IoLoop:
         if thread is not None:
             self._wake()
             thread.join()
-        self._selector.close()
+        self._epoll.close()
         with self._lock:
             if self._wake_fd >= 0:
                 os.close(self._wake_fd)
@@ -173,16 +189,16 @@ class IoLoop:
 
     def remove_reader(self, descriptor: int) -> None:
         """Undo `add_reader`; nothing happens if there is none. Thread: the loop's."""
-        key = self._selector.get_map().get(descriptor)
-        if key is not None:
-            key.data.close()
+        watch = self._watched.by_descriptor.get(descriptor)
+        if watch is not None:
+            watch.close()
 
     def watch(self, descriptor: int, on_readable: Callback | None = None, on_writable: Callback | None = None) -> Watch:
         """Be ready to watch `descriptor`: `want` says for what. One watch for a descriptor at a time.
 
         Thread: as for Watch.
         """
-        return Watch(self._selector, descriptor, on_readable, on_writable)
+        return Watch(self._watched, descriptor, on_readable, on_writable)
 
     def statistics(self) -> LoopStatistics:
         return LoopStatistics(self._wakeups, self._timers)
@@ -199,40 +215,42 @@ class IoLoop:
             wake(self._wake_fd)
 
     def _run(self) -> None:
+        watches = self._watched.by_descriptor
         while not self._stopping:
-            self._wait()
+            ready = self._wait()
             self._wakeups += 1
-            for key, events in self._selector.select(0):
-                if key.data is None:
-                    os.eventfd_read(self._wake_fd)
-                else:
-                    key.data.run(events, self._call)
+            for descriptor, events in ready:
+                watch = watches.get(descriptor)
+                if watch is not None:
+                    watch.run(events, self._call)
+                elif descriptor == self._wake_fd:
+                    os.eventfd_read(descriptor)
             for _ in range(_CALLS_A_TURN):
                 if not self._calls or self._stopping:
                     break
                 self._call(self._calls.popleft())
             self._run_timers()
 
-    def _wait(self) -> None:
-        """Sleep until a descriptor is ready or the next timer is due; not at all if there are calls."""
+    def _wait(self) -> list[tuple[int, int]]:
+        """Sleep until a descriptor is ready or the next timer is due; not at all if there are calls. What is ready."""
         self._is_sleeping = True
         if self._calls or self._stopping:
             self._is_sleeping = False
-            return
+            return self._epoll.poll(0)
         with self._lock:
             while self._heap and self._heap[0][2].cancelled:
                 heapq.heappop(self._heap)
             self._sleep_until = self._heap[0][0] if self._heap else None
             deadline = self._sleep_until
         timeout = None if deadline is None else max(0, deadline - self._clock.now_ns()) / SECOND
-        descriptor = self._selector.fileno() if isinstance(self._selector, selectors.EpollSelector) else -1
-        if timeout is not None and 0 <= descriptor < _SELECT_LIMIT:
+        if timeout and self._epoll.fileno() < _SELECT_LIMIT:
             # epoll rounds up to milliseconds, which makes a guest's timers late; select on the epoll
             # descriptor itself has microseconds.
-            select.select([descriptor], [], [], timeout)
-        else:
-            self._selector.select(timeout)
+            select.select([self._epoll], [], [], timeout)
+            timeout = 0
+        ready = self._epoll.poll(timeout)
         self._is_sleeping = False
+        return ready
 
     def _run_timers(self) -> None:
         now = self._clock.now_ns()

@@ -5,6 +5,7 @@ The far ends of the cables outlive the machine: a reboot builds new devices, con
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from manor.base.errors import ConfigError, HostError
 from manor.spec.check_net import check_forward
 from manor.spec.mac import derive_mac, parse_mac, show_mac
 from manor.spec.machine import MachineSpec
+from manor.spec.names import nic_name
 from manor.spec.net import NicSpec, PortForward
 from manor.spec.net_text import parse_port
 from manor.vmm.net_loop import NetLoop
@@ -77,12 +79,16 @@ class Forwards:
 class Nic:
     """One interface. Thread: any but the I/O loop's, unless a method says otherwise."""
 
-    def __init__(self, spec: NicSpec, host: NetHost, call: Call, network_lock: threading.RLock) -> None:
-        """call: runs something on the loop's thread, with the network's lock, and waits for it. Raises ConfigError or
-        HostError."""
+    def __init__(
+        self, spec: NicSpec, host: NetHost, call: Call, network_lock: threading.RLock, name: str
+    ) -> None:
+        """call: runs something on the loop's thread, with the network's lock, and waits for it. name: in the VM. Raises
+        ConfigError or HostError."""
         self.spec = spec
+        self.name = name
         self.network_lock = network_lock
         self.mac = host.mac
+        self.number = host.position
         self.backend = open_network(spec, host)
         self.is_link_up = spec.link_up and spec.kind != "none"
         self.call = call
@@ -97,12 +103,22 @@ class Nic:
     @property
     def forwarding(self) -> UserBackend | None:
         """The user-mode network behind this interface, if it is one."""
-        backend = self._innermost
+        backend = _innermost(self.backend)
         if self.spec.kind != "user":
             return None
         from manor.backends.net.user.backend import UserBackend
 
         return backend if isinstance(backend, UserBackend) else None
+
+    def addresses_of(self, name: str) -> Sequence[bytes] | None:
+        """Of another VM on the isolated network behind this interface; None if nobody there is called so. Thread:
+        any."""
+        network = _innermost(self.backend)
+        if self.spec.kind != "isolated":
+            return None
+        from manor.backends.net.isolated import IsolatedNet
+
+        return network.addresses_of(name) if isinstance(network, IsolatedNet) else None
 
     @property
     def mac_text(self) -> str:
@@ -139,21 +155,14 @@ class Nic:
 
     def remember(self) -> Any:
         """What the network knows of the guest, for JSON; None if nothing."""
-        backend = self._innermost
+        backend = _innermost(self.backend)
         return self.call(backend.remember) if isinstance(backend, RemembersGuest) else None
 
     def recall(self, known: Any) -> None:
         """Take over what `remember` gave in another process; the machine is connected. Raises ProtocolError."""
-        backend = self._innermost
+        backend = _innermost(self.backend)
         if known is not None and isinstance(backend, RemembersGuest):
             self.call(partial(backend.recall, known))
-
-    @property
-    def _innermost(self) -> NetBackend:
-        backend: NetBackend = self.backend
-        while isinstance(backend, NetWrapper):
-            backend = backend.inner
-        return backend
 
     def statistics(self) -> dict[str, int]:
         """Counters since the VM was started; those of the guest's side go on over reboots."""
@@ -185,6 +194,13 @@ class Nic:
         self._device = self._port = self._lock = None
 
 
+def _innermost(backend: NetBackend) -> NetBackend:
+    """What is behind all that captures, shapes and watches."""
+    while isinstance(backend, NetWrapper):
+        backend = backend.inner
+    return backend
+
+
 class Nics:
     """All interfaces of a VM, and how to reach the loop that they live on."""
 
@@ -192,6 +208,8 @@ class Nics:
         self._loop = loop
         self._clock = clock
         self._is_running = False
+        self._numbers: set[int] = set()
+        """Of the interfaces that are open; MAC addresses are derived from them."""
         self.all: tuple[Nic, ...] = ()
 
     def open(self, spec: MachineSpec) -> None:
@@ -199,15 +217,49 @@ class Nics:
         opened: list[Nic] = []
         try:
             for index, nic in enumerate(spec.nics):
-                mac = parse_mac(nic.mac) if nic.mac else derive_mac(spec.name, index)
-                lock = threading.RLock()
-                host = NetHost(NetLoop(self._loop, lock), self._clock, mac, index, spec.name)
-                opened.append(Nic(nic, host, partial(self._call_locked, lock), lock))
+                opened.append(self._open(nic, nic_name(nic, index), index, spec.name))
         except BaseException:
             for done in opened:
                 done.backend.close()
             raise
         self.all = tuple(opened)
+        self._numbers = set(range(len(opened)))
+
+    def open_one(self, spec: NicSpec, name: str, vm_name: str) -> Nic:
+        """The far end of one more interface; `add` it then. Raises ConfigError or HostError."""
+        number = next(number for number in itertools.count() if number not in self._numbers)
+        self._numbers.add(number)
+        try:
+            nic = self.call(partial(self._open, spec, name, number, vm_name))
+        except BaseException:
+            self._numbers.discard(number)
+            raise
+        return nic
+
+    def _open(self, spec: NicSpec, name: str, number: int, vm_name: str) -> Nic:
+        mac = parse_mac(spec.mac) if spec.mac else derive_mac(vm_name, number)
+        lock = threading.RLock()
+        host = NetHost(NetLoop(self._loop, lock), self._clock, mac, number, vm_name, self._addresses_of)
+        return Nic(spec, host, partial(self._call_locked, lock), lock, name)
+
+    def add(self, nic: Nic) -> None:
+        """From now on it is one of the VM's."""
+        self.all = (*self.all, nic)
+
+    def take_out(self, nic: Nic) -> None:
+        """It is none of the VM's any more; `drop` it then."""
+        self.all = tuple(one for one in self.all if one is not nic)
+
+    def drop(self, nic: Nic) -> None:
+        """Release the far end of an interface that is none of the VM's, or not yet. While the loop runs."""
+        nic.disconnect()
+        nic.call(nic.backend.close)
+        self._numbers.discard(nic.number)
+
+    def _addresses_of(self, name: str) -> Sequence[bytes] | None:
+        """Of another VM that shares an isolated network with this one."""
+        found = [addresses for nic in self.all if (addresses := nic.addresses_of(name)) is not None]
+        return [address for addresses in found for address in addresses] if found else None
 
     def loop_runs(self) -> None:
         """From now on calls go to the loop's thread."""

@@ -66,7 +66,8 @@ def _lock(directory: Path, inherited: int | None) -> int:
 
 def _run(directory: Path) -> None:
     from manor.accel.choose import choose
-    from manor.vmm.console_log import ConsoleLog
+    from manor.base.console_log import ConsoleLog
+    from manor.vmm import garbage
     from manor.vmm.control import ControlServer, listen
     from manor.vmm.control_commands import VmControl
     from manor.vmm.lifecycle import Reason, VmEnd
@@ -82,6 +83,8 @@ def _run(directory: Path) -> None:
     accel = settings.get("accel", "auto")
     choice = choose(saved.head.accel if saved is not None and accel == "auto" else accel)
     vm = Vm(spec, choice.accel, bool(settings.get("reboot", True)), saved)
+    if settings.get("preserve_crash"):
+        vm.preserve_crash()
     vm.prepare()
     control = VmControl(vm, str(choice))
     control.log_to(ConsoleLog(directory / "console.log"))
@@ -94,6 +97,7 @@ def _run(directory: Path) -> None:
         daemon=True,
     ).start()
     vm.start(paused=settings.get("paused"))
+    garbage.settle()
     _report({"running": os.getpid()})
     end = vm.wait()
     has_panicked = vm.serial.has_panicked

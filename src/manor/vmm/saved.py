@@ -9,7 +9,7 @@ from typing import Any
 from manor import __version__
 from manor.base.errors import ConfigError, HostError, ProtocolError
 from manor.machine.pc import Machine
-from manor.machine.saved import load, read_state
+from manor.machine.saved import load, places_of, read_state
 from manor.mem.saved_memory import PIECE, load_piece
 from manor.spec import saved_vm
 from manor.spec.machine import MachineSpec
@@ -39,6 +39,22 @@ class SavedVm:
                 f"{path} was written by Manor {self.head.program}, this is {__version__}; a saved VM goes on under the "
                 "version that saved it, so restore it with that one, or give the saved state up"
             )
+
+    def adapt(self, spec: MachineSpec) -> MachineSpec:
+        """`spec` with the names and slots that devices had; one that came while the VM ran has another than it would
+        get at a start."""
+        return saved_vm.with_places(self.head.machine, spec)
+
+    def places(self) -> dict[str, int]:
+        """The slots of PCI functions, by name."""
+        reader = saved_vm.open_saved(self.path)
+        try:
+            for kind, payload in reader.sections():
+                if kind == saved_vm.STATE:
+                    return places_of(saved_vm.load_json(self.path, payload))
+        finally:
+            reader.close()
+        raise ProtocolError(f"{self.path} does not say where devices are")
 
     def check(self, spec: MachineSpec, accel: str) -> None:
         """Whether a VM like this can go on with it, before anything is opened for writing."""

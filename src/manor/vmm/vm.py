@@ -31,7 +31,8 @@ from manor.base.clock import HostClock
 from manor.base.errors import ConfigError, HostError, ManorError, StateError
 from manor.base.pausable_clock import PausableClock
 from manor.base.units import parse_size
-from manor.machine.builder import HostNic, HostSide, build
+from manor.machine.builder import build
+from manor.machine.host_side import HostNic, HostSide
 from manor.machine.pc import Machine
 from manor.mem.layout import MAX_RAM
 from manor.spec.block import DiskSpec
@@ -44,11 +45,12 @@ from manor.spec.saved_vm import SavedHead, mark_disks
 from manor.vmm.balloon import Balloon
 from manor.vmm.console import Console
 from manor.vmm.disks import OpenDisks, boots_from, resize_disk
+from manor.vmm.hotplug import Devices
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
-from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
+from manor.vmm.lifecycle import Event, Lifecycle, LifeEvent, Reason, State, VmEnd
 from manor.vmm.nics import Nic, Nics
 from manor.vmm.services import Services
-from manor.vmm.vcpu_loop import VcpuLoop
+from manor.vmm.vcpus import Vcpus
 from manor.vmm.workers import Workers
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ class Vm:
 
         Nothing runs yet. Raises ConfigError if the description is wrong.
         """
+        if saved is not None:
+            spec = saved.adapt(spec)
         check(spec, MAX_RAM)
         self.spec = spec
         self.serial = Console("serial")
@@ -126,10 +130,16 @@ class Vm:
         self._requested: VmEnd | None = None
         self._end: VmEnd | None = None
         self._on_end: Callable[[], None] | None = None
+        self._listeners: list[Callable[[LifeEvent], None]] = []
+        self._preserves_crash = False
+        self._has_crashed = False
         self._size: tuple[int, int] | None = None
         self._machine: Machine | None = None
         self._timers: LockedTimers | None = None
-        self._vcpus: list[VcpuLoop] = []
+        self._vcpus = Vcpus(self.request_end, self._workers.enlist, self._name_of)
+        owned = self._disks, self._nics, self._vcpus
+        self.devices = Devices(*owned, self._changing, self._running_machine, lambda: self.spec, self._set_spec)
+        """Disks, interfaces and vCPUs that come and go."""
         self._started_wall = 0
         self._started_cpu = 0
         self._final: Statistics | None = None
@@ -210,8 +220,7 @@ class Vm:
     def _stand_still(self) -> None:
         """As `pause`. `_changing` held."""
         self._lifecycle.advance(Event.PAUSE)
-        for vcpu in self._vcpus:
-            vcpu.request_pause()
+        self._vcpus.request_pause()
         limit = time.monotonic() + PAUSE_S
         for index, vcpu in enumerate(self._vcpus):
             if not vcpu.wait_paused(limit - time.monotonic()):
@@ -264,8 +273,7 @@ class Vm:
     def _go_on(self) -> None:
         """Let the vCPUs run again. `_changing` held."""
         self._lifecycle.advance(Event.RESUME)
-        for vcpu in self._vcpus:
-            vcpu.resume()
+        self._vcpus.resume()
         with self._request:
             self._request.notify_all()
 
@@ -315,6 +323,8 @@ class Vm:
         machine = self._machine
         assert machine is not None
         refuse_unsaveable(self.spec, self._services.shares)
+        if machine.hotplug is not None and not machine.hotplug.is_settled:
+            raise StateError("save", "one in which a device or a vCPU is just going")
         # Deferred work of devices may have begun requests after `_stand_still` waited for them; from now on it is held.
         slow = machine.drain(PAUSE_S)
         if slow:
@@ -345,6 +355,26 @@ class Vm:
     def power_off(self) -> None:
         """End the VM now, as pulling the plug does. The guest is not asked. Nothing happens if it ended already."""
         self.request_end(VmEnd(Reason.STOPPED))
+
+    def listen(self, listener: Callable[[LifeEvent], None]) -> None:
+        """Be told what the guest does with its life. Before the start. Thread of the calls: any of the VM's."""
+        self._listeners.append(listener)
+
+    def preserve_crash(self) -> None:
+        """Have a guest that crashed paused, for somebody to look at, instead of ended. Before the start."""
+        self._preserves_crash = True
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it is paused because its guest crashed."""
+        return self._has_crashed
+
+    def reset(self) -> None:
+        """Start the machine anew, whatever the guest is doing, as its button would. Raises StateError where a reboot
+        ends the VM."""
+        if not self._reboot:
+            raise StateError("reset", "stops at a reboot")
+        self.request_end(VmEnd(Reason.REBOOT))
 
     def request_end(self, end: VmEnd) -> None:
         """End the VM for the given reason. The first request counts, except that a reboot gives way to any other."""
@@ -444,7 +474,7 @@ class Vm:
             accel=dict(machine.vm.statistics()),
             exits=machine.exits_by_device(),
             disks=machine.disk_statistics(),
-            nics={f"net{index}": nic.statistics() for index, nic in enumerate(self._nics.all)},
+            nics={nic.name: nic.statistics() for nic in self._nics.all},
         )
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
@@ -472,14 +502,15 @@ class Vm:
             vsock=None if self._services.vsock is None else self._services.vsock.multiplexer,
             agent=self._services.agent_port,
             shares=self._services.shares,
+            ejected=self.devices.ejected,
+            cpu_ejected=self.devices.cpu_ejected,
+            cpu_kept=self.devices.cpu_kept,
         )
-        self._vcpus = []
-        self._machine = build(self.spec, self._accel, host, is_empty=saved is not None)
+        self._vcpus.build(None, 0)
+        self._machine = build(self.spec, self._accel, host, None if saved is None else saved.places())
         if saved is not None:
             self._load(saved, self._machine, self._timers)
-        self._vcpus = [
-            VcpuLoop(vcpu, self.request_end, self._workers.enlist, self._name_of) for vcpu in self._machine.vm.vcpus
-        ]
+        self._vcpus.build(self._machine, self.spec.cpus)
 
     def _load(self, saved: SavedVm, machine: Machine, timers: LockedTimers) -> None:
         """Raises ManorError; then there is no machine."""
@@ -518,17 +549,12 @@ class Vm:
                 self._timers.pause()
                 machine.pause_network()
                 self._machine_clock.stop()
-            for vcpu in self._vcpus:
-                vcpu.request_pause()
-        for vcpu in self._vcpus:
-            vcpu.start()
+            self._vcpus.request_pause()
+        self._vcpus.start()
 
     def _take_apart(self, is_reboot: bool) -> str:
         """Stop the vCPUs, then the disks, then the timers, then free memory. What went wrong with the disks, if so."""
-        for vcpu in self._vcpus:
-            vcpu.request_stop()
-        for vcpu in self._vcpus:
-            vcpu.join()
+        self._vcpus.stop()
         slow: list[str] = []
         if self._machine is not None:
             # Requests that the guest made while it ran are done, whoever ended it. After a reboot a late write would
@@ -571,6 +597,7 @@ class Vm:
                     self._lifecycle.advance(Event.STOP)
                     break
         done = threading.Event()
+        self.devices.wait_released()
         self._loop.call_soon_threadsafe(self._services.close)
         self._loop.call_soon_threadsafe(done.set)
         done.wait(_CLOSE_S)
@@ -611,6 +638,7 @@ class Vm:
 
     def _start_again(self) -> VmEnd | None:
         """Build and run the machine anew after a reboot; why not, if that is so."""
+        self.devices.settle()
         try:
             self._build()
         except ManorError as error:
@@ -621,15 +649,36 @@ class Vm:
         self._final = None
         self._lifecycle.advance(Event.START)
         self._run()
+        self._tell("reboot")
         return None
+
+    def _tell(self, event: LifeEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    def _keep_crashed(self) -> None:
+        """Pause a guest that has crashed. Thread: its own, since a vCPU cannot wait for itself."""
+        try:
+            self.pause()
+        except ManorError:
+            # It ends meanwhile, or cannot be paused: then there is nothing to look at.
+            self.request_end(VmEnd(Reason.PANIC, "the guest's kernel panicked"))
+            return
+        self._has_crashed = True
+        self._tell("crash")
 
     # --- calls from the machine -----------------------------------------------------------------------------
 
     def _wake(self, index: int) -> None:
         """A vCPU may have work. Thread: any."""
-        vcpus = self._vcpus
-        if index < len(vcpus):
-            vcpus[index].wake()
+        self._vcpus.wake(index)
+
+    def _running_machine(self) -> Machine | None:
+        """The machine while it may be changed."""
+        return self._machine if self._lifecycle.state in (State.RUNNING, State.PAUSED) else None
+
+    def _set_spec(self, spec: MachineSpec) -> None:
+        self.spec = spec
 
     def _name_of(self, address: int) -> str:
         """What the guest's kernel calls an address; "" if it does not say. Thread: a vCPU's."""
@@ -644,7 +693,9 @@ class Vm:
 
     def _on_reset(self) -> None:
         """The guest asked for a reset. After a panic that ends the VM: nobody wants it to panic in a loop."""
-        if self.serial.has_panicked or self.console.has_panicked:
+        if (self.serial.has_panicked or self.console.has_panicked) and self._preserves_crash:
+            threading.Thread(target=self._keep_crashed, name="crash", daemon=True).start()
+        elif self.serial.has_panicked or self.console.has_panicked:
             self.request_end(VmEnd(Reason.PANIC, "the guest's kernel panicked"))
         else:
             self.request_end(VmEnd(Reason.REBOOT))

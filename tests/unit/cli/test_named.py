@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from manor.cli.cp import places
-from manor.cli.named import _absolute
+from manor.cli.named import absolute_disk
 from manor.cli.port import parse_host_port
 from manor.cli.wait import has_reached
 from manor.images.reference import Reference
@@ -368,7 +368,7 @@ def test_host_ports(text: str, expected: tuple[str, int, str]) -> None:
     ],
 )  # fmt: skip
 def test_files_of_options_that_are_absolute_already(text: str, expected: str) -> None:
-    assert _absolute(text) == expected
+    assert absolute_disk(text) == expected
 
 
 def test_files_of_options_are_remembered_by_their_whole_path(
@@ -377,7 +377,7 @@ def test_files_of_options_are_remembered_by_their_whole_path(
     folder = tmp_path / "a,b"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    assert _absolute("data.img,readonly=on") == f"{tmp_path}/a,,b/data.img,readonly=on"
+    assert absolute_disk("data.img,readonly=on") == f"{tmp_path}/a,,b/data.img,readonly=on"
 
 
 def test_wait_for_a_vm_that_runs_already(manor: Manor, kernel: Path) -> None:

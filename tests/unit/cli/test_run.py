@@ -88,7 +88,7 @@ def manor(kernel: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         (["--cpus", "0"], "--cpus: 0 is not a number of vCPUs that works here; give 1 to 64."),
         (["--cpus", "-1"], "--cpus: -1 is not"),
         (["--cpus", "100000"], "--cpus: 100000 is not"),
-        (["--cpus", "two"], "'two' is not a valid integer"),
+        (["--cpus", "two"], "--cpus: 'two' is not a number of vCPUs; write N or N,max=M, like 2,max=4."),
         (["--memory", "0"], "--memory: 0 B is too little; give at least 2 MiB, for example 256M."),
         (["--memory", "1K"], "--memory: 1 KiB is too little"),
         (["--memory", "abc"], "--memory: 'abc' is not a size"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import uuid as uuid_module
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from manor.base.errors import HostError
+from manor.drivers.archive import VOLUMES, Archive, diff
 from manor.drivers.store import Busy, Store
 
 UUID = uuid_module.UUID("6695eb01-f6a4-8304-79aa-97f2502e193f")
@@ -68,27 +70,59 @@ def test_revisions_say_who_and_what(store: Store) -> None:
     store.save("domains", UUID.bytes, "web1", xml("web1", 64), "ann")
     store.save("domains", UUID.bytes, "web1", xml("web1", 64), "ann")  # the same again is no revision
     store.save("domains", UUID.bytes, "web1", xml("web1", 128), "bob")
-    first, second = store.revisions("domains", UUID.bytes)
+    first, second = store.archive.revisions("domains", str(UUID))
     assert (first.number, first.who, second.number, second.who) == (1, "ann", 2, "bob")
-    assert "-  <memory>64</memory>" in store.diff("domains", UUID.bytes, 1, 2)
-    with pytest.raises(HostError, match="no revision 7; there are 1, 2"):
-        store.diff("domains", UUID.bytes, 1, 7)
+    assert "-  <memory>64</memory>" in diff([first, second], 1, 2)
+    with pytest.raises(HostError, match="no revision 7; there are 1 to 2"):
+        diff([first, second], 1, 7)
 
 
-def test_what_is_removed_is_in_the_trash_until_it_is_defined_again(store: Store) -> None:
+def test_what_is_removed_stays_in_the_trash(store: Store) -> None:
     store.save("domains", UUID.bytes, "web1", xml("web1"), "ann")
     store.remove("domains", UUID.bytes, "web1", xml("web1"), "bob")
-    (gone,) = reopened(store).trash()
+    (gone,) = reopened(store).archive.trash()
     assert (gone.name, gone.who, gone.xml) == ("web1", "bob", xml("web1"))
-    taken = store.take_from_trash(gone.id)
-    store.save("domains", UUID.bytes, taken.name, taken.xml, "bob")
-    assert reopened(store).trash() == []
+    assert store.archive.trashed(gone.id) == gone
+    store.save("domains", UUID.bytes, "web1", xml("web1", 128), "bob")  # another of the same identity
+    assert reopened(store).archive.trash() == [gone]
+    store.archive.forget(gone.id)
+    with pytest.raises(HostError, match=f"nothing numbered {gone.id} in the trash"):
+        store.archive.trashed(gone.id)
+    store.remove("domains", UUID.bytes, "web1", xml("web1", 128), "bob")
+    assert store.archive.trash()[0].id > gone.id  # numbers are not used again
+
+
+def test_autostart_is_remembered_in_the_trash(store: Store) -> None:
+    store.save("domains", UUID.bytes, "web1", xml("web1"), "ann")
+    store.set_autostart("domains", "web1", True)
+    store.remove("domains", UUID.bytes, "web1", xml("web1"), "bob")
+    assert store.archive.trash()[0].autostart
+
+
+def test_revisions_go_with_the_last_trace_of_their_object(store: Store) -> None:
+    store.save("domains", UUID.bytes, "web1", xml("web1"), "ann")
+    store.remove("domains", UUID.bytes, "web1", xml("web1"), "bob")
+    (gone,) = reopened(store).archive.trash()
+    assert store.archive.revisions("domains", str(UUID))
+    store.archive.forget(gone.id)
+    assert reopened(store).archive.revisions("domains", str(UUID)) == []
+
+
+def test_an_entry_of_a_volume_that_was_not_moved_is_forgotten(store: Store, tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    (pool / ".trash").mkdir(parents=True)
+    (pool / ".trash" / "1-there").write_text("")
+    for name, place in (("there", pool / ".trash" / "1-there"), ("not", pool / ".trash" / "2-not"),
+                        ("away", tmp_path / "unmounted" / ".trash" / "3-away")):  # fmt: skip
+        store.archive.put(VOLUMES, str(UUID), name, "<volume/>", "ann", False, str(place))
+    assert {each.name for each in reopened(store).archive.trash()} == {"there", "away"}
 
 
 def test_a_file_that_a_user_changed_becomes_a_revision(store: Store) -> None:
     store.save("domains", UUID.bytes, "web1", xml("web1", 64), "ann")
     (store.root / "domains" / "web1.xml").write_text(xml("web1", 256))
-    assert [each.who for each in reopened(store).revisions("domains", UUID.bytes)] == ["ann", "found in its file"]
+    found = reopened(store).archive.revisions("domains", str(UUID))
+    assert [each.who for each in found] == ["ann", "found in its file"]
 
 
 def test_a_damaged_history_is_put_aside(store: Store) -> None:
@@ -143,7 +177,8 @@ def change_all(limit: int, root: Path, report: int) -> None:
     store.open()
     sys.addaudithook(hook)
     os.fsync = around(os.fsync)
-    Store._note = around(Store._note)  # type: ignore[method-assign]
+    for name in ("note", "put", "forget"):
+        setattr(Archive, name, around(getattr(Archive, name)))
     store.save("domains", UUID.bytes, "a", xml("a", 1), "t")
     acknowledge("defined")
     store.set_autostart("domains", "a", True)
@@ -186,7 +221,7 @@ def test_death_at_any_step_loses_nothing_that_was_acknowledged(tmp_path: Path) -
         store = Store(root)
         store.open()  # it always opens
         found = {each.name: each for each in store.load("domains")}
-        trash = [each.name for each in store.trash()]
+        trash = [each.name for each in store.archive.trash()]
         store.close()
         left = sorted(path.name for path in (root / "domains").iterdir())
         assert not [name for name in left if name.endswith(".tmp")], (limit, left)
@@ -207,3 +242,23 @@ def test_death_at_any_step_loses_nothing_that_was_acknowledged(tmp_path: Path) -
             case "removed":
                 assert (found, trash) == ({}, ["b"]), limit
         assert not (found and trash), limit
+
+
+def test_snapshots_are_remembered_in_the_trash_and_an_older_archive_is_brought_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    older = sqlite3.connect(tmp_path / "state" / "history.sqlite")
+    older.execute(
+        "CREATE TABLE trash (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, uuid TEXT NOT NULL, time REAL NOT NULL,"
+        " who TEXT NOT NULL, name TEXT NOT NULL, xml TEXT NOT NULL)"
+    )
+    older.execute("INSERT INTO trash VALUES (5, 'domains', ?, 1.0, 'ann', 'old', '<domain/>')", (str(UUID),))
+    older.commit()
+    older.close()
+    store = Store(tmp_path / "state")
+    store.open()
+    assert (store.archive.trashed(5).name, store.archive.trashed(5).snapshots) == ("old", ())
+    store.save("domains", UUID.bytes, "web1", xml("web1"), "ann")
+    store.save_snapshot(UUID.bytes, "s1", "<domainsnapshot><name>s1</name></domainsnapshot>")
+    store.remove("domains", UUID.bytes, "web1", xml("web1"), "bob")
+    assert store.archive.trash()[0].snapshots == ("<domainsnapshot><name>s1</name></domainsnapshot>",)
+    store.close()

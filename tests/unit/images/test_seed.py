@@ -118,6 +118,12 @@ def test_cloud_init_itself_accepts_it(tmp_path: Path) -> None:
         (b"#cloud-config\nusers:\n\t- ann\n", "line 3 is indented with a tab"),
         (b"#cloud-config\nname: \xff\n", "line 2 is not UTF-8"),
         (b"\x7fELF", "begins with"),
+        (b"#cloud-config\nusers: [ann\n", "line 3 is not YAML: expected ',' or ']'"),
+        (b"#cloud-config\na: b: c\n", "line 2 is not YAML: mapping values are not allowed here"),
+        (b"#cloud-config\na: !!python/object:os.system x\n", "line 2 is not YAML: could not determine a constructor"),
+        (b"#cloud-config\na: \x01\n", "it is not YAML: unacceptable character"),
+        (b"#cloud-config\n- packages\n", "it is a list, not settings"),
+        (b"#cloud-config\n" + b"[" * 100_000, "it is not YAML"),
     ],
 )
 def test_user_data_that_cloud_init_would_not_take(data: bytes, message: str) -> None:
@@ -130,6 +136,7 @@ def test_user_data_that_cloud_init_would_not_take(data: bytes, message: str) -> 
     "data",
     [
         b"", b"#cloud-config\na: b\n", b"#!/bin/sh\necho\n", b"Content-Type: multipart/mixed; boundary=x\n",
+        b"#cloud-config\n", b"#cloud-config\nwrite_files:\n- content: |\n    all:\n    \tmake\n",
         b"## template: jinja\n#cloud-config\n", b"#cloud-config\n# a\ttab in a line\n", b"#include\nhttp://x\n",
     ],
 )  # fmt: skip
@@ -143,11 +150,19 @@ def test_user_data_of_every_kind(data: bytes) -> None:
         SeedSpec("i", "h", user="Ann"), SeedSpec("i", "h", user="a b"), SeedSpec("i", "h", ssh_keys=("my key",)),
         SeedSpec("i", "h", ssh_keys=("ssh-rsa AAAA\nssh-rsa BBBB",)), SeedSpec("i", "h", "a", password_hash="secret"),
         SeedSpec("i", "h", network_config=b"version: 2\n\tethernets:\n"),
+        SeedSpec("i", "h", network_config=b"version: 3\n"), SeedSpec("i", "h", network_config=b"ethernets: {}\n"),
     ],
 )  # fmt: skip
 def test_mistake_is_found_before_the_boot(seed: SeedSpec) -> None:
     with pytest.raises(ConfigError):
         write_seed(seed)
+
+
+@pytest.mark.parametrize(
+    "config", [b"version: 2\n", b"network:\n  version: 1\n  config: disabled\n", b"network: disabled\n"]
+)
+def test_network_config_of_every_version(config: bytes, tmp_path: Path) -> None:
+    assert unpack(write_seed(SeedSpec("i", "h", network_config=config)), tmp_path)["network-config"] == config
 
 
 def test_file_that_is_not_there(tmp_path: Path) -> None:

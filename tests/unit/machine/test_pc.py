@@ -16,7 +16,8 @@ from manor.base.units import MiB
 from manor.devices.intc.lapic_timer import APIC_TIMER_HZ
 from manor.devices.misc.power import RESET_VALUE, SLP_TYP_S5
 from manor.machine.allocator import SlotAllocator
-from manor.machine.builder import HostSide, build
+from manor.machine.builder import build
+from manor.machine.host_side import HostSide
 from manor.machine.pc import Machine
 from manor.mem import layout
 from manor.spec.machine import CRYSTAL_FREQUENCY_HZ, MachineSpec

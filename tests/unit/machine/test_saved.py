@@ -23,7 +23,8 @@ from manor.base.errors import ProtocolError, SavedStateError
 from manor.base.units import MiB
 from manor.bus.bus import Bus
 from manor.devices.virtio.device import COMMON_FEATURES
-from manor.machine.builder import HostNic, HostSide, build
+from manor.machine.builder import build
+from manor.machine.host_side import HostNic, HostSide
 from manor.machine.pc import Machine
 from manor.machine.saved import MachineState, load, read_state, save, state_to_plain
 from manor.mem import layout
@@ -120,7 +121,7 @@ class Maker:
             agent=MemoryBackend() if spec.agent else None,
             shares=[Share()],
         )
-        return build(spec, FakeAccel(), host, is_empty=is_empty)
+        return build(spec, FakeAccel(), host, {} if is_empty else None)
 
     def copy(self, machine: Machine) -> Machine:
         """Another machine with the same state, which went through a file."""
@@ -183,6 +184,9 @@ FORGOTTEN = {
     "_timer": "a timer of the host",
     "_wants_statistics": "a question of the host, which asks again",
     "_is_starved": "whether the port shall be told of room; it is told of it when the machine goes on",
+    "_untold": "queues whose last interrupt is a moment away; a loaded device looks at every queue",
+    "_is_waiting": "the timer of that",
+    "_sent_little": "the same",
     "_must_tell_reset": "a loaded socket device always tells of the reset",
     "event_idx": "of a queue: taken from the features, which are saved, when it is enabled",
     "indirect": "the same",

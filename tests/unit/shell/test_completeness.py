@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from manor.shell.catalog import COMMANDS, GROUPS, in_group
+from manor.base.errors import ManorError
+from manor.shell import syntax
+from manor.shell.arguments import bind
+from manor.shell.catalog import COMMANDS, GROUPS, find, in_group
 from manor.shell.commands.itself import explain
 from manor.shell.declare import Command
 
@@ -43,3 +49,54 @@ def test_every_option_is_asked_for(command: Command) -> None:
 def test_every_group_has_commands() -> None:
     assert {command.group for command in COMMANDS.values()} == {group.keyword for group in GROUPS}
     assert all(in_group(group) for group in GROUPS)
+
+
+TESTS = Path(__file__).resolve().parents[2]
+TRANSCRIPTS = ("integration/daemon/transcript.txt", "integration/test_shell_transcript.txt")
+ELSEWHERE = {
+    # what no transcript can run: terminals, two daemons
+    "unit/shell/test_options.py": ("console", "create", "start", "connect", "secret-set-value", "migrate"),
+    # what virsh has not
+    "unit/shell/test_services.py": ("console", *(name for name, each in COMMANDS.items() if each.group == "services")),
+}
+
+
+def used_in_transcripts() -> Iterator[tuple[str, str]]:
+    """(command, option) of every command that can be run; an option may be given by its place."""
+    for name in TRANSCRIPTS:
+        for text in (TESTS / name).read_text("utf-8").splitlines():
+            if not text or text.startswith("#"):
+                continue
+            words = shlex.split(text)
+            while re.match(r"[A-Z]+=", words[0]):
+                del words[0]
+            for command in syntax.split(text) if "; " in text else [words]:
+                try:
+                    arguments = bind(find(command[0]), command[1:])
+                except ManorError:
+                    continue  # a mistake that a transcript shows
+                yield command[0], ""
+                yield from ((command[0], option) for option in arguments.given)
+
+
+def test_every_option_of_every_command_is_run_by_a_test() -> None:
+    used = set(used_in_transcripts())
+    for file, names in ELSEWHERE.items():
+        text = (TESTS / file).read_text("utf-8")
+        for name in names:
+            if f'"{name}"' in text or f"{name} " in text:
+                # What is required is given by its place, or the command would not run.
+                used |= {(name, ""), *((name, option.name) for option in COMMANDS[name].options if option.is_required)}
+            used |= {
+                (name, option.name)
+                for option in COMMANDS[name].options
+                if f'"--{option.name}"' in text or f" --{option.name}" in text
+            }
+    assert [name for name in COMMANDS if (name, "") not in used] == []
+    missing = [
+        f"{command.name} --{option.name}"
+        for command in COMMANDS.values()
+        for option in command.options
+        if (command.name, option.name) not in used
+    ]
+    assert missing == []

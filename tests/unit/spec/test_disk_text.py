@@ -74,5 +74,5 @@ def test_disk_that_makes_no_sense(disk: DiskSpec, message: str) -> None:
 
 def test_every_option_of_a_disk_can_be_written() -> None:
     fields = {option._field for option in OPTIONS.values()}
-    assert fields | {"source", "throttle"} >= set(DiskSpec.__dataclass_fields__)
+    assert fields | {"source", "throttle", "slot"} >= set(DiskSpec.__dataclass_fields__)
     assert fields >= set(Throttle.__dataclass_fields__)

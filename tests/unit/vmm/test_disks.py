@@ -20,7 +20,7 @@ from manor.testing.fake_accel import FakeAccel, FakeVcpu, Program
 from manor.testing.guest_programs import echo, off, reboot
 from manor.testing.kernel import kernel_file
 from manor.testing.memory_disk import MemoryDisk
-from manor.vmm.disks import OpenDisks, resize_disk
+from manor.vmm.disks import OpenDisk, OpenDisks, resize_disk
 from manor.vmm.lifecycle import Reason, State, VmEnd
 from manor.vmm.vm import Vm, _describe_disks
 from manor.vmm.workers import Workers
@@ -94,7 +94,7 @@ def test_what_the_guest_wrote_last_may_be_lost_is_said(monkeypatch: pytest.Monke
         raise BlockError("no space left on device")
 
     monkeypatch.setattr(first, "close", fail)
-    disks.backends = [first, second]
+    disks.all = [OpenDisk(disk.name, DiskSpec(disk.name), disk) for disk in (first, second)]
     with pytest.raises(HostError, match=r"a\.img may lack what the guest wrote last: no space"):
         disks.close()
     assert second.is_closed
@@ -212,7 +212,7 @@ def test_storage_that_hangs_does_not_keep_the_vm_from_ending(
     backend = MemoryDisk(4096, name="hung.img")
     backend.gate.clear()
     monkeypatch.setattr("manor.vmm.vm._DRAIN_S", 0.2)
-    monkeypatch.setattr("manor.vmm.disks._open", lambda spec: backend)
+    monkeypatch.setattr("manor.vmm.disks.open_disk", lambda spec: backend)
     with make(DiskSpec("hung.img")) as vm:
         vm.start()
         machine = vm._machine
@@ -231,7 +231,7 @@ def test_pause_waits_for_requests(make: Callable[..., Vm], monkeypatch: pytest.M
     backend = MemoryDisk(4096, name="slow.img")
     backend.gate.clear()
     monkeypatch.setattr("manor.vmm.vm.PAUSE_S", 0.3)
-    monkeypatch.setattr("manor.vmm.disks._open", lambda spec: backend)
+    monkeypatch.setattr("manor.vmm.disks.open_disk", lambda spec: backend)
     with make(DiskSpec("slow.img")) as vm:
         vm.start()
         vm.serial.wait_for("ready", 5)

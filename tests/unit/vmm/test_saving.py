@@ -18,10 +18,13 @@ from manor.base import sections
 from manor.base.errors import ConfigError, HostError, ManorError, ProtocolError, StateError
 from manor.base.exits import Exit, Kicked
 from manor.base.units import MiB
+from manor.devices.pci.host import PciHost
+from manor.machine.pc import Machine
 from manor.mem import layout
 from manor.spec import saved_vm
 from manor.spec.block import DiskSpec
 from manor.spec.machine import MachineSpec
+from manor.spec.net import NicSpec
 from manor.spec.share import ShareSpec
 from manor.testing.fake_accel import FakeAccel, FakeVcpu
 from manor.testing.kernel import kernel_file
@@ -407,3 +410,69 @@ def test_the_state_is_readable(make: Make, path: Path) -> None:
     assert state["vm"]["vcpus"][0]["rip"] == MARK
 
 
+
+
+# --- devices that came and went ---------------------------------------------------------------------------------------
+
+
+def places(machine: Machine) -> object:
+    """What is in which slot."""
+    return next(device for device in machine.devices if isinstance(device, PciHost)).save().places
+
+
+def slots(vm: Vm) -> dict[str, int]:
+    return {device.name: device.slot for device in vm.devices.all()}
+
+
+def test_devices_that_came_and_went_while_it_ran(make: Make, path: Path, tmp_path: Path) -> None:
+    for name in ("b", "c"):
+        (tmp_path / name).write_bytes(bytes(1 << 20))
+    vm = make(nics=(NicSpec("none"),), agent=True)
+    vm.start()
+    vm.serial.wait_for("began", 5)
+    vm.devices.add_disk(DiskSpec(str(tmp_path / "b"), "raw"))
+    vm.devices.add_disk(DiskSpec(str(tmp_path / "c"), "raw"))
+    machine = vm._machine
+    assert machine is not None
+    assert machine.hotplug is not None
+    # The guest gives back an interface, before which others keep their slots, and a disk between two others.
+    for name in ("net0", "disk1"):
+        with machine.lock:
+            machine.hotplug._eject(slots(vm)[name])
+    limit = time.monotonic() + 5
+    while set(slots(vm)) != {"disk0", "disk2"}:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    before = slots(vm)
+    vm.save(path)
+    assert vm.wait(5).reason is Reason.SAVED
+    saved = SavedVm(path)
+    assert [disk.source for disk in saved.head.machine.disks] == [vm.spec.disks[0].source, str(tmp_path / "c")]
+    with Vm(saved.head.machine, FakeAccel(counter), saved=saved) as again:
+        again.start()
+        again.serial.wait_for("goes on", 5)
+        assert slots(again) == before
+        assert again._machine is not None
+        assert places(again._machine) == places(machine)
+    # Who describes the machine anew, without those names and slots, means the same.
+    plain = replace(
+        saved.head.machine, disks=tuple(replace(disk, id="", slot=0) for disk in saved.head.machine.disks)
+    )
+    with Vm(plain, FakeAccel(counter), saved=SavedVm(path)) as again:
+        again.start(paused=True)
+        assert slots(again) == before
+
+
+def test_a_device_that_is_just_going(make: Make, path: Path) -> None:
+    with make() as vm:
+        vm.start()
+        vm.serial.wait_for("began", 5)
+        assert vm._machine is not None
+        hotplug = vm._machine.hotplug
+        assert hotplug is not None
+        plugged = next(iter(hotplug.plugged.values()))
+        plugged.is_ejected = True
+        with pytest.raises(StateError, match="a device or a vCPU is just going"):
+            vm.save(path)
+        plugged.is_ejected = False
+        assert_runs(vm)

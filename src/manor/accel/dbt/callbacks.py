@@ -7,6 +7,7 @@ one is kept in `error` by the engine; `DbtVcpu.run` raises it again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from manor.accel.api import ExitHandler, InterruptController
 from manor.accel.dbt.syscalls import ReadString, describe
@@ -28,7 +29,6 @@ class Callbacks:
     """Callbacks of one vCPU."""
 
     def __init__(self, handler: ExitHandler, index: int) -> None:
-        self._handler = handler
         self._index = index
         self.controller: InterruptController | None = None
         self.error: BaseException | None = None
@@ -38,12 +38,8 @@ class Callbacks:
         """Reads the paths that system calls name, for their trace (`accel.dbt.peek`)."""
         self.pio_read = handler.pio_read
         self.pio_write = handler.pio_write
-
-    def mmio_read(self, gpa: int, size: int) -> int:
-        return self._handler.mmio_read(self._index, gpa, size)
-
-    def mmio_write(self, gpa: int, size: int, value: int) -> None:
-        self._handler.mmio_write(self._index, gpa, size, value)
+        self.mmio_read = partial(handler.mmio_read, index)
+        self.mmio_write = partial(handler.mmio_write, index)
 
     # ------------------------------------------------------------------ local APIC
     def acknowledge(self) -> int | None:

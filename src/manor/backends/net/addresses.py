@@ -24,26 +24,20 @@ _SMALL: Final = 128
 """ARP and neighbour discovery come in small frames; larger ones are not looked at."""
 
 
-class AddressWatch(NetWrapper):
-    """mac: the interface's address at start; what its frames come from counts, a guest may change it."""
+class SeenAddresses:
+    """IP addresses that machines name as their own in the frames they send, the latest last."""
 
-    def __init__(self, inner: NetBackend, mac: bytes) -> None:
-        super().__init__(inner)
-        self.mac = mac
+    def __init__(self) -> None:
         self._seen: dict[bytes, None] = {}
 
-    def send(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            if len(frame.data) <= _SMALL:
-                self._look(frame.data)
-        self.inner.send(frames)
+    def latest_first(self) -> list[bytes]:
+        """4 or 16 bytes each."""
+        return list(reversed(self._seen))
 
-    def addresses(self) -> Sequence[str]:
-        """The backend's own knowledge (a lease) first, then what was seen; the latest first."""
-        seen = [str(ipaddress.ip_address(address)) for address in reversed(list(self._seen))]
-        return list(dict.fromkeys([*self.inner.addresses(), *seen]))
-
-    def _look(self, data: bytes) -> None:
+    def look(self, data: bytes) -> None:
+        """Learn from a frame; most say nothing."""
+        if len(data) > _SMALL:
+            return
         ethertype = data[12:14]
         if ethertype == _ARP:
             # Hardware and protocol as here; the sender's protocol address is at 28. A probe's is 0.
@@ -63,3 +57,22 @@ class AddressWatch(NetWrapper):
         self._seen[address] = None
         if len(self._seen) > LIMIT:
             del self._seen[next(iter(self._seen))]
+
+
+class AddressWatch(NetWrapper):
+    """mac: the interface's address at start; what its frames come from counts, a guest may change it."""
+
+    def __init__(self, inner: NetBackend, mac: bytes) -> None:
+        super().__init__(inner)
+        self.mac = mac
+        self._seen = SeenAddresses()
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self._seen.look(frame.data)
+        self.inner.send(frames)
+
+    def addresses(self) -> Sequence[str]:
+        """The backend's own knowledge (a lease) first, then what was seen; the latest first."""
+        seen = [str(ipaddress.ip_address(address)) for address in self._seen.latest_first()]
+        return list(dict.fromkeys([*self.inner.addresses(), *seen]))

@@ -7,7 +7,8 @@ cleared away by the next one that joins. Each member is a port of a learning swi
 destination was last seen at, to all if that is not known. Members pass nothing on, so there are no loops.
 
 Nothing here gives out addresses: IPv6 link-local (RFC 4862) and IPv4 link-local (RFC 3927) ones need nobody, and a
-guest may run a DHCP server.
+guest may run a DHCP server. Each member says its name and remembers which addresses the others were seen to have, so
+that the names of machines on the network can be looked up.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from pathlib import Path
 from typing import Final
 
 from manor.backends.loop import Loop, Watch
+from manor.backends.net.addresses import SeenAddresses
 from manor.backends.net.api import Frame, NetReceiver, Offloads, Segmentation
 from manor.backends.net.offload import EVERYTHING, FRAME_LIMIT
 from manor.base.errors import HostError
 from manor.trace.event import declare
 
 HELLO: Final = struct.Struct("<8sHH")
-"""First message of each side: magic, version, MTU."""
+"""First message of each side: magic, version, MTU; what follows is the member's name."""
 MAGIC: Final = b"MANORNET"
 VERSION: Final = 1
 _HEADER: Final = struct.Struct("<BBHHH")
@@ -41,6 +43,8 @@ _KINDS: Final = {int(kind): kind for kind in Segmentation}
 _MESSAGE_LIMIT: Final = _HEADER.size + FRAME_LIMIT
 
 MEMBER_LIMIT: Final = 64
+MEMBER_NAME_LIMIT: Final = 63
+"""Bytes of a label (RFC 1035, 2.3.4)."""
 QUEUE_LIMIT: Final = 1 << 20
 """Bytes that wait for one slow member; beyond, frames for it are lost, as on a wire."""
 TABLE_LIMIT: Final = 1024
@@ -73,6 +77,8 @@ class _Peer:
     def __init__(self, connection: socket.socket, name: str) -> None:
         self.connection = connection
         self.name = name
+        self.member = ""
+        self.addresses = SeenAddresses()
         self.is_greeted = False
         self.waiting: deque[tuple[bytes, bytes]] = deque()
         self.waiting_size = 0
@@ -80,12 +86,14 @@ class _Peer:
 
 
 class IsolatedNet:
-    """A member of the network `name`. root: the directory of all networks instead of the user's own."""
+    """A member of the network `name`. root: the directory of all networks instead of the user's own. member: what the
+    others know this one by, a label of DNS; "" for nothing."""
 
-    def __init__(self, name: str, loop: Loop, mtu: int, root: Path | None = None) -> None:
+    def __init__(self, name: str, loop: Loop, mtu: int, root: Path | None = None, member: str = "") -> None:
         """Join. Raises HostError."""
         self.mtu = mtu
         self.name = name
+        self._member = member[:MEMBER_NAME_LIMIT].encode("ascii", "ignore")
         self._loop = loop
         self._receiver: NetReceiver | None = None
         self._waiting: list[Frame] = []
@@ -148,6 +156,18 @@ class IsolatedNet:
 
     def addresses(self) -> Sequence[str]:
         return ()
+
+    def addresses_of(self, member: str) -> Sequence[bytes] | None:
+        """Addresses that another member was seen to have, by its name in small letters; None if nobody is called so.
+
+        No link-local ones of IPv6: without the interface they mean nothing. Thread: any.
+        """
+        found = [peer for peer in list(self._peers) if member and peer.member == member]
+        if not found:
+            return None
+        return [
+            address for peer in found for address in peer.addresses.latest_first() if address[:2] != b"\xfe\x80"
+        ]
 
     def statistics(self) -> dict[str, int]:
         return self._counters | {"peers": len(self._peers)}
@@ -217,7 +237,7 @@ class IsolatedNet:
             connection.fileno(), lambda: self._on_readable(peer), lambda: self._on_writable(peer)
         )
         with suppress(OSError):
-            connection.send(HELLO.pack(MAGIC, VERSION, self.mtu))
+            connection.send(HELLO.pack(MAGIC, VERSION, self.mtu) + self._member)
         self._watch(peer)
         if isolated_peer.on:
             isolated_peer(self.name, name, True)
@@ -295,6 +315,9 @@ class IsolatedNet:
                 return False
             magic, version, _ = HELLO.unpack_from(message)
             peer.is_greeted = magic == MAGIC and version == VERSION
+            name = message[HELLO.size :]
+            if len(name) <= MEMBER_NAME_LIMIT and name.isascii():
+                peer.member = name.decode().lower()
             return peer.is_greeted
         frame = _parse(message)
         if frame is None:
@@ -304,6 +327,7 @@ class IsolatedNet:
             if len(self._table) >= TABLE_LIMIT:
                 self._table.clear()
             self._table[source] = peer
+        peer.addresses.look(frame.data)
         if self._receiver is None or not self._is_up:
             self._counters["host_receive_dropped"] += 1
         else:

@@ -9,7 +9,7 @@ IEEE 802.1Q-2018, 9.5 (tags).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from manor.backends.net.api import Frame, Offloads, Segmentation
@@ -104,6 +104,12 @@ def is_taken(frame: Frame, accepts: Offloads) -> bool:
     if segmentation is Segmentation.TCPV6:
         return accepts.tcpv6
     return segmentation is Segmentation.UDP_L4 and accepts.udp
+
+
+def all_taken(frames: Sequence[Frame], accepts: Offloads) -> bool:
+    """`is_taken` of all; asked of every frame, and mostly nothing is undone on one."""
+    undone = [frame for frame in frames if frame.checksum_start or frame.segmentation]
+    return not undone or all(is_taken(frame, accepts) for frame in undone)
 
 
 def finish(frame: Frame, accepts: Offloads) -> list[Frame]:

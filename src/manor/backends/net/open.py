@@ -8,7 +8,7 @@ A capture thus shows what the guest sent and got. Modules are imported on demand
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from manor.backends.loop import Loop
@@ -18,17 +18,21 @@ from manor.backends.net.capture import CaptureNet
 from manor.base.clock import Clock
 from manor.spec.net import NicSpec, Shaping
 
+OtherNames = Callable[[str], Sequence[bytes] | None]
+"""Addresses of a machine by its name in small letters; None for a name that nobody has."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetHost:
     """What a backend gets from its VM. mac: of the interface. position: among those of its VM. vm_name: "" if nobody
-    calls it."""
+    calls it. other_names: addresses of machines on the VM's other networks."""
 
     loop: Loop
     clock: Clock
     mac: bytes
     position: int = 0
     vm_name: str = ""
+    other_names: OtherNames = lambda name: None
 
 
 def open_network(spec: NicSpec, host: NetHost) -> CaptureNet:
@@ -76,7 +80,7 @@ def _open_macvtap(spec: NicSpec, host: NetHost) -> NetBackend:
 def _open_isolated(spec: NicSpec, host: NetHost) -> NetBackend:
     from manor.backends.net.isolated import IsolatedNet
 
-    return IsolatedNet(spec.name, host.loop, spec.mtu)
+    return IsolatedNet(spec.name, host.loop, spec.mtu, member=_hostname(host.vm_name))
 
 
 def _open_user(spec: NicSpec, host: NetHost) -> NetBackend:
@@ -92,7 +96,7 @@ def _open_user(spec: NicSpec, host: NetHost) -> NetBackend:
         host_at_gateway=spec.host_at_gateway,
         hostname=spec.hostname or _hostname(host.vm_name),
     )
-    return UserBackend(plan, host.loop, host.clock, spec.forwards)
+    return UserBackend(plan, host.loop, host.clock, spec.forwards, other_names=host.other_names)
 
 
 def _hostname(vm_name: str) -> str:

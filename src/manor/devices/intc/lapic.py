@@ -32,7 +32,7 @@ from manor.devices.intc.lapic_regs import (
 )
 from manor.devices.intc.lapic_timer import LapicTimer, TimerMode
 from manor.devices.intc.message import BROADCAST_8, BROADCAST_32, DeliveryMode, InterruptMessage
-from manor.regs.block import RegisterBlock
+from manor.regs.block import RegisterBlock, register_write
 from manor.regs.field import Reg
 from manor.spec.interrupt_state import LapicState, apic_divider
 from manor.trace.event import declare, guest_error
@@ -59,6 +59,7 @@ _ESR_SEND_ILLEGAL: Final = _ESR.mask("send_illegal_vector")
 _ESR_RECEIVE_ILLEGAL: Final = _ESR.mask("receive_illegal_vector")
 _ESR_ILLEGAL_REGISTER: Final = _ESR.mask("illegal_register")
 _DFR: Final = XAPIC.by_name["DFR"]
+_EOI_OFFSET: Final = XAPIC.by_name["EOI"].offset
 _DIVIDE: Final = XAPIC.by_name["DIVIDE"]
 _DFR_FLAT: Final = 0xF
 _FIRST_LEGAL_VECTOR: Final = 16
@@ -401,7 +402,9 @@ class LocalApic(Device):
     def write(self, offset: int, size: int, value: int) -> None:
         """xAPIC register write."""
         with self._lock:
-            if self._is_xapic("write", offset):
+            if offset == _EOI_OFFSET and size == 4 and not register_write.on and self._is_xapic("write", offset):
+                self.on_write_eoi(value)  # what guests write most, in fewer steps
+            elif self._is_xapic("write", offset):
                 self._xapic.write(offset, size, value)
 
     def _is_xapic(self, action: str, offset: int) -> bool:
@@ -446,7 +449,7 @@ class LocalApic(Device):
         if lapic_eoi.on:
             lapic_eoi(self.apic_id, vector)
         self._update()
-        if self._tmr & one and not self._svr & _SVR_EOI_SUPPRESS:
+        if self._tmr and self._tmr & one and not self._svr & _SVR_EOI_SUPPRESS:
             self._bus.end_of_interrupt(vector)
 
     def on_read_rrd(self) -> int:

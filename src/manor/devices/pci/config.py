@@ -202,6 +202,14 @@ class PciFunction(Device):
         if self.msix is not None:
             self.msix.sink = msi
 
+    def detach(self) -> None:
+        """Undo `attach`, after a reset: nothing that the device does is seen any more."""
+        for bar in self.bars:
+            bar.router = None
+        self._intx_line = None
+        if self.msix is not None:
+            self.msix.sink = None
+
     # -- for the device --
 
     def set_intx(self, level: bool) -> None:

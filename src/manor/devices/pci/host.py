@@ -92,7 +92,10 @@ class PciHost(Device):
     # -- the bus --
 
     def add(self, slot: int, function: PciFunction, number: int = 0) -> None:
-        """Plug `function` in, before the guest starts. ValueError if the place is taken or no place."""
+        """Plug `function` in. ValueError if the place is taken or no place.
+
+        While the guest runs, it chooses the addresses: BARs are nowhere until then.
+        """
         if not (0 <= slot < SLOT_COUNT and 0 <= number < FUNCTION_COUNT) or (slot, number) in self.functions:
             raise ValueError(f"{function.name}: no free place {slot:02x}.{number}")
         if number and (slot, 0) not in self.functions:
@@ -104,9 +107,19 @@ class PciHost(Device):
         function.is_multifunction = any((slot, other) in self.functions for other in range(1, FUNCTION_COUNT))
         if number:
             self.functions[slot, 0].is_multifunction = True
+        if pin:
+            function.power_on_interrupt_line = self.gsi(slot, pin)
         for other in range(FUNCTION_COUNT):
             if (slot, other) in self.functions:
                 self.functions[slot, other].reset()
+
+    def remove(self, slot: int) -> PciFunction:
+        """Take out the one function of a slot: its addresses answer no more, it interrupts nobody. KeyError if there is
+        none. What it still does on guest memory goes on."""
+        function = self.functions.pop((slot, 0))
+        function.reset()
+        function.detach()
+        return function
 
     def gsi(self, slot: int, pin: int) -> int:
         """Global interrupt of pin 1 to 4 of `slot`: what the ACPI _PRT must say."""

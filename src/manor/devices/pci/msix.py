@@ -100,15 +100,14 @@ class Msix:
         self._words = [0, 0, 0, _MASKED] * self.vectors
         self._pending = 0
         self._was_enabled = False
+        self._take_control()
 
-    @property
-    def is_enabled(self) -> bool:
-        return self._registers[MESSAGE_CONTROL] & _ENABLE != 0
-
-    @property
-    def is_masked(self) -> bool:
+    def _take_control(self) -> None:
+        """Read the message control register, for those who ask at every interrupt."""
+        control = self._registers[MESSAGE_CONTROL]
+        self.is_enabled = control & _ENABLE != 0
+        self.is_masked = control & _FUNCTION_MASK != 0
         """Whether the function mask holds all vectors back."""
-        return self._registers[MESSAGE_CONTROL] & _FUNCTION_MASK != 0
 
     @property
     def pending(self) -> int:
@@ -126,7 +125,8 @@ class Msix:
 
     def _send(self, vector: int) -> None:
         low, high, data, _ = self._words[4 * vector : 4 * vector + 4]
-        self._pending &= ~bit(vector)
+        if self._pending:
+            self._pending &= ~bit(vector)
         address = high << 32 | low
         if msix_send.on:
             msix_send(self.name, vector, address, data)
@@ -144,6 +144,7 @@ class Msix:
     # -- the capability --
 
     def on_write_message_control(self, value: int) -> None:
+        self._take_control()
         enabled = self.is_enabled
         if enabled != self._was_enabled:
             self._was_enabled = enabled
@@ -236,6 +237,7 @@ class Msix:
         for address, data, control in state.entries:
             self._words += [address & 0xFFFF_FFFF, address >> 32, data, control]
         self._pending = state.pending
+        self._take_control()
         self._was_enabled = self.is_enabled
 
 

@@ -194,11 +194,7 @@ class VirtioBlk(VirtioDevice):
         if payload < 0:
             self.report(f"request with a header of {chain.readable_size} bytes")
             return Answer(VIRTIO_BLK_S_IOERR)
-        first = chain.readable[0]
-        if first.size >= _HEADER.size:
-            kind, sector = chain.memory.unpack(_HEADER, first.gpa)
-        else:
-            kind, sector = _HEADER.unpack(chain.read(_HEADER.size))
+        kind, sector = _HEADER.unpack(chain.read(_HEADER.size))
         if virtio_blk_request.on:
             virtio_blk_request(self.name, queue.index, kind, sector, payload if kind == VIRTIO_BLK_T_OUT else room)
         if kind == VIRTIO_BLK_T_IN:

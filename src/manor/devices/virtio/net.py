@@ -15,7 +15,9 @@ from typing import Final, Protocol
 from manor.backends.net.api import Frame, Offloads, Segmentation
 from manor.backends.net.offload import FRAME_LIMIT, NOTHING, flow_key
 from manor.base.bits import bit
-from manor.base.errors import OutOfRange, SavedStateError
+from manor.base.clock import MILLISECOND, Clock
+from manor.base.errors import SavedStateError
+from manor.base.timers import Timers
 from manor.devices.virtio.device import Defer, Status, VirtioDevice
 from manor.devices.virtio.net_control import CONTROL_QUEUE_SIZE, Control, NetState
 from manor.devices.virtio.net_features import (
@@ -47,6 +49,9 @@ QUEUE_SIZE: Final = 256
 MAX_PAIRS: Final = 16
 TRANSMIT_BUDGET: Final = 1 << 20
 """Bytes of a turn: the machine lock is free again, and the frames on their way, before the next."""
+SENT_DELAY_NS: Final = MILLISECOND
+"""For how long the guest is not told that a few frames were sent. Linux looks at what was sent whenever it receives,
+and before it sends more; mostly one of them comes first, and the interrupt is saved."""
 FLOW_LIMIT: Final = 4096
 """Flows whose queue pair is remembered."""
 
@@ -74,15 +79,18 @@ _HOST_KINDS: Final = {
 class Port(Protocol):
     """Where frames go; `net_port.NetPort`. Machine lock held."""
 
-    def transmit(self, frames: list[Frame]) -> None:
-        """Send frames soon."""
+    def transmit(self, frames: list[Frame]) -> bool:
+        """Send frames soon. True: so few that the vCPU that kicked does it, before the guest goes on."""
 
     def room(self) -> None:
         """There are receive buffers again."""
 
 
 class VirtioNet(VirtioDevice):
-    """One interface. mac: 6 bytes. mtu: bytes of the largest IP packet. pairs: of queues. speed: Mbit/s, for show."""
+    """One interface. mac: 6 bytes. mtu: bytes of the largest IP packet. pairs: of queues. speed: Mbit/s, for show.
+
+    clock, timers: for interrupts about little that was sent, which come late; without, they come at once.
+    """
 
     DEVICE_ID = 1
     SERVES_KICKS = True
@@ -99,6 +107,8 @@ class VirtioNet(VirtioDevice):
         pairs: int = 1,
         speed: int = DEFAULT_SPEED,
         link_up: bool = True,
+        clock: Clock | None = None,
+        timers: Timers | None = None,
     ) -> None:
         if not 1 <= pairs <= MAX_PAIRS or len(mac) != 6:
             raise ValueError(f"{name}: {pairs} queue pairs, MAC address of {len(mac)} bytes")
@@ -117,6 +127,13 @@ class VirtioNet(VirtioDevice):
         self._port = port
         self._flows: dict[bytes, int] = {}
         self._is_starved = False
+        self._clock = clock
+        self._timers = timers
+        self._is_waiting = False
+        """A timer will tell of what is in `_untold`."""
+        self._untold: set[int] = set()
+        """Transmit queues whose last frames the guest was not told of."""
+        self._sent_little = False
         self._allowed: frozenset[Segmentation] = frozenset()
         self._is_mergeable = False
         self._may_vouch = False
@@ -192,6 +209,7 @@ class VirtioNet(VirtioDevice):
         self.accepts = NOTHING
         self.active_pairs = 1
         self.must_announce = False
+        self._untold.clear()
         self._configure()  # to what it is without features
         self._flows.clear()
         if self._is_starved:
@@ -224,6 +242,7 @@ class VirtioNet(VirtioDevice):
 
     def _transmit(self, queue: Queue) -> bool:
         frames: list[Frame] = []
+        self._sent_little = False
         budget = TRANSMIT_BUDGET
         for _ in range(queue.size):
             chain = queue.pop()
@@ -245,28 +264,43 @@ class VirtioNet(VirtioDevice):
             counters["sent_bytes"] += TRANSMIT_BUDGET - budget
             if self.active_pairs > 1:
                 self._remember_flows(frames, queue.index >> 1)
-            self._port.transmit(frames)
+            self._sent_little = self._port.transmit(frames)
         else:
             counters["send_dropped"] += len(frames)
         return queue.has_available()
 
     def _take(self, chain: Chain) -> Frame | str:
         """Copy the frame of a chain, or tell what is wrong with it."""
-        size = sum(buffer.size for buffer in chain.readable)
+        size = chain.readable_size
         if not HEADER_SIZE + ETHERNET_HEADER <= size <= HEADER_SIZE + FRAME_LIMIT:
             return f"frame of {size} bytes with its header"
-        try:
-            views = [self._memory.view(buffer.gpa, buffer.size) for buffer in chain.readable]
-        except OutOfRange:  # a buffer that spans two regions
-            views = [memoryview(chain.read(size))]
-        if len(views[0]) >= HEADER_SIZE:
-            header = HEADER.unpack_from(views[0])
-            views[0] = views[0][HEADER_SIZE:]
-            data = b"".join(views)
-        else:
-            whole = b"".join(views)
-            header, data = HEADER.unpack_from(whole), whole[HEADER_SIZE:]
-        return frame_of(header, data, self._allowed)
+        header = HEADER.unpack(chain.read(HEADER_SIZE))
+        return frame_of(header, chain.read(size - HEADER_SIZE, HEADER_SIZE), self._allowed)
+
+    # --- interrupts -----------------------------------------------------------------------------------------
+
+    def finish(self, queue: Queue) -> None:
+        """Put off telling the guest of a few frames that were sent."""
+        timers, clock = self._timers, self._clock
+        if not self._sent_little or not queue.index & 1 or timers is None or clock is None:
+            super().finish(queue)
+            return
+        self._sent_little = False
+        self._untold.add(queue.index)
+        if not self._is_waiting:
+            self._is_waiting = True
+            timers.at(clock.now_ns() + SENT_DELAY_NS, self._tell)
+
+    def _tell(self) -> None:
+        """Time is over: tell of what was sent, if the guest has not seen it meanwhile."""
+        untold, self._untold = self._untold, set()
+        self._is_waiting = False
+        for index in untold:
+            super().finish(self.queues[index])
+        if untold and self._timers is not None and self._clock is not None:
+            # More will come: to stay awake for it costs less than to be woken again.
+            self._is_waiting = True
+            self._timers.at(self._clock.now_ns() + SENT_DELAY_NS, self._tell)
 
     # -- reception --
 
@@ -277,26 +311,29 @@ class VirtioNet(VirtioDevice):
         chain = queue.pop()
         if chain is None:
             return False
-        chains, room = [chain], _room(chain)
+        chains, room = [chain], chain.writable_size
         while room < needed and self._is_mergeable:
             chain = queue.pop()
             if chain is None:
                 break
             chains.append(chain)
-            room += _room(chain)
-        if room < needed or _room(chains[0]) < HEADER_SIZE:
+            room += chain.writable_size
+        first = chains[0]
+        if room < needed or first.writable_size < HEADER_SIZE:
             return self._give_up(queue, chains, needed)
-        content = memoryview(header_of(frame, len(chains), self._may_vouch) + data)
-        position = 0
-        for chain in chains:
-            start = position
-            for buffer in chain.writable:
-                piece = content[position : position + buffer.size]
-                if not piece:
-                    break
-                self._memory.write(buffer.gpa, piece)
-                position += len(piece)
-            queue.add_used(chain, position - start)
+        first.write(header_of(frame, len(chains), self._may_vouch))
+        if len(chains) == 1:
+            first.write(data, HEADER_SIZE)
+            queue.add_used(first, needed)
+        else:
+            content = memoryview(data)
+            position = first.write(content, HEADER_SIZE)
+            queue.add_used(first, HEADER_SIZE + position, False)
+            for chain in chains[1:]:
+                size = chain.write(content[position:])
+                position += size
+                # The driver of another vCPU may be looking: it must find all chains of a frame together.
+                queue.add_used(chain, size, chain is chains[-1])
         self.counters["received_frames"] += 1
         self.counters["received_bytes"] += len(data)
         return True
@@ -305,7 +342,7 @@ class VirtioNet(VirtioDevice):
         """Put chains back that do not suffice. True if more will not help: then the frame is dropped."""
         for chain in reversed(chains):
             queue.undo_pop(chain)
-        is_hopeless = not self._is_mergeable or len(chains) >= queue.size or _room(chains[0]) < HEADER_SIZE
+        is_hopeless = not self._is_mergeable or len(chains) >= queue.size or chains[0].writable_size < HEADER_SIZE
         if is_hopeless:
             self.counters["receive_dropped"] += 1
             self.report(f"queue {queue.index}: receive buffers too small for {needed} bytes")
@@ -395,7 +432,3 @@ COUNTERS: Final = (
     "received_frames", "received_bytes", "receive_dropped", "receive_filtered",
 )  # fmt: skip
 """What a device counts; `send` and `receive` as the guest sees them."""
-
-
-def _room(chain: Chain) -> int:
-    return sum(buffer.size for buffer in chain.writable)

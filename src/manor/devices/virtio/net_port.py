@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from manor.backends.net.api import Frame, NetBackend, Offloads
-from manor.backends.net.offload import NOTHING, finish, is_taken
+from manor.backends.net.offload import NOTHING, all_taken, finish
 from manor.base.work import Work
 from manor.trace.event import declare, guest_error
 
@@ -76,13 +76,14 @@ class NetPort:
 
     # --- from the device: machine lock held -------------------------------------------------------------------------
 
-    def transmit(self, frames: list[Frame]) -> None:
-        """Send frames soon. The list is the port's from now on."""
+    def transmit(self, frames: list[Frame]) -> bool:
+        """Send frames soon. The list is the port's from now on. True: the calling vCPU does it, when it has left the
+        device."""
         if self._outgoing:
             self._outgoing += frames
         else:
             self._outgoing = frames
-        self._wake()
+        return self._wake()
 
     def room(self) -> None:
         """The guest added receive buffers after `receive` had found too few."""
@@ -97,14 +98,19 @@ class NetPort:
         self._is_paused = False
         self.room()
 
-    def _wake(self) -> None:
-        if not self._is_posted:
-            self._is_posted = True
-            if not (self._is_short() and self._work is not None and self._work.submit_short(self._run_short)):
-                self._post(self._run)
+    def _wake(self) -> bool:
+        if self._is_posted:
+            return False
+        self._is_posted = True
+        if self._is_short() and self._work is not None and self._work.submit_short(self._run_short):
+            return True
+        self._post(self._run)
+        return False
 
     def _is_short(self) -> bool:
         frames = self._outgoing
+        if len(frames) == 1:
+            return len(frames[0].data) <= SHORT_BYTES
         return 0 < len(frames) <= SHORT_FRAMES and sum([len(frame.data) for frame in frames]) <= SHORT_BYTES
 
     # --- the I/O loop's thread or a vCPU's, without the machine lock --------------------------------------------------
@@ -139,7 +145,7 @@ class NetPort:
 
     def _send(self, frames: list[Frame]) -> None:
         accepts = self.backend.accepts
-        if not all(is_taken(frame, accepts) for frame in frames):
+        if not all_taken(frames, accepts):
             finished: list[Frame] = []
             for frame in frames:
                 pieces = finish(frame, accepts)
@@ -156,14 +162,15 @@ class NetPort:
 
     def deliver(self, frames: Sequence[Frame]) -> int:
         """NetReceiver: see there."""
-        self._deliver_rest()
         if self._rest:
-            return 0
+            self._deliver_rest()
+            if self._rest:
+                return 0
         accepts = self.accepts
         taken = 0
         while taken < len(frames):
-            batch = frames[taken : taken + RECEIVE_BATCH]
-            if all(is_taken(frame, accepts) for frame in batch):
+            batch = frames[taken : taken + RECEIVE_BATCH] if len(frames) > RECEIVE_BATCH or taken else frames
+            if all_taken(batch, accepts):
                 count = self._receive(batch)
             else:
                 count = self._receive_finished(batch, accepts)

@@ -7,18 +7,22 @@ checked, and then used from the host-side copy: positions in the rings, the set 
 descriptors of a chain. A rule broken by the guest makes the queue `broken`: `pop` returns nothing from then
 on and the owner is told through `on_broken`, once. No guest input raises an exception.
 
+What runs for every chain is native (`ring_native`). Here is the rest: how a queue is set up, what is wrong with one,
+chains that are rare, save and load.
+
 Thread: every method under the machine lock.
 """
 
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from manor.base.errors import SavedStateError, StateError
-from manor.mem.guest_memory import GuestMemory, slices
+from manor.mem.guest_memory import GuestMemory
+from manor.mem.ring_native import Chain as Chain
+from manor.mem.ring_native import Ring
 from manor.mem.scatter_native import Buffer, GuestBuffers, Segments
 from manor.trace.event import declare, guest_error
 
@@ -45,93 +49,7 @@ Buffers = GuestBuffers | list[memoryview]
 
 _unpack_descriptor = struct.Struct("<QIHH").unpack_from
 
-virtqueue_pop = declare("virtqueue_pop", queue=int, head=int, readable=int, writable=int)
-virtqueue_used = declare("virtqueue_used", queue=int, head=int, written=int)
 virtqueue_broken = declare("virtqueue_broken", queue=int, reason=str)
-
-
-class Chain:
-    """A descriptor chain the device holds: what it may read, then what it may write.
-
-    Holds the host's copy of the descriptors; contents stay in guest memory, so read them once.
-    readable_size, writable_size: bytes of either part.
-    """
-
-    __slots__ = ("head", "memory", "readable", "readable_size", "writable", "writable_size")
-
-    def __init__(
-        self,
-        head: int,
-        memory: GuestMemory,
-        readable: Segments,
-        writable: Segments,
-    ) -> None:
-        self.head = head
-        self.memory = memory
-        self.readable = readable
-        self.writable = writable
-        self.readable_size = readable.size
-        self.writable_size = writable.size
-
-    def readable_buffers(self, offset: int) -> Buffers:
-        """The readable part from `offset` bytes into it, for the host to read; no copy."""
-        return self.memory.buffers_of(self.readable, offset, self.readable_size)
-
-    def writable_buffers(self, limit: int) -> Buffers:
-        """The first `limit` bytes of the writable part, for the host to write; no copy. Then call `filled`."""
-        return self.memory.buffers_of(self.writable, 0, limit)
-
-    def filled(self, buffers: Buffers) -> None:
-        """Tell that the host wrote `buffers`, made by `writable_buffers`."""
-        if isinstance(buffers, GuestBuffers):
-            self.memory.written_segments(buffers)
-        else:
-            self.memory.written_all(slices(self.writable, 0, sum(piece.nbytes for piece in buffers)))
-
-    def write_last(self, value: int) -> None:
-        """Set the last byte of the writable part, which must have one."""
-        gpa = self.memory.ram_table.set_last(self.writable, value)
-        if gpa is None:
-            last = self.writable[-1]
-            self.memory.write_u8(last.gpa + last.size - 1, value)
-        else:
-            self.memory.written(gpa, 1)
-
-    def fill_last(self, value: int) -> None:
-        """The same where the host has written all before it, through `writable_buffers`; no `filled` is needed."""
-        if self.memory.ram_table.set_last(self.writable, value) is None:
-            self.write_last(value)
-            self.memory.written_all(self.writable)
-        else:
-            self.memory.written_segments(self.writable)
-
-    def read(self, limit: int, offset: int = 0) -> bytes:
-        """Copy up to `limit` bytes of the readable part, from `offset` bytes into it."""
-        if offset == 0 and self.readable and self.readable[0].size == limit:
-            return self.memory.read(self.readable[0].gpa, limit)
-        parts: list[bytes] = []
-        for gpa, size in slices(self.readable, offset, limit):
-            parts.append(self.memory.read(gpa, size))
-        return b"".join(parts)
-
-    def write(self, data: bytes, offset: int = 0) -> int:
-        """Copy `data` into the writable part at `offset` bytes; the count of bytes that found room."""
-        done = 0
-        for gpa, size in slices(self.writable, offset, len(data)):
-            self.memory.write(gpa, data[done : done + size])
-            done += size
-        return done
-
-
-@dataclass(frozen=True, slots=True)
-class _Rings:
-    """Guest memory of an enabled queue: descriptors as bytes, driver and device area in 16-bit words, and the used
-    elements in 32-bit words behind one for flags and index (2.7.6, 2.7.8). Aligned words are single accesses."""
-
-    descriptors: memoryview
-    driver: memoryview
-    device: memoryview
-    used: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +67,7 @@ class QueueState:
     broken: bool
 
 
-class Queue:
+class Queue(Ring):
     """One split virtqueue.
 
     index: its number in the device. max_size: power of two, the largest and the initial queue size.
@@ -161,19 +79,14 @@ class Queue:
     ) -> None:
         if not _is_queue_size(max_size, QUEUE_SIZE_LIMIT):
             raise ValueError(f"queue size {max_size} is not a power of two up to {QUEUE_SIZE_LIMIT}")
-        self.index = index
+        super().__init__(index, memory, CHAIN_LIMIT)
         self.max_size = max_size
-        self.event_idx = False  # VIRTIO_F_EVENT_IDX negotiated
-        self.indirect = False  # VIRTIO_F_INDIRECT_DESC negotiated
-        self._memory = memory
         self._ram = _ram_ranges(memory)
-        self._collect_fast = memory.ram_table.collect
         low = next((region for region in memory.regions if region.kind == "ram"), None)
         # The first region of RAM, where most buffers are.
         self._low_start, self._low_end = (0, 0) if low is None else (int(low.start), int(low.end))
         self._low = memoryview(b"") if low is None else memory.view(low.start, low.size)
         self._on_broken = on_broken
-        self._fence = threading.Lock()
         self._name = f"virtqueue {index}"
         self.reset()
 
@@ -186,12 +99,10 @@ class Queue:
         self.descriptor_area = 0
         self.driver_area = 0
         self.device_area = 0
-        self._next_avail = 0  # position of the next chain to take; the guest's copy is only a limit
-        self._seen_avail = 0  # avail.idx as last read and checked
-        self._next_used = 0  # our authority for used.idx
-        self._signalled_used = 0  # used.idx when the driver was last told
-        self._in_flight: dict[int, Chain] = {}
-        self._rings: _Rings | None = None
+        self.next_avail = self.seen_avail = 0
+        self.next_used = self.signalled_used = 0
+        self.held = {}
+        self.detach()
 
     def begin_reset(self) -> None:
         """Take and return no chains any more; `reset` follows when the device let go of guest memory."""
@@ -218,88 +129,19 @@ class Queue:
     @property
     def in_flight(self) -> int:
         """Count of chains the device holds."""
-        return len(self._in_flight)
+        return len(self.held)
 
-    def holds(self, chain: Chain) -> bool:
-        """Whether `chain` is still in the device's hands: no reset has forgotten it."""
-        return self._in_flight.get(chain.head) is chain and not self.is_resetting
+    # -- for the native part --
 
-    # -- taking chains --
+    def violate(self, reason: str) -> None:
+        """The guest broke a rule."""
+        self._break(reason)
 
-    def pop(self) -> Chain | None:
-        """Take the next available chain; None if there is none (the driver will kick when it adds one) or
-        broken.
-
-        Source: 2.7.13 "Receiving Used Buffers From The Device", 2.7.5, 2.7.10.
-        """
-        rings = self._rings
-        if rings is None or self.broken or self.is_resetting or not self._has_available(rings):
-            return None
-        position = self._next_avail % self.size
-        head = rings.driver[2 + position]
-        if head >= self.size:
-            self._break(f"available entry {position} names descriptor {head} of {self.size}")
-            return None
-        if head in self._in_flight:
-            self._break(f"descriptor {head} made available while the device holds it")
-            return None
-        # What it does not take is looked at again, from the beginning, by `_collect`: it says what is wrong.
-        parts = self._collect_fast(
-            self.descriptor_area, self.size, head, min(self.size, CHAIN_LIMIT), CHAIN_LIMIT, self.indirect
-        )
-        chain = self._collect(rings, head) if parts is None else Chain(head, self._memory, *parts)
-        if chain is None:
-            return None
-        self._next_avail = (self._next_avail + 1) & 0xFFFF
-        self._in_flight[head] = chain
-        if virtqueue_pop.on:
-            virtqueue_pop(self.index, head, chain.readable_size, chain.writable_size)
-        return chain
-
-    def undo_pop(self, chain: Chain) -> None:
-        """Put the chain taken last back; it will be taken again. Only right after its `pop`."""
-        if self._in_flight.get(chain.head) is not chain:
-            return  # the queue was reset meanwhile
-        del self._in_flight[chain.head]
-        self._next_avail = (self._next_avail - 1) & 0xFFFF
-
-    def has_available(self) -> bool:
-        """Whether `pop` would look at a chain; if not, the driver's next addition kicks."""
-        rings = self._rings
-        return rings is not None and self.is_active and self._has_available(rings)
-
-    def _has_available(self, rings: _Rings) -> bool:
-        if self._seen_avail != self._next_avail:
-            return True
-        if self._read_available_index(rings):
-            return True
-        if self.broken:
-            return False
-        if self.event_idx:
-            # Ask for a kick with the next chain, then look again: the driver may have added one before it
-            # could see the request. Fence pairs with the driver's between avail.idx and avail_event
-            # (2.7.10.1).
-            rings.device[2 + 4 * self.size] = self._next_avail
-            self._memory.written(self.device_area + 4 + USED_ELEMENT_SIZE * self.size, 2)
-            self._full_fence()
-            return self._read_available_index(rings)
-        return False
-
-    def _read_available_index(self, rings: _Rings) -> bool:
-        """Refresh the checked copy of avail.idx; True if chains wait."""
-        index = rings.driver[1]
-        waiting = (index - self._next_avail) & 0xFFFF
-        if waiting > self.size:
-            self._break(f"available index {index} is {waiting} ahead of {self._next_avail}, queue size {self.size}")
-            return False
-        self._seen_avail = index
-        return waiting != 0
-
-    def _collect(self, rings: _Rings, head: int) -> Chain | None:
+    def collect_slowly(self, head: int) -> Chain | None:
         """Copy and check the descriptors of the chain at `head`: the definition of what `RamTable.collect` does for
         all but the rare and the wrong ones."""
         # Each descriptor is read once, wherever its table is; `start` is that of the table in `table`.
-        table: memoryview | bytes = rings.descriptors
+        table: memoryview | bytes = self.memory.view(self.descriptor_area, DESCRIPTOR_SIZE * self.size)
         start, count, position = 0, self.size, head
         limit = min(self.size, CHAIN_LIMIT)  # a chain visiting more descriptors than there are has a loop
         is_indirect = False
@@ -324,7 +166,7 @@ class Queue:
                 if ram_start <= gpa and gpa + size <= ram_end:
                     table, start = self._low, gpa - ram_start
                 else:
-                    table, start = self._memory.read(gpa, size), 0
+                    table, start = self.memory.read(gpa, size), 0
                 continue
             if not (ram_start <= gpa and gpa + size <= ram_end) and not self._in_ram(gpa, size):
                 self._break(f"chain at {head}: buffer {gpa:#018x}, size {size:#x} is not in RAM")
@@ -339,7 +181,7 @@ class Queue:
             elif size:
                 readable.append(Buffer(gpa, size))
             if not flags & VIRTQ_DESC_F_NEXT:
-                return Chain(head, self._memory, Segments(readable), Segments(writable))
+                return Chain(head, self.memory, Segments(readable), Segments(writable))
             if following >= count:
                 self._break(f"chain at {head}: next descriptor {following} of {count}")
                 return None
@@ -361,71 +203,20 @@ class Queue:
             return f"indirect table {gpa:#018x}, size {size:#x} is not in RAM"
         return None
 
-    # -- returning chains --
-
-    def add_used(self, chain: Chain, written: int) -> None:
-        """Return a chain to the driver.
-
-        written: bytes the device wrote from the start of the writable part; 0 for a read request.
-        The driver learns of it by `take_interrupt` after the last one of a batch, which must follow.
-        Source: 2.7.8 "The Virtqueue Used Ring".
-        """
-        if self._in_flight.get(chain.head) is not chain:
-            return  # the queue was reset while the device worked on the chain
-        assert 0 <= written <= chain.writable_size
-        del self._in_flight[chain.head]
-        rings = self._rings
-        if rings is None or not self.enabled or self.broken or self.is_resetting:
-            return
-        position = self._next_used % self.size
-        rings.used[1 + 2 * position] = chain.head
-        rings.used[2 + 2 * position] = written
-        self._next_used = (self._next_used + 1) & 0xFFFF
-        # The element must be visible before the index; pairs with the driver's read barrier after used.idx
-        # (2.7.13).
-        self._full_fence()
-        rings.device[1] = self._next_used
-        self._memory.written(self.device_area + 2, 2)
-        if virtqueue_used.on:
-            virtqueue_used(self.index, chain.head, written)
-
-    def take_interrupt(self) -> bool:
-        """Whether the driver wants to be told of the chains returned since the last call that said so.
-
-        Source: 2.7.7 "Used Buffer Notification Suppression".
-        """
-        added = (self._next_used - self._signalled_used) & 0xFFFF
-        rings = self._rings
-        if rings is None or added == 0 or not self.is_active:
-            return False
-        # The elements, once a batch: for what was translated from a page that the ring shares with code.
-        self._memory.written(self.device_area, 4 + USED_ELEMENT_SIZE * self.size)
-        # used.idx must be visible before the driver's wish is read; pairs with its barrier after enabling
-        # notifications.
-        self._full_fence()
-        if self.event_idx:
-            event = rings.driver[2 + self.size]
-            # Told if the index passed `event` since it was told last; the driver's formula, modulo 2**16.
-            wanted = (self._next_used - event - 1) & 0xFFFF < added
-        else:
-            wanted = not rings.driver[0] & VIRTQ_AVAIL_F_NO_INTERRUPT
-        self._signalled_used = self._next_used
-        return wanted
-
     # -- save and load --
 
     def save(self) -> QueueState:
-        if self._in_flight:
-            raise StateError(f"save virtqueue {self.index}", f"{len(self._in_flight)} chains in flight")
+        if self.held:
+            raise StateError(f"save virtqueue {self.index}", f"{len(self.held)} chains in flight")
         return QueueState(
             size=self.size,
             enabled=self.enabled,
             descriptor_area=self.descriptor_area,
             driver_area=self.driver_area,
             device_area=self.device_area,
-            next_avail=self._next_avail,
-            next_used=self._next_used,
-            signalled_used=self._signalled_used,
+            next_avail=self.next_avail,
+            next_used=self.next_used,
+            signalled_used=self.signalled_used,
             broken=self.broken,
         )
 
@@ -437,9 +228,9 @@ class Queue:
         self.descriptor_area = state.descriptor_area
         self.driver_area = state.driver_area
         self.device_area = state.device_area
-        self._next_avail = self._seen_avail = state.next_avail
-        self._next_used = state.next_used
-        self._signalled_used = state.signalled_used
+        self.next_avail = self.seen_avail = state.next_avail
+        self.next_used = state.next_used
+        self.signalled_used = state.signalled_used
         self.broken = state.broken
         self.enabled = state.enabled
         if self.is_active:
@@ -476,14 +267,10 @@ class Queue:
             self._map_areas()
 
     def _map_areas(self) -> None:
-        """Look the checked areas up once: each is used several times for every chain."""
-        view = self._memory.view
-        device = view(self.device_area, 4 + USED_ELEMENT_SIZE * self.size)
-        self._rings = _Rings(
-            descriptors=view(self.descriptor_area, DESCRIPTOR_SIZE * self.size),
-            driver=view(self.driver_area, 6 + 2 * self.size).cast("H"),
-            device=view(self.device_area, 6 + USED_ELEMENT_SIZE * self.size).cast("H"),
-            used=device.cast("I"),
+        """Look the checked areas up once: they are used several times for every chain."""
+        view = self.memory.view
+        self.attach(
+            view(self.driver_area, 6 + 2 * self.size), view(self.device_area, 6 + USED_ELEMENT_SIZE * self.size)
         )
 
     def _areas_problem(self, size: int, descriptors: int, driver: int, device: int) -> str | None:
@@ -498,20 +285,12 @@ class Queue:
                 return f"{name} {gpa:#018x} is not aligned to {alignment}"
             if not self._in_ram(gpa, length):
                 return f"{name} {gpa:#018x}, size {length:#x} is not in RAM"
-            if self._memory.find_region(gpa, length) is None:
+            if self.memory.find_region(gpa, length) is None:
                 return f"{name} {gpa:#018x}, size {length:#x} is in two regions of RAM"
         return None
 
     def _in_ram(self, gpa: int, size: int) -> bool:
         return any(start <= gpa and gpa + size <= end for start, end in self._ram)
-
-    def _full_fence(self) -> None:
-        """Order our earlier stores before our later loads, as other processors see them.
-
-        An atomic read-modify-write is the full barrier that Python offers; taking an uncontended lock is one.
-        """
-        with self._fence:
-            pass
 
     def _break(self, reason: str) -> None:
         """Stop using the queue: the guest broke a rule."""

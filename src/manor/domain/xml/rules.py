@@ -47,14 +47,18 @@ def _size(domain: Domain) -> Iterator[Finding]:
     running = domain.current_vcpus or domain.vcpus
     if running > MAX_CPUS:
         yield _refused("vcpu", f"{running} vCPUs are too many", f"give at most {MAX_CPUS}")
-    elif running < domain.vcpus:
-        yield _ignored("vcpu/@current", "vCPUs are not added while the machine runs; it has as many as it starts with")
+    elif running < domain.vcpus and domain.vcpus > MAX_CPUS:
+        yield _ignored("vcpu", f"there is room for {MAX_CPUS} vCPUs while the machine runs")
     if domain.memory < MIN_MEMORY:
         yield _refused("memory", f"{domain.memory} bytes are too little", "give for example <memory unit='MiB'>512")
     if domain.initrd and not domain.kernel:
         yield _refused("os/initrd", "there is no kernel to go with it", "give <kernel>, or remove <initrd>")
     if domain.cmdline and not domain.kernel:
         yield _ignored("os/cmdline", "there is no kernel to go with it; the disk's own command line is used")
+    if domain.on_poweroff in ("restart", "rename-restart") and domain.on_reboot == "destroy":
+        # Source: libvirt, "Domain XML format", Events configuration.
+        yield _refused("on_reboot", "a guest that is started again when it powers off cannot be stopped by a reboot",
+                       "write <on_reboot>restart</on_reboot>, or <on_poweroff>destroy</on_poweroff>")  # fmt: skip
     devices = domain.devices
     if not domain.kernel and not any(one.device == "disk" for one in devices.disks):
         yield _refused("os", "there is nothing to boot", "give a disk with a system, or <kernel> and <initrd>")

@@ -21,7 +21,7 @@ from manor.domain.xml.property import Finding
 from manor.domain.xml.values import Support
 from manor.spec.block import CacheMode, DiskBus, DiskSpec, Throttle
 from manor.spec.firmware import SmbiosSpec
-from manor.spec.machine import CPU_MODELS, AccelName, CpuModel, MachineSpec
+from manor.spec.machine import CPU_MODELS, MAX_CPUS, AccelName, CpuModel, MachineSpec
 from manor.spec.net import NicSpec, Shaping
 from manor.spec.net import PortForward as ForwardSpec
 from manor.spec.share import ShareSpec
@@ -76,7 +76,7 @@ def to_spec(domain: Domain, resolvers: Resolvers, accel: AccelName | None = None
     nics = []
     for index, nic in enumerate(devices.interfaces):
         where = f"domain/devices/interface[{index + 1}]" if len(devices.interfaces) > 1 else "domain/devices/interface"
-        nics.append(_nic(nic, where, domain.name, resolvers, warnings))
+        nics.append(nic_spec(nic, where, domain.name, resolvers, warnings))
     first_console = devices.consoles[0] if devices.consoles else None
     vsock = devices.vsock
     spec = MachineSpec(
@@ -85,10 +85,11 @@ def to_spec(domain: Domain, resolvers: Resolvers, accel: AccelName | None = None
         append=(domain.cmdline or "") if domain.kernel else "",
         memory=domain.memory,
         cpus=domain.current_vcpus or domain.vcpus,
+        max_cpus=min(domain.vcpus, MAX_CPUS) if domain.current_vcpus else 0,
         console="virtio" if first_console and first_console.target_type == "virtio" else "serial",
         cpu=_cpu(domain, accel),
         name=domain.name,
-        disks=tuple(_disk(devices.disks[n], resolvers) for n in machine_order(devices)),
+        disks=tuple(disk_spec(devices.disks[n], resolvers) for n in machine_order(devices)),
         nics=tuple(nics),
         smbios=_smbios(domain),
         balloon=devices.balloon is None or devices.balloon.model != "none",
@@ -131,7 +132,8 @@ def disk_source(disk: Disk, resolvers: Resolvers) -> str:
     return f"nbd://{name}:{host.port or 10809}/{export}"
 
 
-def _disk(disk: Disk, resolvers: Resolvers) -> DiskSpec:
+def disk_spec(disk: Disk, resolvers: Resolvers) -> DiskSpec:
+    """The disk of a machine that `disk`, which has a medium, describes. Raises ConfigError."""
     cache: CacheMode = "direct" if disk.cache in ("none", "directsync") else "writeback"
     tune = disk.iotune
     bus: DiskBus = "nvme" if disk.bus == "nvme" else "virtio"
@@ -152,7 +154,8 @@ def _disk(disk: Disk, resolvers: Resolvers) -> DiskSpec:
 
 
 # ---------------------------------------------------------------------- interfaces
-def _nic(nic: Interface, where: str, name: str, resolvers: Resolvers, warnings: list[Finding]) -> NicSpec:
+def nic_spec(nic: Interface, where: str, name: str, resolvers: Resolvers, warnings: list[Finding]) -> NicSpec:
+    """The interface of a machine that `nic` describes. where: for errors. name: of the domain. Raises ConfigError."""
     kind, target = _far_end(nic, where, resolvers, warnings)
     if nic.forwards and kind != "user":
         raise ConfigError(

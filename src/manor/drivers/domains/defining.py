@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from manor.domain import names
 from manor.domain.definition import definition_of
@@ -15,9 +14,8 @@ from manor.drivers.domains.table import DomainTable, logger, need
 from manor.drivers.errors import invalid, reading
 from manor.rpc.protocol.records import Domain
 
-MANAGED_SAVE: Final = 1
-SNAPSHOTS_METADATA: Final = 2
-"""virDomainUndefineFlagsValues: with it, its managed save, and what is known of its snapshots."""
+MANAGED_SAVE, SNAPSHOTS_METADATA = 1, 2
+"""virDomainUndefineFlagsValues: what goes with the definition."""
 
 
 class Defining(DomainTable):
@@ -39,23 +37,25 @@ class Defining(DomainTable):
         document = self._complete(xml)
         warnings = self._check(document)
         definition = definition_of(document)
-        self._check_unique(definition)
-        record = self._records.get(definition.uuid)
-        if record is None:
-            record = Record(Life.ABSENT, definition)
-            async with record.lock:
+        while True:
+            self._check_unique(definition)
+            record = self._records.get(definition.uuid)
+            if record is None:
+                record = Record(Life.ABSENT, definition)
                 self._add(record)  # before the wait, so that the name is taken
+            async with record.lock:
+                if self._records.get(definition.uuid) is not record:
+                    continue  # undefined meanwhile
+                self._check_unique(definition)  # it may have been renamed
+                need(record, Cause.DEFINE)
                 try:
                     await self._save_config(record, definition, who)
                 except BaseException:
-                    self._forget(record)
+                    if record.life is Life.ABSENT:
+                        self._forget(record)
                     raise
                 self._step(record, Cause.DEFINE)
-        else:
-            async with record.lock:
-                need(record, Cause.DEFINE)
-                await self._save_config(record, definition, who)
-                self._step(record, Cause.DEFINE)
+                break
         for warning in warnings:
             logger.warning("%s: %s", definition.name, warning)
         return record.reference()
@@ -90,9 +90,13 @@ class Defining(DomainTable):
             if name in self._names:
                 raise invalid(f"domain with name '{name}' already exists")
             new = definition_of(replace(config.read(), name=name))
-            await self._keeper.rename("domains", uuid, config.name, name, new.text, who)
+            self._names[name] = uuid  # before the wait, so that it is taken
+            try:
+                await self._keeper.rename("domains", uuid, config.name, name, new.text, who)
+            except BaseException:
+                del self._names[name]
+                raise
             del self._names[config.name]
-            self._names[name] = uuid
             record.config = new
             self._step(record, Cause.RENAME)
 

@@ -17,8 +17,10 @@ from manor.rpc.protocol.records import Domain
 @dataclass(slots=True)
 class Record:
     """config: what the next start takes, None for a domain that is gone when it stops. live: what runs. number: of a
-    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it.
-    missed: that it ended meanwhile."""
+    running domain, else -1. lock: held while it changes.
+    is_updated: the configuration is no longer what was started. is_stopping: the driver itself is about to end it.
+    missed: that it ended meanwhile. is_restarting: its machine has ended, and is about to be started again under the
+    same number. restarted: when that was last, on the event loop's clock."""
 
     life: Life
     config: Definition | None
@@ -29,8 +31,11 @@ class Record:
     autostart: bool = False
     snapshots: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_updated: bool = False
     is_stopping: bool = False
     missed: Ended | None = None
+    is_restarting: bool = False
+    restarted: float = 0.0
     _names: tuple[Definition, DeviceNames] | None = None
 
     @property
@@ -60,6 +65,7 @@ class Record:
             self.life is Life.SAVED,
             self.snapshots > 0,
             self.state,
+            self.is_updated,
         )
 
     def devices(self) -> DeviceNames:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -42,38 +41,43 @@ class SavedStates:
 
     def __init__(self, root: Path | None) -> None:
         """root: None for a driver that keeps nothing: they are gone with it."""
-        self._temporary = None if root is not None else tempfile.TemporaryDirectory(prefix="manor-saved-")
-        self.root = root if root is not None else Path(self._temporary.name if self._temporary else "")
+        self._root = root
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def path(self, uuid: bytes) -> Path:
-        return self.root / f"{uuid_text(uuid)}.state"
-
-    def make(self) -> None:
-        """The folder. Raises HostError."""
+        """Where the one of a domain is, if there is one. Raises HostError."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self._root is None:
+                self._temporary = tempfile.TemporaryDirectory(prefix="manor-saved-")
+                self._root = Path(self._temporary.name)
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise HostError.from_os_error(f"cannot make {self.root}", error) from error
+            raise HostError.from_os_error("cannot make a folder for saved states", error) from error
+        return self._root / f"{uuid_text(uuid)}.state"
+
+    def exists(self, uuid: bytes) -> bool:
+        return self._root is not None and self.path(uuid).exists()
 
     def remove(self, uuid: bytes) -> None:
-        """Raises HostError."""
-        try:
-            self.path(uuid).unlink(missing_ok=True)
-            sync_directory(self.root)
-        except FileNotFoundError:
+        """Raises HostError. Nothing happens if there is none."""
+        if self._root is None:
             return
+        path = self.path(uuid)
+        try:
+            path.unlink(missing_ok=True)
+            sync_directory(path.parent)
         except OSError as error:
-            raise HostError.from_os_error(f"cannot remove {self.path(uuid)}", error) from error
+            raise HostError.from_os_error(f"cannot remove {path}", error) from error
 
     def forget_older(self, uuid: bytes, started_ns: int) -> None:
         """Remove one from which a VM has gone on at `started_ns`, unless it was saved again since. Raises HostError."""
-        with suppress(FileNotFoundError):
-            if self.path(uuid).stat().st_mtime_ns < started_ns:
-                self.remove(uuid)
+        if self.exists(uuid) and self.path(uuid).stat().st_mtime_ns < started_ns:
+            self.remove(uuid)
 
     def close(self) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
+            self._root = self._temporary = None
 
 
 class Saving(Running):
@@ -98,9 +102,7 @@ class Saving(Running):
             text = domain_xml.format(inactive_form(record.live.read()))
             if xml is not None:
                 text = self._another_text(uuid, xml)
-            target = self._saves.path(uuid) if path is None else _absolute(path)
-            if path is None:
-                await asyncio.to_thread(self._saves.make)
+            target = await asyncio.to_thread(self._saves.path, uuid) if path is None else _absolute(path)
             record.is_stopping = True
             try:
                 await self._hypervisor.save(uuid, target, text, paused)

@@ -187,15 +187,9 @@ SPECIAL_ARITY: Final[dict[Special, int | tuple[int, ...]]] = {
 }  # fmt: skip
 
 THUNK_CALL, THUNK_LOAD, THUNK_STORE, THUNK_RMW, THUNK_CMPXCHG, THUNK_LOADX, THUNK_STOREX, THUNK_CALL_ALL = range(8)
+"""Cells of env.thunks: the calling thunk, the addresses of `layout.SLOW_PATHS`, the thunk that saves all."""
 THUNK_HEAD_SIZE: Final = 15
 """Cell of env.thunks that holds no address: how far into a block its look for interrupts reaches."""
-"""Cells of env.thunks: the calling thunk, then the addresses of the slow paths."""
-SLOW_PATHS: Final = ("load_slow", "store_slow", "rmw_slow", "cmpxchg_slow", "loadx_slow", "storex_slow")
-"""Names in that order. Each is uint64_t f(Env *, uint64_t gva, uint64_t value, uint64_t meta).
-
-rmw: returns the old value. cmpxchg: value is the new one, the expected one is in env.scratch[0].
-loadx, storex: value is the byte offset of the 16-byte cell in env.
-"""
 
 META_ALIGNED: Final = 1 << 24
 """In META: a 16-byte access must be aligned to 16, else #GP(0)."""

@@ -11,14 +11,17 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.manor.engine.cache_native import jump_slot
 from cython.cimports.manor.engine.env import Env
-from cython.cimports.manor.engine.lower.emit_native import (
+from cython.cimports.manor.engine.lower.arena_native import (
     create_emitter,
     destroy_emitter,
-    emit_block,
-    link_block,
     prepare_env,
     reset_emitter,
+)
+from cython.cimports.manor.engine.lower.emit_native import (
+    emit_block,
+    link_block,
     run_code,
     unlink_block,
 )
@@ -124,7 +127,7 @@ class Sandbox:
     def cache_jump(self, number: cython.int) -> None:
         """Enter a block into the jump cache."""
         b: cython.pointer(Block) = self.blocks + number
-        slot: uint64_t = (b.pc & (_env.JUMP_CACHE_ENTRIES - 1)) * 2
+        slot: uint64_t = jump_slot(b.pc) * 2
         self.env.jump_cache[slot] = b.pc ^ (cython.cast(uint64_t, b.flags) << _env.JUMP_KEY_SHIFT)
         self.env.jump_cache[slot + 1] = cython.cast(uint64_t, b.code)
 

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Slow paths of generated code: what a memory uop does when the TLB does not answer.
 
-`forms.SLOW_PATHS` says how generated code calls them: size | mode << 8 | operation << 16 | aligned << 24
+`layout.SLOW_PATHS` says how generated code calls them: size | mode << 8 | operation << 16 | aligned << 24
 in `meta`, env.rip is the instruction. The work is done by `softmmu_native`.
 
 WHY NATIVE: called from generated code. SAFETY: every address goes through the softmmu. Threads: the vCPU's
@@ -162,7 +162,7 @@ def slow_storex(env: cython.pointer(Env), gva: uint64_t, cell: uint64_t, meta: u
 
 
 def addresses() -> dict:
-    """Names of `forms.SLOW_PATHS` -> addresses of the functions."""
+    """Names of `layout.SLOW_PATHS` -> addresses of the functions."""
     return {
         "load_slow": cython.cast(uint64_t, cython.cast(cython.p_void, slow_load)),
         "store_slow": cython.cast(uint64_t, cython.cast(cython.p_void, slow_store)),

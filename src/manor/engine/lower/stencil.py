@@ -18,6 +18,7 @@ from llvmlite import binding, ir
 from manor.engine.env import (
     FAULT_ONE_INSN,
     JUMP_CACHE_ENTRIES,
+    JUMP_HASH_SHIFT,
     JUMP_KEY_SHIFT,
     OFFSETS,
     RSP,
@@ -512,11 +513,18 @@ def _helper(s: StencilBuilder, d: int | None, wide: bool) -> None:
     s.next()
 
 
+def _jump_index(s: StencilBuilder, rip: ir.Value) -> ir.Value:
+    """Offset of `rip`'s entry in the jump cache: `jump_slot` of engine.cache_native, times the size of an entry."""
+    b = s.builder
+    mixed = b.xor(rip, b.lshr(rip, s.const(JUMP_HASH_SHIFT)))
+    return b.and_(b.shl(mixed, s.const(4)), s.const((JUMP_CACHE_ENTRIES - 1) << 4))
+
+
 def _jump_indirect(s: StencilBuilder, a: int) -> None:
     """Through the jump cache. Only a canonical rip may hit: else the flags mixed into the key could be forged."""
     b = s.builder
     rip = s.slots[a]
-    index = b.and_(b.shl(rip, s.const(4)), s.const((JUMP_CACHE_ENTRIES - 1) << 4))
+    index = _jump_index(s, rip)
     entry = s.at(s.at(s.env, index), OFFSETS["jump_cache"])
     key = b.xor(rip, s.hole("FLAGS"))
     hit = b.icmp_unsigned("==", s.load(entry), key)
@@ -556,7 +564,7 @@ def _dispatch(s: StencilBuilder) -> None:
     s.use(quiet)
     b = s.builder
     rip = s.load(s.field("rip"))
-    index = b.and_(b.shl(rip, s.const(4)), s.const((JUMP_CACHE_ENTRIES - 1) << 4))
+    index = _jump_index(s, rip)
     entry = s.at(s.at(s.env, index), OFFSETS["jump_cache"])
     flags = b.shl(b.zext(s.load(s.field("block_flags"), I32), I64), s.const(JUMP_KEY_SHIFT))
     hit = _likely(s, b.icmp_unsigned("==", s.load(entry), b.xor(rip, flags)), leave)

@@ -8,6 +8,7 @@ Fields of fixed size that follow each other are packed by one `struct` call.
 from __future__ import annotations
 
 import collections
+import functools
 import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,9 @@ FIXED = {
     "uuid": ("16s", 16),
 }
 """Wire type -> (letter of `struct`, size in bytes)."""
+
+MEMO_MAX = 1 << 15
+"""References whose encoding is remembered."""
 
 _ARRAY = re.compile(r"(.+)\[(:?)(\d*)\]\Z")
 _BAD_VALUE = (struct.error, TypeError, ValueError, AttributeError, OverflowError)
@@ -100,6 +104,7 @@ class _Source:
             **{name: getattr(xdr, name) for name in dir(xdr) if name.startswith(("encode_", "decode_", "refuse_"))},
             "encode_params": params.encode_params,
             "decode_params": params.decode_params,
+            "encoded_domain": _encoded_domain,
         }
 
     def line(self, text: str) -> None:
@@ -167,6 +172,9 @@ class _Encoder(_Source):
             self._optional(kind[:-1], name)
         elif match := _ARRAY.match(kind):
             self._array(match[1], match[2], match[3], name)
+        elif kind == "Domain":
+            self._flush()
+            self.line(f"out += encoded_domain(*{name})")
         elif kind in records.LAYOUTS:
             self._sequence([kind for _, kind in records.LAYOUTS[kind][1]], name)
         else:
@@ -350,3 +358,12 @@ def smallest(kind: str) -> int:
     if kind in records.LAYOUTS:
         return sum(smallest(field) for _, field in records.LAYOUTS[kind][1])
     return 4
+
+
+@functools.lru_cache(maxsize=MEMO_MAX)
+def _encoded_domain(name: str, uuid: bytes, number: int) -> bytes:
+    """A reference to a domain: lists and statistics of thousands consist of them, always the same."""
+    return bytes(_DOMAIN.encode((name, uuid, number)))
+
+
+_DOMAIN = TupleCodec("domain", records.LAYOUTS["Domain"][1])

@@ -47,8 +47,25 @@ def _name(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+class Prepared(tuple[TypedParam, ...]):
+    """Parameters that are sent again and again, with their encoding: those of every domain that does not run."""
+
+    data: bytes
+
+    def __new__(cls, params: Iterable[TypedParam]) -> Prepared:
+        """Raises EncodeError, or what `struct` raises for a value that is none."""
+        made = super().__new__(cls, params)
+        out = bytearray()
+        encode_params(out, tuple(made))
+        made.data = bytes(out)
+        return made
+
+
 def encode_params(out: bytearray, params: Iterable[tuple[str, int, int | float | bool | str]]) -> None:
     """Append the parameters (not their count). Raises EncodeError, or what `struct` raises for a value that is none."""
+    if type(params) is Prepared:
+        out += params.data
+        return
     for field, kind, value in params:
         out += _head(field, kind)
         if kind == _STRING:

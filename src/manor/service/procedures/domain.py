@@ -8,9 +8,10 @@ from manor.domain.state import DomainState
 from manor.drivers.api import DomainFlags
 from manor.drivers.errors import invalid_argument, no_domain
 from manor.rpc.protocol.records import Domain
-from manor.rpc.session import Answer, Session, SessionStream
+from manor.rpc.session import Answer
 from manor.service.client import Client, cut, matches
-from manor.service.streams import both_ways
+from manor.service.consoles import Mode
+from manor.service.procedures.own_console import open_console
 
 START_PAUSED: Final = 1
 START_FORCE_BOOT: Final = 8
@@ -21,6 +22,10 @@ XML_INACTIVE: Final = 2
 """virDomainXMLFlags."""
 CONSOLE_FORCE: Final = 1
 """virDomainConsoleFlags."""
+
+
+_GROUPS: Final = (1 | 2, 4 | 8, 16 | 32 | 64 | 128, 256 | 512, 1024 | 2048, 4096 | 8192, 16384 | 32768)
+"""Bits of which any may hold, and together all do."""
 
 
 def is_wanted(flags: int, found: DomainFlags) -> bool:
@@ -46,6 +51,8 @@ def is_wanted(flags: int, found: DomainFlags) -> bool:
 
 async def connect_list_all_domains(client: Client, a: Any) -> tuple[list[Domain], int]:
     flags = a.flags
+    if all(flags & group in (0, group) for group in _GROUPS):
+        flags = 0  # each group asks for everything, or nothing: a filter that all domains pass
     rows = await client.driver.domains.all()
     found = [domain for domain, its in rows if not flags or is_wanted(flags, its)]
     return (found if a.need_results else [], len(found))
@@ -122,8 +129,7 @@ async def domain_is_active(client: Client, a: Any) -> int:
 
 
 async def domain_is_updated(client: Client, a: Any) -> int:
-    await client.driver.domains.find(a.domain.uuid)
-    return 0
+    return int((await client.driver.domains.flags(a.domain.uuid)).updated)
 
 
 async def domain_get_autostart(client: Client, a: Any) -> int:
@@ -187,10 +193,6 @@ async def domain_resume(client: Client, a: Any) -> None:
 
 
 async def domain_open_console(client: Client, a: Any) -> Answer:
-    device = await client.driver.domains.console(a.domain.uuid, a.dev_name, bool(a.flags & CONSOLE_FORCE))
-
-    async def talk(session: Session, stream: SessionStream | None) -> None:
-        assert stream is not None
-        await both_ways(stream, device)
-
-    return Answer(None, (), talk)
+    # Where libvirt ends the session of another client, it may go on here, but no longer write.
+    mode = Mode.TAKE_OVER if a.flags & CONSOLE_FORCE else Mode.WRITE
+    return await open_console(client, a.domain.uuid, a.dev_name, mode)

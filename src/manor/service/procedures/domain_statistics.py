@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import time
 from typing import Any, Final
 
-from manor.base.errors import ApiError
-from manor.drivers.api import BlockStatistics, MachineStatistics, NicStatistics
-from manor.drivers.errors import Code, invalid_argument, not_running
+from manor.base.errors import ApiError, HostError
+from manor.drivers.api import BlockStatistics, DeviceNames, DomainInfo, MachineStatistics, NicStatistics
+from manor.drivers.errors import Code, invalid_argument, not_running, unsupported
+from manor.rpc.protocol.params import Prepared
 from manor.rpc.protocol.records import Domain, DomainStats, MemoryStat, ParamType, TypedParam
 from manor.service.client import Client
-from manor.service.history import Sample
+from manor.service.history import Counters
 from manor.service.procedures.domain import is_wanted
 
 STATE, CPU, BALLOON, VCPU, INTERFACE, BLOCK = 1, 2, 4, 8, 16, 32
 """virDomainStatsTypes."""
 ALL: Final = STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK
+OF_THE_MACHINE: Final = CPU | BALLOON | VCPU | INTERFACE | BLOCK
+"""Those that a running domain's machine is asked for."""
+ASKED_AT_ONCE: Final = 64
+"""Machines that are asked at the same time."""
+TURN: Final = 128
+"""Domains until other clients have their turn."""
 _INT, _UINT, _ULLONG, _STRING = (
     int(each) for each in (ParamType.INT, ParamType.UINT, ParamType.ULLONG, ParamType.STRING)
 )
@@ -29,33 +38,88 @@ async def connect_get_all_domain_stats(client: Client, a: Any) -> list[DomainSta
     if a.domains:
         chosen = [(await domains.find(each.uuid), await domains.flags(each.uuid)) for each in a.domains]
     else:
-        chosen = [(domain, flags) for domain, flags in await domains.all()]
+        chosen = list(await domains.all())
     mask = a.flags & 0xFF
+    if mask:
+        chosen = [(domain, flags) for domain, flags in chosen if is_wanted(mask, flags)]
+    gate = asyncio.Semaphore(ASKED_AT_ONCE)
+    asked = {
+        domain.uuid: asyncio.ensure_future(_ask(client, domain, gate))
+        for domain, flags in chosen
+        if flags.active and wanted & OF_THE_MACHINE
+    }
     rows = []
-    for domain, flags in chosen:
-        if mask and not is_wanted(mask, flags):
-            continue
-        try:
-            rows.append(DomainStats(domain, await _parameters(client, domain, flags.active, wanted)))
-        except ApiError as error:
-            if error.code not in (Code.NO_DOMAIN, Code.OPERATION_INVALID):
-                raise
-            # It went, or stopped, meanwhile.
+    try:
+        for count, (domain, _) in enumerate(chosen, 1):
+            if count % TURN == 0:
+                await asyncio.sleep(0)
+            statistics = await asked[domain.uuid] if domain.uuid in asked else None
+            try:
+                info = await domains.info(domain.uuid, ask=False)
+                names = (
+                    await domains.devices(domain.uuid)
+                    if statistics is not None and wanted & (INTERFACE | BLOCK)
+                    else None
+                )
+            except ApiError as error:
+                if error.code not in (Code.NO_DOMAIN, Code.OPERATION_INVALID):
+                    raise
+                continue  # it went meanwhile
+            params = _idle(info, wanted) if statistics is None else _running(info, wanted, statistics, names)
+            rows.append(DomainStats(domain, params))
+    finally:
+        for task in asked.values():
+            task.cancel()
     return rows
 
 
-async def _parameters(client: Client, domain: Domain, active: bool, wanted: int) -> list[TypedParam]:
-    domains = client.driver.domains
-    info = await domains.info(domain.uuid)
+async def _ask(client: Client, domain: Domain, gate: asyncio.Semaphore) -> MachineStatistics | None:
+    """What a running domain's machine counts; None if it does not answer, or has just ended."""
+    async with gate:
+        try:
+            statistics = await client.driver.domains.statistics(domain.uuid)
+        except (ApiError, HostError):
+            return None
+    _note(client, domain, statistics)
+    return statistics
+
+
+@functools.lru_cache(maxsize=4096)
+def _idle(info: DomainInfo, wanted: int) -> Prepared:
+    """Of a domain without a machine; most have the same size, and are asked for again and again."""
+    return Prepared(_common(info, wanted, None))
+
+
+def _running(
+    info: DomainInfo, wanted: int, statistics: MachineStatistics, names: DeviceNames | None
+) -> list[TypedParam]:
+    found = _common(info, wanted, statistics)
+    add = found.append
+    if names is None:
+        return found
+    if wanted & INTERFACE:
+        add(TypedParam("net.count", _UINT, len(statistics.nics)))
+        for index, (nic, counters) in enumerate(zip(names.nics, statistics.nics, strict=False)):
+            add(TypedParam(f"net.{index}.name", _STRING, nic.target))
+            for name, value in _nic_rows(counters):
+                add(TypedParam(f"net.{index}.{name}", _ULLONG, value))
+    if wanted & BLOCK:
+        add(TypedParam("block.count", _UINT, len(statistics.disks)))
+        for index, (disk, block) in enumerate(zip(names.disks, statistics.disks, strict=False)):
+            add(TypedParam(f"block.{index}.name", _STRING, disk.target))
+            if disk.source:
+                add(TypedParam(f"block.{index}.path", _STRING, disk.source))
+            for name, value in _block_rows(block):
+                add(TypedParam(f"block.{index}.{name}", _ULLONG, value))
+    return found
+
+
+def _common(info: DomainInfo, wanted: int, statistics: MachineStatistics | None) -> list[TypedParam]:
     found: list[TypedParam] = []
     add = found.append
     if wanted & STATE:
         add(TypedParam("state.state", _INT, info.state))
         add(TypedParam("state.reason", _INT, info.reason))
-    statistics = None
-    if active and wanted & (CPU | BALLOON | VCPU | INTERFACE | BLOCK):
-        statistics = await domains.statistics(domain.uuid)
-        _note(client, domain, statistics)
     if wanted & CPU and statistics is not None:
         add(TypedParam("cpu.time", _ULLONG, statistics.cpu_time))
         add(TypedParam("cpu.user", _ULLONG, statistics.cpu_time))
@@ -72,35 +136,11 @@ async def _parameters(client: Client, domain: Domain, active: bool, wanted: int)
         for index, used in enumerate(statistics.vcpu_times if statistics is not None else ()):
             add(TypedParam(f"vcpu.{index}.state", _INT, 1))
             add(TypedParam(f"vcpu.{index}.time", _ULLONG, used))
-    if wanted & (INTERFACE | BLOCK) and statistics is not None:
-        names = await domains.devices(domain.uuid)
-        if wanted & INTERFACE:
-            add(TypedParam("net.count", _UINT, len(statistics.nics)))
-            for index, (nic, counters) in enumerate(zip(names.nics, statistics.nics, strict=False)):
-                add(TypedParam(f"net.{index}.name", _STRING, nic.target))
-                for name, value in _nic_rows(counters):
-                    add(TypedParam(f"net.{index}.{name}", _ULLONG, value))
-        if wanted & BLOCK:
-            add(TypedParam("block.count", _UINT, len(statistics.disks)))
-            for index, (disk, block) in enumerate(zip(names.disks, statistics.disks, strict=False)):
-                add(TypedParam(f"block.{index}.name", _STRING, disk.target))
-                if disk.source:
-                    add(TypedParam(f"block.{index}.path", _STRING, disk.source))
-                for name, value in _block_rows(block):
-                    add(TypedParam(f"block.{index}.{name}", _ULLONG, value))
     return found
 
 
 def _note(client: Client, domain: Domain, statistics: MachineStatistics) -> None:
-    values = {
-        "cpu": statistics.cpu_time,
-        "memory": statistics.memory,
-        "rd_bytes": sum(each.rd_bytes for each in statistics.disks),
-        "wr_bytes": sum(each.wr_bytes for each in statistics.disks),
-        "rx_bytes": sum(each.rx_bytes for each in statistics.nics),
-        "tx_bytes": sum(each.tx_bytes for each in statistics.nics),
-    }
-    client.service.history.add(domain.uuid, Sample(time.time(), values))
+    client.service.history.add(domain.uuid, Counters.of(time.time(), statistics))
 
 
 def _nic_rows(found: NicStatistics) -> list[tuple[str, int]]:
@@ -172,8 +212,7 @@ async def domain_memory_stats(client: Client, a: Any) -> list[MemoryStat]:
 async def domain_get_cpu_stats(client: Client, a: Any) -> tuple[list[TypedParam], int]:
     statistics = await client.driver.domains.statistics(a.domain.uuid)
     if a.start_cpu != -1:
-        # VMs are not pinned: what one host CPU did for them is not known.
-        return [], 0 if a.nparams else 1
+        raise unsupported("what one processor of the host did for a domain is not known; ask for the total")
     rows = [TypedParam("cpu_time", _ULLONG, statistics.cpu_time)]
     return (rows, 1) if a.nparams else ([], 1)
 

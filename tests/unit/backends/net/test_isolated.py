@@ -57,8 +57,8 @@ Join = Callable[..., tuple[IsolatedNet, Guest]]
 def join(root: Path, loop: PollLoop) -> Iterator[Join]:
     members: list[IsolatedNet] = []
 
-    def join(name: str = "lab") -> tuple[IsolatedNet, Guest]:
-        net, guest = IsolatedNet(name, loop, 1500, root), Guest()
+    def join(name: str = "lab", member: str = "") -> tuple[IsolatedNet, Guest]:
+        net, guest = IsolatedNet(name, loop, 1500, root, member), Guest()
         net.attach(guest)
         members.append(net)
         loop.settle()  # so that the others know of it
@@ -97,6 +97,49 @@ def test_networks_do_not_see_each_other(join: Join, loop: PollLoop) -> None:
     one.send([frame(1, None)])
     loop.settle()
     assert other.frames == []
+
+
+def arp(source: int, address: bytes) -> Frame:
+    body = b"\x00\x01\x08\x00\x06\x04\x00\x01" + mac(source) + address + bytes(6) + address
+    return Frame(b"\xff" * 6 + mac(source) + b"\x08\x06" + body)
+
+
+def test_members_know_each_other_by_name(join: Join, loop: PollLoop) -> None:
+    (one, _), (two, _), (three, _) = join(member="one"), join(member="Two"), join()
+    loop.settle()
+    assert one.addresses_of("two") == []
+    two.send([arp(2, bytes((192, 0, 2, 2))), frame(2, None, bytes(200))])
+    three.send([arp(3, bytes((192, 0, 2, 3)))])
+    loop.settle()
+    assert one.addresses_of("two") == three.addresses_of("two") == [bytes((192, 0, 2, 2))]
+    assert one.addresses_of("") is None
+    assert one.addresses_of("four") is None
+    two.close()
+    loop.settle()
+    assert one.addresses_of("two") is None
+
+
+def test_addresses_that_mean_nothing_elsewhere_are_kept_back(join: Join, loop: PollLoop) -> None:
+    (one, _), (two, _) = join(member="one"), join(member="two")
+    for prefix in ("fe80", "fd00"):
+        source = bytes.fromhex(prefix) + bytes(13) + b"\x02"
+        body = b"\x88\x00\x00\x00" + bytes(4) + source
+        header = b"\x60" + bytes(3) + len(body).to_bytes(2, "big") + b"\x3a\xff"
+        two.send([Frame(b"\xff" * 6 + mac(2) + b"\x86\xdd" + header + source + bytes(16) + body)])
+    loop.settle()
+    assert one.addresses_of("two") == [bytes.fromhex("fd00") + bytes(13) + b"\x02"]
+
+
+@pytest.mark.parametrize("name", [b"n" * 64, b"\xff", b""])
+def test_a_member_whose_name_is_none_is_nobody(root: Path, loop: PollLoop, name: bytes) -> None:
+    net = IsolatedNet("lab", loop, 1500, root)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as raw:
+        raw.connect(os.fspath(next(path for path in (root / "lab").iterdir() if path.name != ".lock")))
+        raw.send(HELLO.pack(MAGIC, VERSION, 1500) + name)
+        loop.settle()
+        assert net.statistics()["peers"] == 1
+        assert net.addresses_of(name.decode("latin-1")) is None
+    net.close()
 
 
 def test_unfinished_frames_arrive_as_they_are(join: Join, loop: PollLoop) -> None:

@@ -64,7 +64,7 @@ def test_chain_goes_around() -> None:
 
 def test_indexes_wrap() -> None:
     bench = Bench(size=4)
-    bench.queue._next_avail = bench.queue._seen_avail = bench.queue._next_used = 0xFFFE
+    bench.queue.next_avail = bench.queue.seen_avail = bench.queue.next_used = 0xFFFE
     bench.driver.available = bench.driver._seen_used = 0xFFFE
     bench.memory.write_u16(bench.driver.driver_area + 2, 0xFFFE)
     for _ in range(6):
@@ -331,9 +331,8 @@ def test_both_parsers_find_the_same(
     for position, entry in enumerate(indirect):
         bench.memory.write(0x8000 + 16 * position, struct.pack("<QIHH", *entry))
     queue = bench.queue
-    fast = queue._collect_fast(queue.descriptor_area, SIZE, head, SIZE, CHAIN_LIMIT, allows_indirect)
-    assert queue._rings is not None
-    chain = queue._collect(queue._rings, head)
+    fast = bench.memory.ram_table.collect(queue.descriptor_area, SIZE, head, SIZE, CHAIN_LIMIT, allows_indirect)
+    chain = queue.collect_slowly(head)
     if fast is not None:
         assert chain is not None
         assert [list(part) for part in fast] == [list(chain.readable), list(chain.writable)]
@@ -356,7 +355,7 @@ def test_longest_chain_of_both_parsers(is_direct: bool) -> None:
     bench.driver.write_descriptor(int(is_direct), 0x1_0000, 16 * CHAIN_LIMIT, VIRTQ_DESC_F_INDIRECT, 0)
     bench.driver.make_available(0)
     queue = bench.queue
-    fast = queue._collect_fast(queue.descriptor_area, SIZE, 0, SIZE, CHAIN_LIMIT, True)
+    fast = bench.memory.ram_table.collect(queue.descriptor_area, SIZE, 0, SIZE, CHAIN_LIMIT, True)
     assert (fast is None) is is_direct
     chain = queue.pop()
     assert chain is not None

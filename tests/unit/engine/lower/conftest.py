@@ -12,8 +12,8 @@ import pytest
 
 from manor.engine import load, lower
 from manor.engine.env import OFFSETS
-from manor.engine.lower import emit_native, passes_native, sandbox_native
-from manor.engine.lower.forms import SLOW_PATHS
+from manor.engine.lower import arena_native, copy_native, passes_native, sandbox_native
+from manor.engine.lower.layout import SLOW_PATHS
 from manor.engine.uop.helper import ALL, Helper
 
 FUNCTION: Final = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 4)
@@ -89,8 +89,8 @@ def world() -> Iterator[_World]:
         pytest.skip("the stencils are not built")
     w = _World()
     passes_native.load_ops(STENCILS.with_name("ops.bin"))
-    emit_native.load_stencils(STENCILS)
-    emit_native.set_slow_paths({name: w.slow_path(name) for name in SLOW_PATHS})
+    copy_native.load_stencils(STENCILS)
+    arena_native.set_slow_paths({name: w.slow_path(name) for name in SLOW_PATHS})
     passes_native.set_helpers(HELPERS, {h.name: w.helper(h.name) for h in HELPERS})
     yield w
     load.load.cache_clear()

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from manor.engine.env import XMM_COUNT, XMM_SCRATCH
-from manor.engine.lower import emit_native, forms, passes_native
+from manor.engine.lower import copy_native, forms, passes_native
 from manor.engine.lower.blob import HEADER, OP_INFO, RELOCATION, STENCIL, is_current, pack_ops
 from manor.engine.lower.forms import Form, Hole, Patch, Shape, Special
 from manor.engine.uop.ops import Kind
 from manor.engine.uop.table import NUMBER, OPS
 
 
-def test_emitter() -> None:
-    assert emit_native.numbers() == {
+def test_stencils() -> None:
+    assert copy_native.numbers() == {
         "SLOTS": forms.SLOTS, "FORMS": forms.FORMS, "RM": Form.RM, "MEMORY_WIDE": Form.MEMORY_WIDE,
         "VALUE": Hole.VALUE, "SHIFT": Hole.SHIFT, "COUNT": Hole.COUNT, "ABS8": Patch.ABS8,
         "CONST_64": Special.CONST_64, "SPECIALS": len(Special), "Stencil": STENCIL.size,
         "Relocation": RELOCATION.size, "Header": HEADER.size,
-        "META_ALIGNED": forms.META_ALIGNED, "SLOW_PATHS": forms.SLOW_PATHS, "XSLOTS": forms.XSLOTS,
+        "META_ALIGNED": forms.META_ALIGNED, "XSLOTS": forms.XSLOTS,
         "X_COLD": Form.X_COLD, "XMM": XMM_COUNT, "XMM_SCRATCH": XMM_SCRATCH, "SHAPE_D": Shape.D,
     }  # fmt: skip
 

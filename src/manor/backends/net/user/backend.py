@@ -101,7 +101,8 @@ class UserBackend:
             return
         counters = self._counters
         counters["frames_from_guest"] += len(frames)
-        counters["bytes_from_guest"] += sum([len(frame.data) for frame in frames])
+        for frame in frames:
+            counters["bytes_from_guest"] += len(frame.data)
         self._in_turn = True
         try:
             self._core.receive(frames, self._offloads(), self._clock.now_ns())
@@ -230,8 +231,12 @@ class UserBackend:
                 taken = receiver.deliver(frames)
                 counters = self._counters
                 counters["frames_to_guest"] += taken
-                counters["bytes_to_guest"] += sum([len(frame.data) for frame in frames[:taken]])
-                frames = frames[taken:]
+                left = frames[taken:]
+                if left:
+                    del frames[taken:]
+                for frame in frames:
+                    counters["bytes_to_guest"] += len(frame.data)
+                frames = left
                 if len(frames) > MAX_BACKLOG:
                     self._lost += len(frames) - MAX_BACKLOG
                     del frames[MAX_BACKLOG:]

@@ -36,6 +36,8 @@ class Cable:
 
     def seen(self, address: bytes, mac: bytes) -> None:
         """A packet came from `address`."""
+        if self.neighbours.get(address) == mac:
+            return
         if self._plan.is_local(address) and address not in self._own:
             self.neighbours.learn(address, mac)
 

@@ -95,9 +95,13 @@ class UserNetwork:
     @property
     def deadline(self) -> int | None:
         """When `expire` is to be called next."""
+        # Asked for at the end of every turn.
         cable = self.cable
-        times = (self.tcp.deadline, self.udp.deadline, self.dns.deadline, cable.neighbours.deadline, cable.next_ra)
-        return min((time for time in times if time is not None), default=None)
+        first = self.tcp.deadline
+        for time in (self.udp.deadline, self.dns.deadline, cable.neighbours.deadline, cable.next_ra):
+            if time is not None and (first is None or time < first):
+                first = time
+        return first
 
     def new_guest(self) -> None:
         """Another machine is on the cable, or the same one after a reboot: nothing that the old one had open is left.
@@ -126,6 +130,8 @@ class UserNetwork:
         if kind == ethernet.IPV4:
             if data[23] == ip.TCP and data[14] == 0x45 and not (data[20] & 0x3F or data[21]):
                 self._tcp4(data, is_done)
+                return
+            if data[23] == ip.ICMP and data[14] == 0x45 and not (data[20] & 0x3F or data[21]) and self._echo4(data):
                 return
             packet = ip.parse4(data)
         elif kind == ethernet.IPV6:
@@ -171,6 +177,22 @@ class UserNetwork:
                 self._drop("TCP checksum", data)
                 return
         self.tcp.segment(data[22:58], data, 54, end)
+
+    def _echo4(self, data: bytes) -> bool:
+        """Answer an echo request to us in an IPv4 packet without options, not a fragment: what pings come as. False for
+        everything else, which goes the long way."""
+        end = 14 + (data[16] << 8 | data[17])
+        if not 42 <= end <= min(len(data), 14 + self.plan.mtu) or data[34] != icmp.ECHO_REQUEST4 or data[35]:
+            return False
+        source, own = data[26:30], data[30:34]
+        if own not in self._own or self._is_nonsense(source):
+            return False
+        if not is_valid(data[14:34]) or not is_valid(data[34:end]):
+            return False
+        mac = data[6:12]
+        self.cable.seen(source, mac)
+        self._emitter.whole(own, source, mac, ip.ICMP, icmp.echo_answer(data, 34, end))
+        return True
 
     def _packet(self, packet: ip.Packet, mac: bytes, is_done: bool) -> None:
         """A whole IP packet."""

@@ -146,7 +146,9 @@ class DnsForwarder:
 
     @property
     def deadline(self) -> int | None:
-        return min((pending.deadline for pending in self._pending.values()), default=None)
+        if not self._pending:
+            return None
+        return min(pending.deadline for pending in self._pending.values())
 
     def clear(self) -> None:
         for number in list(self._pending):

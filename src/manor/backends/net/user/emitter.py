@@ -43,6 +43,11 @@ class Emitter:
         for packet in ip.packets(source, destination, protocol, payload, self._plan.mtu, self._identification):
             self.out.append(Frame(head + packet))
 
+    def whole(self, source: bytes, destination: bytes, mac: bytes, protocol: int, payload: bytes) -> None:
+        """An IPv4 packet that is known to fit the MTU."""
+        header = ip.header4(source, destination, protocol, len(payload))
+        self.out.append(Frame(mac + self._plan.mac + ethernet.IPV4 + header + payload))
+
     def on_link(self, source: bytes, destination: bytes, mac: bytes, payload: bytes, hops: int) -> None:
         """A message of neighbour discovery."""
         head = mac + self._plan.mac + ethernet.IPV6

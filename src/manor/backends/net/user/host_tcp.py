@@ -55,7 +55,6 @@ class TcpFlow:
         self.endpoint = endpoint
         endpoint.application = self
         self._is_connecting = True
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, SYN_RETRIES)
         self._address = address
         number = self._socket.connect_ex(address)
         if number == errno.EINPROGRESS:
@@ -67,6 +66,7 @@ class TcpFlow:
         """A second connect(2) says how the first one goes: it came about, it failed, or neither yet."""
         number = self._socket.connect_ex(self._address)
         if number == errno.EALREADY:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, SYN_RETRIES)
             self._want(write=True)
         else:
             self._connected(0 if number == errno.EISCONN else number)
@@ -87,16 +87,14 @@ class TcpFlow:
 
     def _is_own_echo(self) -> bool:
         """Linux connects a socket with itself when it picks the very port that nobody listens on as the local one."""
-        try:
-            return bool(self._socket.getsockname() == self._socket.getpeername())
-        except OSError:
-            return False  # gone already; reading says so
+        return bool(self._socket.getsockname() == self._address)
 
     # --- the endpoint says ----------------------------------------------------------------------------------
 
     def tcp_opened(self) -> None:
         self._is_reading = True
-        self.pump()
+        # Most wait for the guest to speak first: to read now would find nothing. The loop tells of what is there.
+        self._want(read=True, write=self._writes)
 
     def tcp_receive(self, chunks: Sequence[memoryview]) -> int:
         if self._is_connecting or self._writes:

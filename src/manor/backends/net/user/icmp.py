@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from manor.backends.net.user import ip
-from manor.backends.net.user.checksum import checksum, is_valid, pseudo_sum
+from manor.backends.net.user.checksum import checksum, fold, is_valid, pseudo_sum
 
 ECHO_REPLY4: Final = 0
 ECHO_REQUEST4: Final = 8
@@ -87,6 +87,16 @@ def echo_reply(source: bytes, destination: bytes, identifier: int, sequence: int
     """An echo reply, without IP header."""
     kind = ECHO_REPLY4 if len(source) == 4 else ECHO_REPLY6
     return finish(source, destination, struct.pack(">BBHHH", kind, 0, 0, identifier, sequence) + data)
+
+
+def echo_answer(data: bytes, start: int, end: int) -> bytes:
+    """The reply to the ICMP echo request in data[start:end], whose checksum is right, without IP header."""
+    # The type goes from 8 to 0, the sum changes by it, and the rest stays (RFC 1624, 3).
+    field = 0xFFFF - fold(0xFFFF - int.from_bytes(data[start + 2 : start + 4], "big") + 0xFFFF - (ECHO_REQUEST4 << 8))
+    if not field:
+        # Nothing but zeros has the other zero (RFC 1624, 3): look.
+        field = checksum(data[start + 4 : end])
+    return b"\0\0" + field.to_bytes(2, "big") + data[start + 4 : end]
 
 
 def error(source: bytes, destination: bytes, reason: Reason, original: bytes, mtu: int = 0) -> bytes:

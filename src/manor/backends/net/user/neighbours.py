@@ -86,7 +86,9 @@ class Neighbours:
 
     @property
     def deadline(self) -> int | None:
-        return min((sought.deadline for sought in self._sought.values()), default=None)
+        if not self._sought:
+            return None
+        return min(sought.deadline for sought in self._sought.values())
 
     def forget(self) -> None:
         """A new machine is on the cable."""

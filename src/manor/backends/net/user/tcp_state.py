@@ -22,6 +22,8 @@ class State(Enum):
     TIME_WAIT = "TIME-WAIT"
     CLOSED = "CLOSED"
 
+    __hash__ = object.__hash__  # Enum's is a function of Python's, which each `in` below would call
+
 
 OPENING: Final = frozenset((State.CONNECTING, State.SYN_SENT, State.SYN_RECEIVED))
 SENDING: Final = frozenset((State.ESTABLISHED, State.CLOSE_WAIT))

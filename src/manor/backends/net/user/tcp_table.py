@@ -25,8 +25,9 @@ BUDGET: Final = 64 << 20
 MAX_SHARE: Final = 512 << 10
 """What one connection needs for a gigabit a second and a guest that answers within four milliseconds."""
 MIN_SHARE: Final = 64 << 10
-ACK_DELAY: Final = MILLISECOND
-"""RFC 9293 allows half a second; an answer of this host comes sooner, or not soon."""
+ACK_DELAY: Final = 4 * MILLISECOND
+"""RFC 9293 allows half a second; an answer of this host comes sooner, or not soon. Each time that it ends, a thread of
+the host wakes up."""
 EVICTABLE: Final = 60 * SECOND
 """At the limit a connection that was silent this long makes room for a new one."""
 MAX_WAITING: Final = 4096

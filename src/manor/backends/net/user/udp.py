@@ -147,8 +147,12 @@ class UdpTables:
 
     @property
     def deadline(self) -> int | None:
-        times = (self.udp.deadline, self.echo.deadline, self.forwarded.deadline)
-        return min((time for time in times if time is not None), default=None)
+        first = self.udp.deadline
+        for table in (self.echo, self.forwarded):
+            time = table.deadline
+            if time is not None and (first is None or time < first):
+                first = time
+        return first
 
     def clear(self) -> None:
         self.udp.clear()

@@ -1,7 +1,7 @@
 """Run instruction bodies while the engine is built: each variant becomes a uop template.
 
 A template is a list of items with operand codes instead of virtual registers where the
-register is only known when a guest instruction is decoded. `translate_native` copies it,
+register is only known when a guest instruction is decoded. `expand_native` copies it,
 filling in registers, displacements and immediates.
 """
 

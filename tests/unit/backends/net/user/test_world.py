@@ -6,7 +6,10 @@ import ipaddress
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from manor.backends.net.api import Frame, Offloads
 from manor.backends.net.user import emitter, mappings
 from manor.backends.net.user.icmp import Reason
 from manor.backends.net.user.mappings import EchoMapping, UdpMapping
@@ -320,6 +323,38 @@ class TestEcho:
         (reply,) = Conversation().send(echo_request(address, 7, 3, b"payload of any length"))
         assert (reply.source, reply.body[0]) == (address, 0 if len(address) == 4 else 129)
         assert reply.body[4:] == struct.pack(">HH", 7, 3) + b"payload of any length"
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        identifier=st.integers(0, 0xFFFF),
+        sequence=st.integers(0, 0xFFFF),
+        data=st.binary(max_size=80),
+        destination=st.sampled_from([GATEWAY, DNS, WORLD]),
+        change=st.one_of(st.none(), st.tuples(st.integers(12, 60), st.integers(1, 255))),
+        cut=st.integers(0, 3),
+    )
+    def test_the_short_way_answers_as_the_long_one(
+        self,
+        identifier: int,
+        sequence: int,
+        data: bytes,
+        destination: bytes,
+        change: tuple[int, int] | None,
+        cut: int,
+    ) -> None:
+        """Also about requests that are damaged or cut off."""
+        frame = bytearray(echo_request(destination, identifier, sequence, data))
+        if change is not None and change[0] < len(frame):
+            frame[change[0]] ^= change[1]
+        request = Frame(bytes(frame[: len(frame) - cut]))
+        answers = []
+        for is_short in (True, False):
+            core = Conversation().core
+            if not is_short:
+                core._echo4 = lambda data: False  # type: ignore[method-assign]
+            core.receive([request], Offloads(), 1)
+            answers.append((core.out[:], core.dropped, core.known_addresses))
+        assert answers[0] == answers[1]
 
     @BOTH
     def test_the_worlds(self, destination: bytes) -> None:

@@ -1,0 +1,3 @@
+"""What Python sees of table_native. Kept by hand; a test compares it with the built module."""
+
+def load_tables(data: bytes) -> None: ...

@@ -1,3 +1,0 @@
-"""What Python sees of translate_native. Kept by hand; a test compares it with the built module."""
-
-def load_tables(data: bytes) -> None: ...

@@ -1,9 +1,0 @@
-"""What Python sees of emit_native. Kept by hand; a test compares it with the built module."""
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-def load_stencils(path: Path) -> None: ...
-def set_slow_paths(addresses: Mapping[str, int]) -> None: ...
-def numbers() -> dict[str, Any]: ...
