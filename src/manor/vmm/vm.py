@@ -675,7 +675,8 @@ class Vm:
 
     def _running_machine(self) -> Machine | None:
         """The machine while it may be changed."""
-        return self._machine if self._lifecycle.state in (State.RUNNING, State.PAUSED) else None
+        is_there = self._lifecycle.state in (State.RUNNING, State.PAUSED) and not self._is_ending()
+        return self._machine if is_there else None
 
     def _set_spec(self, spec: MachineSpec) -> None:
         self.spec = spec
