@@ -13,7 +13,7 @@ from manor.domain.state import PausedReason
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
+from manor.drivers.api import ByteStream, MachineStatistics, Progress, Scrollback, unwatched
 from manor.drivers.errors import unsupported
 from manor.rpc.protocol.records import GuestInterface
 
@@ -139,11 +139,10 @@ class Trying(Protocol):
 class NoSaving:
     """For hypervisors whose VMs cannot be written into files."""
 
-    async def save(self, uuid: bytes, path: Path, note: str, paused: bool | None) -> None:
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
         raise unsupported("the state of a running domain is not written to a file here; shut it down instead")
-
-    async def cancel_save(self, uuid: bytes) -> bool:
-        return False
 
 
 class Hypervisor(Protocol):
@@ -161,12 +160,11 @@ class Hypervisor(Protocol):
     async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         """Run it; returns its live document, with what is known only now. saved: the file that it goes on with."""
 
-    async def save(self, uuid: bytes, path: Path, note: str, paused: bool | None) -> None:
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
         """Write it into a file, with a note, and end it; it is gone then. paused: whether it shall be when it goes on;
-        None: as it is. If that fails it goes on."""
-
-    async def cancel_save(self, uuid: bytes) -> bool:
-        """Have `save` fail, if it goes on and is not over."""
+        None: as it is. If that fails it goes on; so it does if `progress` raises Cancelled, which is raised then."""
 
     async def keep_live(self, uuid: bytes, text: str) -> None:
         """Have the live document of a running VM for `recover`."""

@@ -32,6 +32,7 @@ from manor.drivers.api import (
     Progress,
     Scrollback,
     VolumeStream,
+    unwatched,
 )
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
@@ -176,16 +177,15 @@ class MemoryHypervisor:
             for echo in running.echo:
                 echo.close()
 
-    async def save(self, uuid: bytes, path: Path, note: str, paused: bool | None) -> None:
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
         """A file with a note and no machine."""
         running = self._running[uuid]
         spec = MachineSpec(None, memory=running.memory << 10, cpus=running.definition.vcpus)
         is_paused = running.since is None if paused is None else paused
         saved_vm.write_empty(path, SavedHead("test", time.time_ns(), "none", spec, 0, 0, is_paused, note))
         self._forget(uuid)
-
-    async def cancel_save(self, uuid: bytes) -> bool:
-        return False
 
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
         self.happen(Ended(uuid, End.POWER_OFF))

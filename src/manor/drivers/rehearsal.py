@@ -14,7 +14,7 @@ from manor.base.errors import ApiError
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, Driver, MachineStatistics, Scrollback
+from manor.drivers.api import ByteStream, Driver, MachineStatistics, Progress, Scrollback, unwatched
 from manor.drivers.errors import unsupported
 from manor.drivers.hypervisor import DeviceChanges, Ended, Found, Hypervisor, OnHappening, Trying
 from manor.drivers.keeper import Keeper
@@ -128,11 +128,10 @@ class RehearsalHypervisor(Hypervisor):
     async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         raise _refusal("a VM")
 
-    async def save(self, uuid: bytes, path: Path, note: str, paused: bool | None) -> None:
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
         raise _refusal("a VM")
-
-    async def cancel_save(self, uuid: bytes) -> bool:
-        return False
 
     async def stop(self, uuid: bytes) -> None:
         raise _refusal("a VM")

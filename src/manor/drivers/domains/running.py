@@ -262,12 +262,6 @@ class Running(Changing):
             record.live = definition_of(running)
             self._step(record, Cause.CRASH_RESTARTED if how is End.CRASH else Cause.RESTARTED)
         self._notify(Notice(Kind.REBOOT, record.reference()))
-    def _catch_up(self, record: Record) -> None:
-        """It ended by itself while the driver was about to end it, and not as the driver wanted."""
-        missed, record.missed = record.missed, None
-        if missed is not None and missed.how is not End.SAVED:
-            self._happened(missed)
-
     def _step_if_allowed(self, record: Record, cause: Cause) -> None:
         """What comes from another process may come too late."""
         if allows(record.life, cause):

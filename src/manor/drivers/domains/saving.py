@@ -19,12 +19,12 @@ from manor.domain.model import Cause, Life
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.domain import Domain as Document
 from manor.domain.xml.normal import inactive as inactive_form
-from manor.drivers.api import Notify
+from manor.drivers.api import Notify, Progress, unwatched
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.running import Running
 from manor.drivers.domains.table import need
-from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, uuid_text
-from manor.drivers.hypervisor import Hypervisor
+from manor.drivers.errors import Code, Origin, failed, invalid_argument, uuid_text
+from manor.drivers.hypervisor import End, Hypervisor
 from manor.drivers.keeper import Keeper
 from manor.rpc.protocol.records import Domain
 from manor.spec import saved_vm
@@ -90,8 +90,11 @@ class Saving(Running):
 
     # --- save ---------------------------------------------------------------------------------------------------------
 
-    async def save(self, uuid: bytes, path: str | None, xml: str | None = None, flags: int = 0) -> None:
-        """path: None for a managed save. xml: what is to be kept as its description."""
+    async def save(
+        self, uuid: bytes, path: str | None, xml: str | None = None, flags: int = 0, progress: Progress = unwatched
+    ) -> None:
+        """path: None for a managed save. xml: what is to be kept as its description. Raises Cancelled if `progress`
+        did, and the domain goes on."""
         record = self.record(uuid)
         cause = Cause.MANAGED_SAVE if path is None else Cause.SAVE
         paused = _asked(flags)
@@ -105,17 +108,23 @@ class Saving(Running):
             target = await asyncio.to_thread(self._saves.path, uuid) if path is None else _absolute(path)
             record.is_stopping = True
             try:
-                await self._hypervisor.save(uuid, target, text, paused)
+                await self._hypervisor.save(uuid, target, text, paused, progress)
             finally:
                 record.is_stopping = False
                 self._catch_up(record)
-            if record.is_active:
-                self._end(record, cause)
+            self._end(record, cause)
 
-    async def abort_job(self, uuid: bytes) -> None:
-        """Give up the save that goes on."""
-        if not await self._hypervisor.cancel_save(self.record(uuid).definition.uuid):
-            raise invalid("no job is active on the domain")
+    def _catch_up(self, record: Record) -> None:
+        """It ended by itself while the driver was about to end it, and not as the driver wanted."""
+        missed, record.missed = record.missed, None
+        if missed is not None and missed.how is not End.SAVED:
+            self._happened(missed)
+
+    def _ended(self, record: Record, how: End) -> None:
+        if how is End.SAVED and record.is_persistent and self._saves.exists(record.definition.uuid):
+            self._end(record, Cause.MANAGED_SAVE)
+        else:
+            super()._ended(record, how)
 
     # --- go on --------------------------------------------------------------------------------------------------------
 

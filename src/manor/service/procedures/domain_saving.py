@@ -7,7 +7,10 @@ from typing import Any, Final
 
 from manor.drivers.errors import invalid_argument, unsupported_config
 from manor.service.client import Client
+from manor.service.jobs import Job, Purpose
 
+OPERATION_SAVE: Final = 2
+"""virDomainJobOperation."""
 XML_SECURE: Final = 1
 """virDomainSaveImageXMLFlags."""
 _FILE: Final = "file"
@@ -16,18 +19,29 @@ _FORMAT: Final = "image_format"
 """virDomainSaveParams: VIR_DOMAIN_SAVE_PARAM_FILE, _DXML, _IMAGE_FORMAT."""
 
 
+async def _save(client: Client, uuid: bytes, path: str | None, xml: str | None, flags: int) -> None:
+    """As a job: who asks can see how far it is, and stop it; it goes on when the client goes."""
+    name = (await client.driver.domains.find(uuid)).name
+    purpose = Purpose(f"save {name}", client.who, name, "the domain as it runs", uuid, OPERATION_SAVE, stops_alone=True)
+
+    async def work(job: Job) -> None:
+        await client.driver.domains.save(uuid, path, xml, flags, job.progress)
+
+    await client.service.jobs.run(purpose, work)
+
+
 async def domain_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path)
+    await _save(client, a.domain.uuid, a.path, None, 0)
 
 
 async def domain_save_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path, a.xml, a.flags)
+    await _save(client, a.domain.uuid, a.path, a.xml, a.flags)
 
 
 async def domain_save_params(client: Client, a: Any) -> None:
     """Without a file it is a managed save."""
     values = _values(a.params)
-    await client.driver.domains.save(a.domain.uuid, values.get(_FILE), values.get(_XML), a.flags)
+    await _save(client, a.domain.uuid, values.get(_FILE), values.get(_XML), a.flags)
 
 
 async def domain_restore(client: Client, a: Any) -> None:
@@ -66,7 +80,7 @@ async def domain_save_image_define_xml(client: Client, a: Any) -> None:
 
 
 async def domain_managed_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, None, None, a.flags)
+    await _save(client, a.domain.uuid, None, None, a.flags)
 
 
 async def domain_has_managed_save_image(client: Client, a: Any) -> int:
@@ -85,11 +99,3 @@ async def domain_managed_save_define_xml(client: Client, a: Any) -> None:
     if a.xml is None:
         raise invalid_argument("a description is missing")
     await client.driver.domains.set_managed_xml(a.domain.uuid, a.xml, a.flags)
-
-
-async def domain_abort_job(client: Client, a: Any) -> None:
-    await client.driver.domains.abort_job(a.domain.uuid)
-
-
-async def domain_abort_job_flags(client: Client, a: Any) -> None:
-    await domain_abort_job(client, a)
