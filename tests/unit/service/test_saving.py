@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from manor.base.errors import ApiError, HostError
 from manor.domain.events import LifecycleEvent, StartedDetail, StoppedDetail
 from manor.domain.state import DomainState, PausedReason, RunningReason, ShutoffReason
+from manor.drivers.api import Progress
 from manor.drivers.domains.saving import SAVE_PAUSED, SAVE_RUNNING
+from manor.drivers.hypervisor import End, Ended
 from manor.rpc.protocol.errors import ErrorCode
 from manor.rpc.protocol.records import ParamType, TypedParam
 from manor.spec import saved_vm
@@ -220,9 +224,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
         error = await h.refused("domain_restore", path=str(tmp_path / "text"))
         assert "is not the state of a saved VM" in str(error)
         assert error.code == ErrorCode.OPERATION_FAILED
-        for name in ("domain_abort_job", "domain_abort_job_flags"):
-            error = await h.refused(name, domain=h.web1, flags=0)
-            assert "no job is active" in str(error)
 
     with_harness(scenario)
 
@@ -236,5 +237,60 @@ def test_secrets_are_for_who_may_read_them(tmp_path: Path) -> None:
         await h.call("domain_save", domain=made, path=path)
         assert "hush" not in await h.call("domain_save_image_get_xml_desc", file=path, flags=0)
         assert "hush" in await h.call("domain_save_image_get_xml_desc", file=path, flags=1)
+
+    with_harness(scenario)
+
+
+def test_a_save_is_a_job_that_can_be_followed_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "web1.state")
+
+    async def slow(uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress) -> None:
+        while True:
+            progress(1 << 20, 4 << 20)
+            await asyncio.sleep(0.001)
+
+    async def scenario(h: Harness) -> None:
+        await running(h)
+        monkeypatch.setattr(h.driver.hypervisor, "save", slow)
+        saving = asyncio.ensure_future(h.call("domain_save", domain=h.web1, path=path))
+        await asyncio.sleep(0.05)
+        kind, _, _, total, done, left, *_ = await h.call("domain_get_job_info", domain=h.web1)
+        assert (kind, total, done, left) == (1, 4 << 20, 1 << 20, 3 << 20)
+        await h.call("domain_abort_job", domain=h.web1)
+        with pytest.raises(ApiError, match="save web1 was cancelled; it leaves the domain as it runs") as caught:
+            await saving
+        assert caught.value.code == ErrorCode.OPERATION_ABORTED
+        assert (await state(h))[0] == DomainState.RUNNING
+        assert told(h) == []
+
+    with_harness(scenario)
+
+
+def test_a_domain_that_ends_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ending(uuid: bytes, *_: object) -> None:
+        driver.hypervisor.happen(Ended(uuid, End.POWER_OFF))
+        raise HostError("the VM has ended")
+
+    async def scenario(h: Harness) -> None:
+        nonlocal driver
+        driver = h.driver
+        await running(h)
+        monkeypatch.setattr(h.driver.hypervisor, "save", ending)
+        await h.refused("domain_save", domain=h.web1, path=str(tmp_path / "x"))
+        assert await state(h) == (DomainState.SHUTOFF, ShutoffReason.SHUTDOWN)
+
+    driver: Any = None
+    with_harness(scenario)
+
+
+def test_a_managed_save_that_ends_past_the_driver() -> None:
+    """Its answer was lost, and its file is there."""
+
+    async def scenario(h: Harness) -> None:
+        await running(h)
+        h.driver.domains._saves.path(h.web1.uuid).write_text("a saved state")
+        h.driver.hypervisor.happen(Ended(h.web1.uuid, End.SAVED))
+        assert await state(h) == (DomainState.SHUTOFF, ShutoffReason.SAVED)
+        assert (await h.driver.domains.flags(h.web1.uuid)).managed_save
 
     with_harness(scenario)
