@@ -12,7 +12,7 @@ from manor.base.errors import ApiError
 from manor.domain.xml import storage
 from manor.drivers.api import Kind, Notice
 from manor.drivers.directory import Directory
-from manor.drivers.keeper import Forgetful
+from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.pools import RESIZE_DELTA, RESIZE_SHRINK, PoolBook
 from manor.rpc.protocol.records import StoragePool
 
@@ -27,7 +27,7 @@ def run(scenario: Callable[[PoolBook], Awaitable[None]]) -> list[Notice]:
     told: list[Notice] = []
 
     async def work() -> None:
-        book = PoolBook(Forgetful(), told.append, Directory)
+        book = PoolBook(MemoryKeeper(), told.append, Directory)
         await book.open()
         await scenario(book)
 
