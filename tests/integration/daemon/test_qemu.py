@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -98,8 +99,6 @@ EVERYTHING = """
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -212,6 +211,22 @@ class Console:
         os.close(self._terminal)
 
 
+def wait_status(monitor: Path, status: str, seconds: float = 60.0) -> None:
+    """Until a QEMU that no daemon watches says that it is so."""
+    limit = time.monotonic() + seconds
+    said = ""
+    while status not in said:
+        assert time.monotonic() < limit, said
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(monitor))
+            client.sendall(b'{"execute": "qmp_capabilities"}{"execute": "query-status", "id": 1}')
+            said = ""
+            while '"id": 1' not in said:
+                said += client.recv(4096).decode()
+        time.sleep(0.2)
+
+
 GUEST = """
 <domain type='qemu'>
   <name>guest</name>
@@ -288,12 +303,15 @@ def test_a_guest_lives(daemon: DaemonProcess, virsh: Virsh, uri: str, guest: Def
     console.type("reboot -f")
     console.wait("manor:~#")
     assert virsh("domid", "guest") == number
+    virsh("reset", "guest")
+    console.said = ""
+    console.wait("manor:~#")
     # It powers off while no daemon is there to see it.
-    console.type("sleep 2; echo going; poweroff -f")
+    console.type("sleep 10; echo going; poweroff -f")
     console.wait("going")  # its echo: the guest has it
     daemon.kill()
     console.close()
-    time.sleep(6)
+    wait_status(next((daemon.root / "state" / "qemu" / "run").glob("*/monitor")), "shutdown")
     daemon.start()
     assert virsh("domstate", "guest", "--reason") == "shut off (shutdown)"
     # And while one is.

@@ -131,7 +131,7 @@ def test_a_file_that_a_user_wrote_is_completed_and_a_broken_one_left_out(
     (tmp_path / "domains" / "mine.xml").write_text(XML.format(name="mine").replace("<memory", f"{uuid}<memory", 1))
     (tmp_path / "domains" / "other.xml").write_text("<domain><name>other</name>")
     run(tmp_path, found)
-    assert "the description of other is left out" in caplog.text
+    assert "other.xml.damaged: mend it and define it again" in caplog.text
 
 
 def test_names_and_uuids_are_unique(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Record:
     is_restarting: bool = False
     restarted: float = 0.0
     _names: tuple[Definition, DeviceNames] | None = None
+    _row: tuple[tuple[object, ...], tuple[Domain, DomainFlags]] | None = None
 
     @property
     def definition(self) -> Definition:
@@ -65,6 +66,15 @@ class Record:
             self.state,
             self.is_updated,
         )
+
+    def row(self) -> tuple[Domain, DomainFlags]:
+        """Reference and flags, for lists: made again when something in them has changed."""
+        described = self.live or self.config
+        key = (described, self.number, self.life, self.autostart, self.snapshots, self.state, self.is_updated)
+        row = self._row
+        if row is None or row[0] != key:
+            row = self._row = (key, (self.reference(), self.flags()))
+        return row[1]
 
     def devices(self) -> DeviceNames:
         """Names of what has counters; read once for each description."""

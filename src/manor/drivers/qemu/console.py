@@ -28,14 +28,15 @@ _CHUNK: Final = 1 << 16
 class ConsoleHub:
     """One port. Thread: the event loop's."""
 
-    def __init__(self, sock: socket.socket, log: Path | None = None) -> None:
-        """log: a file that keeps what is printed; its end is shown to whoever attaches."""
+    def __init__(self, sock: socket.socket, log: Path | None = None, since: int = 0) -> None:
+        """log: a file that keeps what is printed. since: position in it before which nothing is shown."""
         self._socket = sock
         self._history = bytearray()
         self._log: ConsoleLog | None = None
         if log is not None:
             with suppress(HostError):
-                self._history += read_log(log, -HISTORY, HISTORY).data
+                end = read_log(log, -1, 1).end
+                self._history += read_log(log, max(since, end - HISTORY), HISTORY).data
             self._log = ConsoleLog(log)
         self._readers: set[PortConsole] = set()
         self._write = asyncio.Lock()
@@ -43,10 +44,10 @@ class ConsoleHub:
         self._task = asyncio.ensure_future(self._read())
 
     @classmethod
-    async def open(cls, path: Path, log: Path | None = None) -> ConsoleHub:
+    async def open(cls, path: Path, log: Path | None = None, since: int = 0) -> ConsoleHub:
         """Raises HostError."""
         try:
-            return cls(await connect_socket(path), log)
+            return cls(await connect_socket(path), log, since)
         except (OSError, TimeoutError) as error:
             raise HostError(f"QEMU does not answer at {path}: {error}") from error
 

@@ -119,28 +119,31 @@ class QemuHypervisor:
             try:
                 uuid = UUID(directory.name).bytes
                 number, text = int(record["number"]), str(record["live"])
+                console = int(record.get("console", 0))
                 live = domain_xml.parse(text)
             except (ValueError, KeyError, TypeError, ConfigError):
                 logger.warning("%s is left alone: it is no VM's", directory)
                 continue
-            vm, status = await self._adopt(uuid, files, live)
-            if vm is None or status in ("shutdown", "guest-panicked", "internal-error", "prelaunch"):
-                how = {"shutdown": End.POWER_OFF, "guest-panicked": End.CRASH}.get(status, End.LOST)
+            vm, status = await self._adopt(uuid, files, live, console)
+            if vm is None or status in ("shutdown", "internal-error", "prelaunch"):
+                how = End.POWER_OFF if status == "shutdown" else End.LOST
                 if vm is not None:
                     await self._finish(vm)
                 files.record.unlink(missing_ok=True)
                 ended.append(Ended(uuid, how, "" if how is End.POWER_OFF else last_words(files)))
             else:
                 vm.is_settled = True
-                found.append(Found(uuid, number, text, status in _PAUSED))
+                vm.has_crashed = status == "guest-panicked"
+                found.append(Found(uuid, number, text, status in _PAUSED or vm.has_crashed, vm.has_crashed))
         return found, ended
 
-    async def _adopt(self, uuid: bytes, files: Files, live: Domain) -> tuple[QemuVm | None, str]:
+    async def _adopt(self, uuid: bytes, files: Files, live: Domain, console: int) -> tuple[QemuVm | None, str]:
         """(the QEMU that runs there, its RunState)."""
         place = await asyncio.to_thread(find, files, FIND_SECONDS)
         if place is None:
             return None, ""
         vm = self._watch(uuid, files, *place, live)
+        vm.console_start = console
         try:
             await self._meet(vm, FIND_SECONDS)
             assert vm.monitor is not None
@@ -148,7 +151,7 @@ class QemuHypervisor:
         except ManorError as error:
             logger.warning("the VM %s runs and does not answer: %s", uuid_text(uuid), error)
             return vm, "running"
-        if status not in ("shutdown", "guest-panicked"):
+        if status != "shutdown":
             await vm.open_consoles([alias for alias in _console_aliases(live) if files.port(alias).exists()])
         return vm, status
 
@@ -169,13 +172,16 @@ class QemuHypervisor:
         files = Files(self._root / domain.uuid)
         live = live_document(domain, number, files)
         made = plan(live, accel, files, self._resolvers)
-        record = {"number": number, "live": domain_xml.format(live)}
+        console = 0
+        with suppress(HostError):
+            console = (await asyncio.to_thread(read_log, files.console_log, -1, 1)).end
+        record = {"number": number, "live": domain_xml.format(live), "console": console}
         try:
             process = await asyncio.to_thread(spawn, binary, made.arguments, files, record, made.vnc_password)
         except OSError as error:
             raise HostError.from_os_error(f"starting {binary} in {files.directory}", error) from error
         vm = self._watch(UUID(domain.uuid).bytes, files, process.pid, os.pidfd_open(process.pid), live)
-        vm.process = process
+        vm.process, vm.console_start = process, console
         try:
             await self._meet(vm)
             await vm.open_consoles(made.consoles)
@@ -365,18 +371,16 @@ class QemuHypervisor:
             case "SHUTDOWN":
                 self._on_shutdown(vm, str(data.get("reason", "")))
             case "GUEST_PANICKED":
-                vm.end = End.CRASH
-                if vm.live.on_crash == "preserve":
-                    self._tell(Crashed(vm.uuid, "the guest panicked"))
-                else:
-                    self._begin(self._finish(vm))
+                vm.has_crashed = True
+                self._tell(Crashed(vm.uuid, "the guest panicked", is_paused=True))
             case "RESET":
-                if data.get("guest") and not vm.is_ending:
+                vm.has_crashed = False
+                if not vm.is_ending:
                     self._tell(Rebooted(vm.uuid))
             case "STOP":
                 is_ours, vm.expects_stop = vm.expects_stop, False
                 cause, vm.cause = vm.cause, PausedReason.UNKNOWN
-                if not is_ours and vm.end is None and not vm.is_ending:
+                if not (is_ours or vm.has_crashed or vm.end is not None or vm.is_ending):
                     self._tell(Paused(vm.uuid, cause))
             case "RESUME":
                 is_ours, vm.expects_resume = vm.expects_resume, False
@@ -396,6 +400,7 @@ class QemuHypervisor:
     def _on_shutdown(self, vm: QemuVm, reason: str) -> None:
         if vm.will_reboot and reason == "guest-shutdown":
             vm.will_reboot = False
+            vm.expects_stop = True  # it follows
             self._begin(self._reset_and_go(vm))
             return
         vm.end = vm.end or _ENDS.get(reason, End.STOPPED)
@@ -406,12 +411,10 @@ class QemuHypervisor:
 
     async def _reset_and_go(self, vm: QemuVm) -> None:
         monitor = self._monitor(vm)
-        vm.expects_stop = False
         vm.expects_resume = True
         with suppress(ManorError):
             await monitor.execute("system_reset")
             await monitor.execute("cont")
-            self._tell(Rebooted(vm.uuid))
 
     def _on_removed(self, vm: QemuVm, alias: str, is_done: bool) -> None:
         waiting = vm.leaving.pop(alias, None)

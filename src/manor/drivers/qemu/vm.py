@@ -40,6 +40,7 @@ _MAX_FILE: Final = 8 << 20
 @dataclass(slots=True)
 class QemuVm:
     """A process. descriptor: its pidfd. process: None for one that an earlier daemon started. live: its document.
+    console_start: position in the console's log at which this run began.
 
     is_settled: it is known to whoever asked for it, who is told from then on. expects_stop, expects_resume: the next
     STOP or RESUME is of our making. cause: why the next STOP comes. end: what it said about its end. leaving: aliases
@@ -56,10 +57,12 @@ class QemuVm:
     monitor: Monitor | None = None
     agent: Agent | None = None
     consoles: dict[str, ConsoleHub] = field(default_factory=dict)
+    console_start: int = 0
     threads: tuple[int, ...] = ()
     expects_stop: bool = False
     expects_resume: bool = False
     will_reboot: bool = False
+    has_crashed: bool = False
     is_settled: bool = False
     is_ending: bool = False
     cause: PausedReason = PausedReason.UNKNOWN
@@ -77,7 +80,7 @@ class QemuVm:
         for index, alias in enumerate(aliases):
             with suppress(HostError):
                 log = None if index else self.files.console_log
-                self.consoles[alias] = await ConsoleHub.open(self.files.port(alias), log)
+                self.consoles[alias] = await ConsoleHub.open(self.files.port(alias), log, self.console_start)
 
     async def let_go(self) -> None:
         """Close what leads to the process, which lives on."""
