@@ -83,7 +83,7 @@ class DomainInfo:
 
 @dataclass(frozen=True, slots=True)
 class DomainFlags:
-    """What lists are filtered by."""
+    """What lists are filtered by. updated: the configuration is no longer what was started."""
 
     active: bool
     persistent: bool
@@ -91,6 +91,7 @@ class DomainFlags:
     managed_save: bool
     snapshots: bool
     state: int
+    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +205,16 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
-TextChange = Callable[[str], str]
-"""A change of a description: its XML to the changed one. Raises ApiError to refuse."""
+class VolumeStream(ByteStream, Protocol):
+    """A part of a volume: zeros need not be carried."""
+
+    async def hole(self) -> int:
+        """Bytes of zeros that come next, and are passed over; 0 where there is data, or nothing more."""
+
+    async def skip(self, size: int) -> None:
+        """As if `size` zeros were written."""
+
+
 Change = Callable[[DomainDocument], DomainDocument]
 """A change of a description. Raises ConfigError, ApiError to refuse."""
 
@@ -297,7 +306,7 @@ class Networks(Protocol):
     async def stop(self, uuid: bytes) -> None: ...
     async def undefine(self, uuid: bytes, who: str) -> None: ...
     async def set_autostart(self, uuid: bytes, on: bool) -> None: ...
-    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None: ...
+    async def edit(self, uuid: bytes, change: Callable[[str], str], who: str) -> None: ...
 
 
 class Secrets(Protocol):
@@ -349,8 +358,8 @@ class Pools(Protocol):
     async def set_aside_volume(self, pool: str, volume: str, place: str) -> None: ...
     async def bring_back_volume(self, uuid: bytes, place: str, name: str) -> StorageVol: ...
     async def discard_volume(self, uuid: bytes, place: str) -> None: ...
-    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
-    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
 
 
 class Records(Protocol):

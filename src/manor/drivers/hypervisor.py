@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from manor.domain.definition import Platform
 from manor.domain.state import PausedReason
@@ -18,12 +18,14 @@ from manor.rpc.protocol.records import GuestInterface
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed."""
+    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed.
+    has_crashed: it is paused because its guest crashed."""
 
     uuid: bytes
     number: int
     live: str
     is_paused: bool = False
+    has_crashed: bool = False
 
 
 class End(Enum):
@@ -83,10 +85,11 @@ class Rebooted:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The guest crashed, and its process is there for someone to look at."""
+    """The guest crashed, and its process is there for someone to look at. is_paused: it has been paused already."""
 
     uuid: bytes
     detail: str = ""
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,21 @@ Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Remov
 OnHappening = Callable[[Happening], None]
 
 
-class LiveChange(Enum):
-    """What may change in a machine that runs."""
+class DeviceChanges(Protocol):
+    """How what runs changes; see Hypervisor."""
 
-    ATTACH = "attach"
-    DETACH = "detach"
-    UPDATE = "update"
-    VCPUS = "vcpus"
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None: ...
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
+
+
+@runtime_checkable
+class Trying(Protocol):
+    """A hypervisor that can tell what it would do."""
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        """What makes the same documents and refusals, and leaves the VM alone."""
 
 
 class Hypervisor(Protocol):
@@ -144,16 +155,16 @@ class Hypervisor(Protocol):
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
         """Ask the guest to end."""
 
-    async def reboot(self, uuid: bytes, agent: bool) -> None: ...
-    async def reset(self, uuid: bytes) -> None: ...
+    async def reboot(self, uuid: bytes, agent: bool) -> None:
+        """Ask the guest to start again; `Rebooted` tells when it has."""
+
+    async def reset(self, uuid: bytes) -> None:
+        """Start its machine again, whatever the guest is doing; `Rebooted` tells when that is done."""
+
     async def suspend(self, uuid: bytes) -> None: ...
     async def resume(self, uuid: bytes) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...
     async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
-
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        """Refuse what cannot change while a machine runs, as the change itself would: plans ask too. live, device: as
-        the change gets them, except for vCPUs."""
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         """Plug a device in; returns the live document with it, its alias and its address."""

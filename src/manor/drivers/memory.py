@@ -24,16 +24,18 @@ from manor.domain.xml.values import Support
 from manor.drivers.api import (
     BlockStatistics,
     ByteStream,
+    DeviceNames,
     MachineStatistics,
     NicStatistics,
     Notify,
     Progress,
     Scrollback,
+    VolumeStream,
 )
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, LiveChange, OnHappening
+from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, Happening, OnHappening, Rebooted
 from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
@@ -80,6 +82,13 @@ class _Running:
     used: float = 0.0
     since: float | None = None
     echo: list[_Echo] = field(default_factory=list)
+    names: tuple[Definition, DeviceNames] | None = None
+
+    def devices(self) -> DeviceNames:
+        """Read once for each description."""
+        if self.names is None or self.names[0] is not self.definition:
+            self.names = (self.definition, device_names(self.definition))
+        return self.names[1]
 
 
 class _Echo:
@@ -168,9 +177,11 @@ class MemoryHypervisor:
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def reset(self, uuid: bytes) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def suspend(self, uuid: bytes) -> None:
         running = self._running[uuid]
@@ -187,8 +198,8 @@ class MemoryHypervisor:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        return
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        return self  # only documents are made anyway
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
@@ -208,7 +219,7 @@ class MemoryHypervisor:
         cpu_time = int(used * 1e9)
         definition = running.definition
         count = definition.vcpus
-        names = device_names(definition)
+        names = running.devices()
         return MachineStatistics(
             cpu_time,
             tuple(cpu_time // count for _ in range(count)),
@@ -219,7 +230,7 @@ class MemoryHypervisor:
         )
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
-        nics = device_names(self._running[uuid].definition).nics
+        nics = self._running[uuid].devices().nics
         return [
             GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
             for index, nic in enumerate(nics)
@@ -307,15 +318,15 @@ class MemoryVolumes:
     async def discard(self, place: str) -> None:
         self._trash.pop(place, None)
 
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
 
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or max(0, volume.capacity - offset), volume)
 
 
 class _MemoryStream:
-    """A part of a volume (ByteStream)."""
+    """A part of a volume (VolumeStream)."""
 
     def __init__(self, data: bytearray, offset: int, length: int, volume: Volume) -> None:
         if offset < 0 or length < 0 or offset + length > volume.capacity:
@@ -340,6 +351,18 @@ class _MemoryStream:
             self._data += bytes(end - len(self._data))
         self._data[self._at : end] = data
         self._at = end
+
+    async def hole(self) -> int:
+        size = 0 if self._at < len(self._data) else self._end - self._at
+        self._at += size
+        return size
+
+    async def skip(self, size: int) -> None:
+        if self._at + size > self._end:
+            raise invalid_argument("more data than the volume, or what was announced, has room for", Origin.STORAGE)
+        kept = self._data[self._at : self._at + size]
+        self._data[self._at : self._at + size] = bytes(len(kept))
+        self._at += size
 
     async def finish(self) -> None:
         return

@@ -24,6 +24,11 @@ class Arguments:
         self.command = command
         self._values = values
 
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given, by name or by place."""
+        return list(self._values)
+
     def flag(self, name: str) -> bool:
         """Whether the flag was given."""
         self._declared(name)

@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from manor.shell import render
 from manor.shell.arguments import Arguments, bind
 from manor.shell.catalog import find
 from manor.shell.errors import CommandError, Quit, UsageError, WaitTimeout
-from manor.shell.link import ClientLink, Link, RemoteError
+from manor.shell.link import Link, RemoteError
 
 EXIT_FAILURE = 1
 EXIT_TIMEOUT = 124
@@ -52,6 +51,8 @@ Opener = Callable[[Settings], Link]
 
 def open_link(settings: Settings) -> Link:
     """Connect to the daemon that the URI names. Raises RemoteError."""
+    from manor.shell.client_link import ClientLink
+
     return ClientLink(settings.uri, is_read_only=settings.is_read_only, keepalive=settings.keepalive)
 
 
@@ -131,6 +132,12 @@ class Session:
         finally:
             link.unwatch()
 
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """Call a procedure and pass copies of file descriptors. Raises RemoteError, CommandError."""
+        link = self.link
+        self.trace(0, f"call {name} with {len(files)} descriptors")
+        return link.call_with_files(name, *arguments, files=files)
+
     def trace(self, level: int, text: str) -> None:
         """Tell of the work: to the log always, to standard error if --debug asks for that level (0 is the most)."""
         if self.settings.debug <= level:
@@ -143,11 +150,21 @@ class Session:
             except OSError as error:
                 raise CommandError(f"failed to write the log file: {error.strerror}") from None
 
-    def params(self, name: str, *arguments: Any, flags: int = 0) -> list[TypedParam]:
-        """The typed parameters of a procedure that is asked for their number first. Raises RemoteError."""
+    def params(self, name: str, *arguments: Any, flags: int = 0, failed: str = "") -> list[TypedParam]:
+        """The typed parameters of a procedure that is asked for their number first. Raises RemoteError.
+
+        failed: what to say if the number was told, and then the parameters are not (CommandError).
+        """
         flags |= STRING_PARAMS
         count = self.call(name, *arguments, 0, flags)[1]
-        return list(self.call(name, *arguments, count, flags)[0]) if count else []
+        if not count:
+            return []
+        try:
+            return list(self.call(name, *arguments, count, flags)[0])
+        except RemoteError as error:
+            if not failed or error.is_unsupported:
+                raise
+            raise CommandError(failed, str(error)) from None
 
     @contextmanager
     def failing(self, *messages: str) -> Iterator[None]:
@@ -183,14 +200,14 @@ class Session:
     def network(self, arguments: Arguments, option: str = "network", by: str = "nu") -> Network:
         """The network that an option names by name or UUID. Raises CommandError."""
         text = arguments.text(option)
-        return Network(*self.lookup("network", text, by, f"failed to get network '{text}'", shows_cause=False))
+        return Network(*self.lookup("network", text, by, f"failed to get network '{text}'"))
 
     def pool(self, arguments: Arguments, option: str = "pool", by: str = "nu") -> StoragePool:
         """The storage pool that an option names by name or UUID. Raises CommandError."""
         text = arguments.text(option)
         return StoragePool(*self.lookup("storage_pool", text, by, f"failed to get pool '{text}'"))
 
-    def lookup(self, kind: str, text: str, by: str, message: str, *, shows_cause: bool = True) -> Any:
+    def lookup(self, kind: str, text: str, by: str, message: str) -> Any:
         """An object by UUID (u) or name (n). Raises CommandError."""
         causes = []
         identity = as_uuid(text)
@@ -201,7 +218,7 @@ class Session:
                     return self.call(procedure, key)
                 except RemoteError as error:
                     causes = [str(error)]
-        raise CommandError(message, *(causes if shows_cause else []))
+        raise CommandError(message, *causes)
 
     def _lookup(self, procedure: str, key: Any) -> Any:
         try:
@@ -239,13 +256,19 @@ class Session:
             self.out.write(render.table(headings, rows))
 
     def fields(self, pairs: Sequence[tuple[str, str]], width: int = 15, *, naming: str = "Name") -> None:
-        """Print facts, one a line."""
+        """Print facts, one a line. A fact without a name is one more of the kind before it."""
         if self.is_structured:
-            self.out.write(render.structured({render.key(name): value for name, value in pairs}, self.output))
+            facts: dict[str, list[str]] = {}
+            last = ""
+            for name, value in pairs:
+                last = render.key(name) if name else last
+                facts.setdefault(last, []).append(value)
+            plain = {name: values[0] if len(values) == 1 else values for name, values in facts.items()}
+            self.out.write(render.structured(plain, self.output))
         elif self.output == "name":
             self.out.write("".join(f"{value}\n" for name, value in pairs if name == naming))
         else:
-            self.out.write("".join(f"{name + ':':<{width}} {value}\n" for name, value in pairs))
+            self.out.write("".join(f"{name and name + ':':<{width}} {value}\n" for name, value in pairs))
 
     def parameters(self, params: Sequence[TypedParam], unlimited: Sequence[str] = ()) -> None:
         """Print typed parameters."""
@@ -393,7 +416,8 @@ def as_uuid(text: str) -> bytes | None:
 
 def uuid_text(raw: bytes) -> str:
     """A UUID as people write it."""
-    return str(uuid.UUID(bytes=raw))
+    digits = bytes(raw).hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def param_text(param: TypedParam) -> str:

@@ -79,6 +79,8 @@ def _run(directory: Path) -> None:
     spec = spec_from_json(json.dumps(settings["machine"]))
     choice = choose(settings.get("accel", "auto"))
     vm = Vm(spec, choice.accel, reboot=bool(settings.get("reboot", True)))
+    if settings.get("preserve_crash"):
+        vm.preserve_crash()
     vm.prepare()
     control = VmControl(vm, str(choice))
     control.log_to(ConsoleLog(directory / "console.log"))

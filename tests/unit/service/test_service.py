@@ -58,7 +58,8 @@ def test_every_kind_of_notice_fits_the_wire(kind: Kind) -> None:
     values: dict[Kind, tuple[object, ...]] = {
         Kind.LIFECYCLE: (2, 0), Kind.BALLOON: (1 << 20,), Kind.DEVICE_ADDED: ("disk0",),
         Kind.DEVICE_REMOVED: ("disk0",), Kind.DEVICE_REMOVAL_FAILED: ("disk0",), Kind.METADATA: (1, None),
-        Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0), Kind.POOL: (2, 0), Kind.SECRET: (0, 0),
+        Kind.AGENT: (1, 1), Kind.NETWORK: (2, 0),
+        Kind.POOL: (2, 0), Kind.SECRET: (0, 0),
     }  # fmt: skip
     hub, listener = EventHub(Journal()), Listener()
     for name, count in (("domain", 27), ("network", 2), ("pool", 2), ("secret", 2)):
@@ -90,6 +91,5 @@ def test_every_procedure_is_one_of_the_catalog_and_the_first_ones_are_there() ->
         "244 "
         "245 258 265 273 274 281 282 283 285 313 316 342 344 350 353 360 361 368 374 426"
     )
-    assert [
-        number for number in map(int, first.split()) if REMOTE.by_number[number].name not in PROCEDURES
-    ] == []
+    numbers = [int(word) for word in first.split()]
+    assert [number for number in numbers if REMOTE.by_number[number].name not in PROCEDURES] == []

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from manor.base.errors import ApiError, HostError
 from manor.drivers.api import BlockStatistics, DeviceNames, DomainInfo, MachineStatistics, NicStatistics
-from manor.drivers.errors import Code, invalid_argument, not_running
+from manor.drivers.errors import Code, invalid_argument, not_running, unsupported
 from manor.rpc.protocol.params import Prepared
 from manor.rpc.protocol.records import Domain, DomainStats, MemoryStat, ParamType, TypedParam
 from manor.service.client import Client
@@ -212,8 +212,7 @@ async def domain_memory_stats(client: Client, a: Any) -> list[MemoryStat]:
 async def domain_get_cpu_stats(client: Client, a: Any) -> tuple[list[TypedParam], int]:
     statistics = await client.driver.domains.statistics(a.domain.uuid)
     if a.start_cpu != -1:
-        # VMs are not pinned: what one host CPU did for them is not known.
-        return [], 0 if a.nparams else 1
+        raise unsupported("what one processor of the host did for a domain is not known; ask for the total")
     rows = [TypedParam("cpu_time", _ULLONG, statistics.cpu_time)]
     return (rows, 1) if a.nparams else ([], 1)
 

@@ -12,6 +12,8 @@ from manor.service.jobs import Job, Purpose
 from manor.service.procedures.network import is_wanted
 from manor.service.streams import receive_all, send_all
 
+SPARSE: Final = 1
+"""virStorageVolDownloadFlags."""
 BUILD: Final = 7
 """virStoragePoolCreateFlags: any of the three asks for building."""
 
@@ -234,6 +236,7 @@ async def storage_vol_download(client: Client, a: Any) -> Answer:
         assert stream is not None
         purpose = Purpose(f"download {a.volume.name}", client.who, f"pool {a.volume.pool}", "nothing here")
         size = a.length or max(0, (await pools.volume_info(a.volume.pool, a.volume.name)).capacity - a.offset)
-        await client.service.jobs.attend(purpose, lambda job: send_all(stream, source, job.progress), size)
+        find_hole = source.hole if a.flags & SPARSE else None
+        await client.service.jobs.attend(purpose, lambda job: send_all(stream, source, job.progress, find_hole), size)
 
     return Answer(None, (), give)

@@ -85,7 +85,7 @@ from: those below this one
 descendants: not only children
 offset: first byte
 length: how many bytes
-sparse: accepted; zeros are sent as they are
+sparse: holes are not sent, and stay holes
 capacity: the size; units k, M, G, T
 allocation: what is reserved at once
 format: the format

@@ -59,6 +59,10 @@ class PlanLink:
             raise _Planned(self._link.call("manor_plan", procedure.number, payload))
         return self._link.call(name, *arguments)
 
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """Refused: what a VM is given at its start is no change that can be planned."""
+        raise RemoteError(f"{name} with descriptors cannot be planned; leave --pass-fds out")
+
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         """Refused: a stream is no change that can be planned."""
         raise RemoteError(f"{name} does not change a domain's description; there is nothing to plan")
