@@ -14,7 +14,8 @@ from manor.drivers.api import Kind, Notice
 from manor.drivers.store import Store
 from manor.rpc.protocol.records import Domain
 from manor.service.events import EventHub
-from manor.service.jobs import Job, Jobs, Phase
+from manor.service.jobs import Job, Jobs, Phase, Purpose
+from manor.service.journal import Journal
 
 YEAR = 365 * 24 * 3600.0
 ONE = UUID(int=1)
@@ -40,11 +41,11 @@ def xml(memory: int) -> str:
 
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR])
 def test_events_are_in_the_order_in_which_they_came(jump: Callable[[float], None], seconds: float) -> None:
-    hub = EventHub()
+    hub = EventHub(Journal())
     for _ in range(3):
         hub.publish("u", Notice(Kind.LIFECYCLE, Domain("a", ONE.bytes, 1), (2, 0)))
         jump(seconds)
-    is_whole, entries = hub.since(1)
+    is_whole, entries = hub.journal.since(1, 9)
     assert is_whole
     assert [entry.sequence for entry in entries] == [2, 3]
 
@@ -57,8 +58,8 @@ def test_a_job_has_no_rate_below_zero(jump: Callable[[float], None], seconds: fl
             jump(seconds)
             assert job.rate >= 0
 
-        job, task = Jobs().start("copy", "ann", "a", "nothing", work)
-        await task
+        job = Jobs(EventHub(Journal())).start(Purpose("copy", "ann", "a", "nothing"), work)
+        await job.over.wait()
         return job
 
     job = asyncio.run(main())
