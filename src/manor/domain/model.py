@@ -69,6 +69,7 @@ class Cause(Enum):
     """Start afresh, and throw the managed save away."""
     RESTORE = auto()
     """Continue from a file."""
+    RESTORE_PAUSED = auto()
     SHUTDOWN = auto()
     REBOOT = auto()
     RESET = auto()
@@ -99,8 +100,10 @@ class Cause(Enum):
     """The machine's process gave up, and said why."""
     START_FAILED = auto()
     IO_ERROR = auto()
-    DAEMON_ENDED = auto()
-    """The service stopped the domain with itself."""
+    RESTARTED = auto()
+    """The guest powered off, and was started again as the definition says."""
+    CRASH_RESTARTED = auto()
+    """The guest crashed, and was started again as the definition says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,8 @@ def allows(life: Life, cause: Cause) -> bool:
 def step(life: Life, cause: Cause) -> Outcome:
     """The outcome of `cause` in `life`. Raises StateError, with the states that allow it, if it is refused."""
     after = LIFE.next(life, cause)
-    told = _TOLD.get((life, cause)) or _TOLD_OF_CAUSE.get(cause)
-    if told is None:
+    told = _TOLD_OF_LIFE.get((life, cause)) or _TOLD_OF_CAUSE.get(cause)
+    if told is None or (life, cause) in _ALREADY:
         # The definition came or went, or the domain did something that is no change of its state.
         return Outcome(after, *unexplained(after), events=_OTHER_EVENTS.get((life, cause), ()))
     state, reason, events = told
@@ -131,7 +134,7 @@ def step(life: Life, cause: Cause) -> Outcome:
 
 def keeps_state(life: Life, cause: Cause) -> bool:
     """Whether state and reason stay as they were; those of the outcome then say no more than a fresh look would."""
-    return (life, cause) not in _TOLD and cause not in _TOLD_OF_CAUSE
+    return (life, cause) in _ALREADY or ((life, cause) not in _TOLD_OF_LIFE and cause not in _TOLD_OF_CAUSE)
 
 
 def is_active(life: Life) -> bool:
@@ -184,6 +187,10 @@ def _while_active() -> dict[tuple[Life, Cause], Life]:
         (Life.RUNNING, Cause.SHUTTING_DOWN): Life.STOPPING,
         (Life.RUNNING, Cause.REBOOTED): Life.RUNNING,
         (Life.STOPPING, Cause.REBOOTED): Life.RUNNING,
+        (Life.RUNNING, Cause.RESTARTED): Life.RUNNING,
+        (Life.STOPPING, Cause.RESTARTED): Life.RUNNING,
+        (Life.RUNNING, Cause.CRASH_RESTARTED): Life.RUNNING,
+        (Life.STOPPING, Cause.CRASH_RESTARTED): Life.RUNNING,
         (Life.RUNNING, Cause.PANICKED): Life.CRASHED,
         (Life.RUNNING, Cause.IO_ERROR): Life.PAUSED,
     }
@@ -194,7 +201,6 @@ def _while_active() -> dict[tuple[Life, Cause], Life]:
             Cause.PANICKED_OFF,
             Cause.PROCESS_LOST,
             Cause.VMM_FAILED,
-            Cause.DAEMON_ENDED,
         ):
             rows[life, cause] = Life.OFF
         rows[life, Cause.CHANGE_LIVE] = life
@@ -222,6 +228,7 @@ LIFE: Final = StateTable(
         (Life.ABSENT, Cause.CREATE): Life.TRANSIENT_RUNNING,
         (Life.ABSENT, Cause.CREATE_PAUSED): Life.TRANSIENT_PAUSED,
         (Life.ABSENT, Cause.RESTORE): Life.TRANSIENT_RUNNING,
+        (Life.ABSENT, Cause.RESTORE_PAUSED): Life.TRANSIENT_PAUSED,
         (Life.OFF, Cause.DEFINE): Life.OFF,
         (Life.OFF, Cause.UNDEFINE): Life.ABSENT,
         (Life.OFF, Cause.UNDEFINE_SAVED): Life.ABSENT,
@@ -229,6 +236,7 @@ LIFE: Final = StateTable(
         (Life.OFF, Cause.START_PAUSED): Life.PAUSED,
         (Life.OFF, Cause.START_FORCED): Life.RUNNING,
         (Life.OFF, Cause.RESTORE): Life.RUNNING,
+        (Life.OFF, Cause.RESTORE_PAUSED): Life.PAUSED,
         # A create of a domain that has a definition starts it, with the document that was given.
         (Life.OFF, Cause.CREATE): Life.RUNNING,
         (Life.OFF, Cause.CREATE_PAUSED): Life.PAUSED,
@@ -264,6 +272,10 @@ def _stopped(reason: ShutoffReason, detail: StoppedDetail) -> _Told:
 
 _RUNS: Final[_Told] = (DomainState.RUNNING, RunningReason.BOOTED, (_BOOTED,))
 _STARTS_PAUSED: Final[_Told] = (DomainState.PAUSED, PausedReason.USER, (_BOOTED, _PAUSED))
+_RESTORED_PAUSED: Final[_Told] = (
+    DomainState.PAUSED, PausedReason.USER,
+    (_RESTORED, Lifecycle(LifecycleEvent.SUSPENDED, SuspendedDetail.RESTORED)),
+)  # fmt: skip
 _SAVED: Final = _stopped(ShutoffReason.SAVED, StoppedDetail.SAVED)
 
 _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
@@ -273,6 +285,7 @@ _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
     Cause.CREATE_PAUSED: _STARTS_PAUSED,
     Cause.START_PAUSED: _STARTS_PAUSED,
     Cause.RESTORE: (DomainState.RUNNING, RunningReason.RESTORED, (_RESTORED,)),
+    Cause.RESTORE_PAUSED: _RESTORED_PAUSED,
     Cause.SUSPEND: (DomainState.PAUSED, PausedReason.USER, (_PAUSED,)),
     Cause.RESUME: (DomainState.RUNNING, RunningReason.UNPAUSED, (_UNPAUSED,)),
     Cause.DESTROY: _stopped(ShutoffReason.DESTROYED, StoppedDetail.DESTROYED),
@@ -292,7 +305,11 @@ _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
     ),
     Cause.PROCESS_LOST: _stopped(ShutoffReason.CRASHED, StoppedDetail.CRASHED),
     Cause.VMM_FAILED: _stopped(ShutoffReason.FAILED, StoppedDetail.FAILED),
-    Cause.DAEMON_ENDED: (DomainState.SHUTOFF, ShutoffReason.DAEMON, (_FAILED,)),
+    # It goes on under its number, as after a reboot.
+    Cause.RESTARTED: (DomainState.RUNNING, RunningReason.BOOTED, ()),
+    Cause.CRASH_RESTARTED: (
+        DomainState.RUNNING, RunningReason.CRASHED, (Lifecycle(LifecycleEvent.CRASHED, CrashedDetail.PANICKED),)
+    ),
     Cause.IO_ERROR: (
         DomainState.PAUSED, PausedReason.IO_ERROR, (Lifecycle(LifecycleEvent.SUSPENDED, SuspendedDetail.IO_ERROR),)
     ),
@@ -301,25 +318,21 @@ _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
 
 _TOLD_OF_LIFE: Final[dict[tuple[Life, Cause], _Told]] = {
     (Life.SAVED, Cause.START): (DomainState.RUNNING, RunningReason.RESTORED, (_RESTORED,)),
-    (Life.SAVED, Cause.START_PAUSED): (
-        DomainState.PAUSED, PausedReason.USER,
-        (_RESTORED, Lifecycle(LifecycleEvent.SUSPENDED, SuspendedDetail.RESTORED)),
-    ),
+    (Life.SAVED, Cause.START_PAUSED): _RESTORED_PAUSED,
     (Life.OFF, Cause.START_FAILED): (DomainState.SHUTOFF, ShutoffReason.FAILED, (_FAILED,)),
     # The saved state is still what the next start continues from.
     (Life.SAVED, Cause.START_FAILED): (DomainState.SHUTOFF, ShutoffReason.SAVED, (_FAILED,)),
 }  # fmt: skip
 """Where it depends on the life before."""
-_TOLD_NOTHING: Final[dict[tuple[Life, Cause], _Told]] = {
-    (life, cause): (state, reason, ())
-    for cause, state, reason, lives in (
-        (Cause.SUSPEND, DomainState.PAUSED, PausedReason.USER, (Life.PAUSED, Life.TRANSIENT_PAUSED)),
-        (Cause.RESUME, DomainState.RUNNING, RunningReason.UNPAUSED, (Life.RUNNING, Life.TRANSIENT_RUNNING)),
+_ALREADY: Final = {
+    (life, cause)
+    for cause, lives in (
+        (Cause.SUSPEND, (Life.PAUSED, Life.TRANSIENT_PAUSED)),
+        (Cause.RESUME, (Life.RUNNING, Life.TRANSIENT_RUNNING)),
     )
     for life in lives
 }
-"""Requests for what is so already."""
-_TOLD: Final = {**_TOLD_OF_LIFE, **_TOLD_NOTHING}
+"""Requests for what is so already: the reason stays that of whoever was first."""
 
 _UNDEFINED: Final = (Lifecycle(LifecycleEvent.UNDEFINED, UndefinedDetail.REMOVED),)
 _OTHER_EVENTS: Final[dict[tuple[Life, Cause], tuple[Lifecycle, ...]]] = {
@@ -331,6 +344,12 @@ _OTHER_EVENTS: Final[dict[tuple[Life, Cause], tuple[Lifecycle, ...]]] = {
             ),
         )
         for life in Life
+    },
+    # Clients that show the definition look again.
+    **{
+        (life, Cause.CHANGE_CONFIG): (Lifecycle(LifecycleEvent.DEFINED, DefinedDetail.UPDATED),)
+        for life in Life
+        if is_persistent(life)
     },
     **{(life, cause): _UNDEFINED for life in Life for cause in (Cause.UNDEFINE, Cause.UNDEFINE_SAVED)},
     (Life.OFF, Cause.RENAME): (

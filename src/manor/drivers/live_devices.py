@@ -237,6 +237,30 @@ class LiveDevices:
         return document
 
 
+class TrialCall:
+    """Answers as a VM that does at once what it is told, and is none (Call). names: of the devices that it has."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._changed: list[str] = []
+
+    async def __call__(self, uuid: bytes, command: str, timeout: float, /, **arguments: object) -> Json:
+        name = str(arguments.get("device"))
+        match command:
+            case "device-add":
+                return {"slot": 0}
+            case "device-remove":
+                self._names.leaving[name].set_result(None)
+            case "device-change":
+                self._changed.append(name)
+            case "devices":
+                present = (*self._names.disks, *self._names.nics, *self._changed)
+                return {"devices": [{"name": each, "slot": 0} for each in present]}
+            case "cpus":
+                return {"count": arguments["count"]}
+        return {}
+
+
 async def present(call: Call, uuid: bytes) -> dict[str, int]:
     """Name to slot of the disks and interfaces that a VM has."""
     answer = await call(uuid, "devices", 30.0)

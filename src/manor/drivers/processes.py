@@ -27,6 +27,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
+from manor.base.console_log import read_log
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
@@ -37,12 +38,22 @@ from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
+from manor.drivers.api import (
+    BlockStatistics,
+    ByteStream,
+    Cancelled,
+    MachineStatistics,
+    NicStatistics,
+    Progress,
+    Scrollback,
+    unwatched,
+)
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
-from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
-from manor.drivers.hypervisor import End, Ended, Found, OnHappening, Removed
-from manor.drivers.live_devices import LiveDevices, Names, present, with_names, without_gone
+from manor.drivers.errors import Code, Origin, failed, invalid_argument, not_running, uuid_text
+from manor.drivers.guest_addresses import agent_interfaces
+from manor.drivers.hypervisor import Crashed, DeviceChanges, End, Ended, Found, OnHappening, Rebooted, Removed
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -56,10 +67,16 @@ START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
 ENDING_SECONDS: Final = 1.0
 """From the end of a VM's control socket to that of its process."""
+RESTORE_RATE: Final = 10 << 20
+"""Bytes of a saved state that a VMM reads in a second, at least."""
+SAVE_SECONDS: Final = 24 * 3600.0
+"""For a VM to write itself into a file, however slow that is; it can be given up."""
 LOOK_SECONDS: Final = 3.0
 """For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
+PING_SECONDS: Final = 2.0
+"""For a guest's agent to show that it is there, before the guest is asked by its power button."""
 ANSWER_SECONDS: Final = 5.0
 """For a VMM to say that it ends."""
 _MAX_FILE: Final = 8 << 20
@@ -67,6 +84,7 @@ _ENDS: Final = {
     "power-off": End.POWER_OFF,
     "reboot": End.REBOOT,
     "stopped": End.STOPPED,
+    "saved": End.SAVED,
     "panic": End.CRASH,
     "triple-fault": End.CRASH,
     "error": End.FAILED,
@@ -119,26 +137,29 @@ class Processes:
 
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
         self._on_happening = on_happening
-        found: list[Found] = []
-        ended: list[Ended] = []
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for directory in sorted(self._root.iterdir()):
-            record = _read_json(directory / "record.json")
-            if record is None:
-                continue
-            try:
-                uuid = UUID(directory.name).bytes
-                number, text = int(record["number"]), str(record["live"])
-            except (ValueError, KeyError, TypeError):
-                logger.warning("%s is left alone: it is no VM's", directory)
-                continue
-            vm = await self._adopt(uuid, directory)
-            if vm is None:
-                ended.append(_end_of(uuid, directory, None))
-                (directory / "record.json").unlink(missing_ok=True)
-            else:
-                found.append(Found(uuid, number, await self._as_it_is(vm, text), await self._is_paused(vm)))
-        return found, ended
+        # All at once: one that does not answer takes its time, and the others are found meanwhile.
+        looked = await asyncio.gather(*(self._look(each) for each in sorted(self._root.iterdir())))
+        return [one for one in looked if isinstance(one, Found)], [one for one in looked if isinstance(one, Ended)]
+
+    async def _look(self, directory: Path) -> Found | Ended | None:
+        """What has become of the VM that was started in `directory`; None if it is no VM's."""
+        record = _read_json(directory / "record.json")
+        if record is None:
+            return None
+        try:
+            uuid = UUID(directory.name).bytes
+            number, text = int(record["number"]), str(record["live"])
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s is left alone: it is no VM's", directory)
+            return None
+        vm = await self._adopt(uuid, directory)
+        if vm is None:
+            (directory / "record.json").unlink(missing_ok=True)
+            return _end_of(uuid, directory, None)
+        status = await self._status(vm)
+        is_paused, has_crashed = status.get("state") == "paused", bool(status.get("crashed"))
+        return Found(uuid, number, await self._as_it_is(vm, text), is_paused, has_crashed, _started_ns(directory))
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
         """The VM that runs in `directory`, None if there is none."""
@@ -162,13 +183,14 @@ class Processes:
                 await asyncio.sleep(0.1)
         return vm
 
-    async def _is_paused(self, vm: _Vm) -> bool:
+    async def _status(self, vm: _Vm) -> Json:
+        """What a VM that was found says of itself; nothing if it does not answer."""
         if vm.control is not None:
             with suppress(ManorError):
-                status = await vm.control.call("status")
+                status = await vm.control.call("status", LOOK_SECONDS)
                 vm.memory = int(status.get("memory", 0)) >> 10
-                return status.get("state") == "paused"
-        return False
+                return status
+        return {}
 
     def check(self, domain: Domain) -> Sequence[Finding]:
         return self._launch(domain, _ANYTHING).warnings
@@ -184,20 +206,22 @@ class Processes:
             check_disk(disk, f"domain/devices/disk[{index + 1}]")
         return launch
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         launch = self._launch(domain, self._resolvers)
         assert domain.uuid is not None
         uuid = UUID(domain.uuid).bytes
         running = live(domain, number)
         spec = with_names(launch.spec, running)
-        for path in (spec.kernel, spec.initrd):
+        for path in (spec.kernel, spec.initrd) if saved is None else ():
             if path is not None and not path.exists():
                 raise failed(f"cannot open {path}: No such file or directory")
         settings = {
             "machine": json.loads(spec_to_json(spec)),
             "accel": launch.accel,
             "paused": paused,
-            "reboot": launch.on_reboot != "destroy",
+            "preserve_crash": launch.on_crash == "preserve",
+            "reboot": launch.on_reboot in ("restart", "rename-restart"),
+            "saved": None if saved is None else os.fspath(saved),
         }
         directory = self._root / domain.uuid
         record = {"number": number, "live": domain_xml.format(running)}
@@ -209,23 +233,22 @@ class Processes:
             ) from error
         vm = self._watch(uuid, directory, process.pid, os.pidfd_open(process.pid), process)
         try:
-            report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
+            limit = START_SECONDS + (saved.stat().st_size / RESTORE_RATE if saved is not None else 0.0)
+            report = await asyncio.wait_for(_read_line(reading), limit)
             _check_report(report, directory)
             await self._control(vm)
             vm.names.note(running)
             vm.memory = domain.memory >> 10
         except BaseException as error:
             self._vms.pop(uuid, None)
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
-            await vm.ended
+            await self._kill(vm)
             (directory / "record.json").unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
-                raise failed(f"the VM did not run within {START_SECONDS:g} s; see {directory}/vmm.log") from error
+                raise failed(f"the VM did not run within {limit:g} s; see {directory}/vmm.log") from error
             raise
         finally:
             os.close(reading)
-        if launch.current_memory < domain.memory:
+        if launch.current_memory < domain.memory and saved is None:
             try:
                 await self._call(uuid, "balloon", target=launch.current_memory)
             except ManorError as error:
@@ -257,9 +280,45 @@ class Processes:
         try:
             await asyncio.wait_for(asyncio.shield(vm.ended), patience)
         except TimeoutError:
+            await self._kill(vm)
+
+    @staticmethod
+    async def _kill(vm: _Vm) -> None:
+        if not vm.ended.done():  # its descriptor is closed then
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
-            await vm.ended
+        await vm.ended
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
+        vm = self._get(uuid)
+        arguments = {} if paused is None else {"paused": paused}
+        asked: list[asyncio.Future[Json]] = []
+
+        def follow(event: Json) -> None:
+            if event.get("event") == "save" and not asked:
+                try:
+                    progress(int(event["done"]), int(event["total"]))
+                except Cancelled:
+                    asked.append(asyncio.ensure_future(control.call("save-cancel")))
+
+        # In a conversation of its own: the others are not to wait for its end.
+        control = await Control.connect(vm.directory / "control", follow)
+        try:
+            await control.call("subscribe", topic="save")
+            await control.call("save", SAVE_SECONDS, path=os.fspath(path), note=note, **arguments)
+        except HostError as error:
+            if asked:
+                raise Cancelled(str(error)) from error
+            raise
+        finally:
+            await asyncio.gather(*asked, return_exceptions=True)
+            await control.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(vm.ended), STOP_SECONDS)
+        except TimeoutError:
+            await self._kill(vm)  # it is saved, and has let go of its disks
 
     async def close(self) -> None:
         """VMs live on."""
@@ -276,22 +335,29 @@ class Processes:
     # --- what a VM is asked -------------------------------------------------------------------------------------------
 
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "powerdown")
+        await self._power(uuid, agent, "powerdown")
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "reboot")
+        await self._power(uuid, agent, "reboot")
 
-    async def _power(self, uuid: bytes, mode: str) -> None:
-        status = await self._call(uuid, "status")
-        if not status.get("agent"):
-            raise invalid(
-                "the guest cannot be asked: it runs no agent on org.qemu.guest_agent.0; do it inside the guest, "
-                "or destroy the domain"
-            )
-        await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+    async def _power(self, uuid: bytes, agent: bool, mode: str) -> None:
+        """By the agent, if that is wanted or it answers; else by the power button."""
+        if agent or await self._agent_answers(uuid):
+            await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+        else:
+            await self._call(uuid, "power-button", reboot=mode == "reboot")
+
+    async def _agent_answers(self, uuid: bytes) -> bool:
+        if not (await self._call(uuid, "status")).get("agent"):
+            return False
+        try:
+            await self.agent(uuid, "guest-ping", {}, PING_SECONDS)
+        except ApiError:
+            return False
+        return True
 
     async def reset(self, uuid: bytes) -> None:
-        raise unsupported("a VM cannot be reset from outside; destroy and start it")
+        await self._call(uuid, "reset")
 
     async def suspend(self, uuid: bytes) -> None:
         await self._call(uuid, "pause")
@@ -307,6 +373,11 @@ class Processes:
 
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        names = self._get(uuid).names
+        trial = Names(names.disks, names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, self._resolvers)
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
@@ -341,7 +412,7 @@ class Processes:
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
-            return _agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
+            return agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
         found = {nic["name"]: nic for nic in (await self._call(uuid, "nics"))["nics"]}
         nics = [found[name] for name in self._get(uuid).names.nics if name in found]
         return [
@@ -360,6 +431,10 @@ class Processes:
             raise invalid_argument(f"cannot find character device {device}")
         return await VmConsole.open(self._get(uuid).directory / "control", name)
 
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = self._root / uuid_text(uuid) / "console.log"
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         try:
             answer = await self._call(uuid, "agent", execute=command, arguments=dict(arguments), seconds=timeout)
@@ -376,16 +451,26 @@ class Processes:
         return vm
 
     async def _control(self, vm: _Vm) -> Control:
-        """The conversation with a VM, which several may ask for at the same time, and which tells of its devices.
-        Raises HostError."""
+        """The conversation with a VM, which several may ask for at the same time, and which tells of its devices and
+        its life. Raises HostError."""
         async with vm.connecting:
             if vm.control is None or not vm.control.is_open:
-                vm.control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
-                await vm.control.call("subscribe", topic="devices")
+                control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
+                try:
+                    for topic in ("devices", "life"):
+                        await control.call("subscribe", ANSWER_SECONDS, topic=topic)
+                except BaseException:
+                    await control.close()
+                    raise
+                vm.control = control
             return vm.control
 
     def _on_event(self, vm: _Vm, event: Json) -> None:
-        if str(event.get("event")).startswith("device-"):
+        if event.get("event") == "reboot" and self._on_happening is not None:
+            self._on_happening(Rebooted(vm.uuid))
+        elif event.get("event") == "crash" and self._on_happening is not None:
+            self._on_happening(Crashed(vm.uuid, "its kernel panicked", is_paused=True))
+        elif str(event.get("event")).startswith("device-"):
             alias = vm.names.take(event)
             if alias is not None and self._on_happening is not None:
                 self._on_happening(Removed(vm.uuid, alias))
@@ -545,6 +630,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _started_ns(directory: Path) -> int:
+    """When the VM in `directory` was started: its description is written just before."""
+    try:
+        return (directory / "spec.json").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _rss(pid: int) -> int:
     """KiB of the process's memory that are in RAM."""
     try:
@@ -570,17 +663,3 @@ def _nic(found: Mapping[str, Any]) -> NicStatistics:
 
 def _kib(name: str, value: int) -> int:
     return value if name.endswith("faults") else value >> 10
-
-
-def _agent_interfaces(found: object) -> list[GuestInterface]:
-    rows = []
-    for each in found if isinstance(found, list) else []:
-        if not isinstance(each, dict):
-            continue
-        addresses = [
-            IpAddress(int(one.get("ip-address-type") == "ipv6"), str(one.get("ip-address")), int(one.get("prefix", 0)))
-            for one in each.get("ip-addresses", ())
-            if isinstance(one, dict)
-        ]
-        rows.append(GuestInterface(str(each.get("name", "")), each.get("hardware-address"), addresses))
-    return rows

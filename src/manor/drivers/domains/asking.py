@@ -11,7 +11,7 @@ from manor.base.errors import ApiError, ManorError
 from manor.domain.definition import without_secrets
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.normal import inactive as inactive_form
-from manor.drivers.api import ByteStream, DeviceNames, DomainFlags, DomainInfo, MachineStatistics
+from manor.drivers.api import ByteStream, DeviceNames, DomainFlags, DomainInfo, MachineStatistics, Scrollback
 from manor.drivers.domains.changing import disk_index
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.table import DomainTable
@@ -23,16 +23,16 @@ class Asking(DomainTable):
     """A driver's domains: what can be asked."""
 
     async def all(self) -> Sequence[tuple[Domain, DomainFlags]]:
-        return [(record.reference(), record.flags()) for record in self._records.values()]
+        return [record.row() for record in self._records.values()]
 
     async def find(self, uuid: bytes) -> Domain:
-        return self.record(uuid).reference()
+        return self.record(uuid).row()[0]
 
     async def find_name(self, name: str) -> Domain:
         uuid = self._names.get(name)
         if uuid is None:
             raise no_domain(f"with matching name '{name}'")
-        return self._records[uuid].reference()
+        return self._records[uuid].row()[0]
 
     async def find_id(self, number: int) -> Domain:
         for record in self._records.values():
@@ -41,7 +41,7 @@ class Asking(DomainTable):
         raise no_domain(f"with matching id {number}")
 
     async def flags(self, uuid: bytes) -> DomainFlags:
-        return self.record(uuid).flags()
+        return self.record(uuid).row()[1]
 
     async def info(self, uuid: bytes, ask: bool = True) -> DomainInfo:
         record = self.record(uuid)
@@ -92,6 +92,10 @@ class Asking(DomainTable):
     async def console(self, uuid: bytes, device: str | None, force: bool) -> ByteStream:
         self._active(uuid)
         return await self._hypervisor.console(uuid, device or "", force)
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        self.record(uuid)
+        return await self._hypervisor.console_log(uuid, since, limit)
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         self._active(uuid)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
 
 from manor.base.errors import ApiError
 from manor.domain.definition import Definition, complete, definition_of
-from manor.domain.events import LifecycleEvent
 from manor.domain.model import Cause, Life, allows, is_active, is_persistent, keeps_state, step
 from manor.domain.xml.domain import Domain as Document
 from manor.domain.xml.property import Finding
@@ -36,6 +36,7 @@ _NEED_OFF: Final = {
     Cause.CREATE: "domain is already running",
     Cause.CREATE_PAUSED: "domain is already running",
     Cause.RESTORE: "domain is already running",
+    Cause.RESTORE_PAUSED: "domain is already running",
     Cause.RENAME: "cannot rename active domain",
 }
 
@@ -55,6 +56,8 @@ def need(record: Record, cause: Cause) -> None:
         raise invalid("Refusing to undefine while domain managed save image exists; remove it, or ask for that too")
     if life is Life.SAVED and cause is Cause.RENAME:
         raise invalid("cannot rename a domain with a managed save image; remove it first")
+    if life is Life.SAVED and cause in (Cause.RESTORE, Cause.RESTORE_PAUSED):
+        raise invalid("the domain has a managed save image; start it, or remove the image first")
     if cause is Cause.MANAGED_SAVE_REMOVE:
         raise invalid("the domain has no managed save image")
     if not is_active(life):
@@ -76,6 +79,7 @@ class DomainTable:
         self._records: dict[bytes, Record] = {}
         self._names: dict[str, bytes] = {}
         self._next = 1
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def record(self, uuid: bytes) -> Record:
         """Raises ApiError if there is none."""
@@ -83,6 +87,17 @@ class DomainTable:
         if found is None:
             raise no_domain(f"with matching uuid '{uuid_text(uuid)}'")
         return found
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what follows from something that happened; `close` waits for it, or stops it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("what follows from an event failed", exc_info=task.exception())
 
     # --- descriptions -------------------------------------------------------------------------------------------------
 
@@ -113,6 +128,7 @@ class DomainTable:
     async def _save_config(self, record: Record, definition: Definition, who: str) -> None:
         """Give it another configuration; its lock is held."""
         await self._keeper.save("domains", definition.uuid, definition.name, definition.text, who)
+        record.is_updated = record.is_active and (record.config is None or record.config.text != definition.text)
         record.config = definition
 
     async def _set_live(self, record: Record, document: Document) -> None:
@@ -120,6 +136,9 @@ class DomainTable:
         definition = definition_of(document)
         record.live = definition
         await self._hypervisor.keep_live(definition.uuid, definition.text)
+
+    async def _forget_saved(self, record: Record) -> None:
+        """Remove what the next start would go on with, if there is anything; its lock is held."""
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 
@@ -143,10 +162,6 @@ class DomainTable:
         reference = record.reference()
         for told in outcome.events:
             self._notify(Notice(Kind.LIFECYCLE, reference, (int(told.event), int(told.detail))))
-
-    def _tell(self, record: Record, event: LifecycleEvent, detail: int) -> None:
-        """An event that belongs to no step."""
-        self._notify(Notice(Kind.LIFECYCLE, record.reference(), (int(event), int(detail))))
 
 
 def _exists(name: str, how: str, uuid: bytes) -> ApiError:
