@@ -147,7 +147,7 @@ def test_options_are_remembered(manor: Manor, kernel: Path) -> None:
     manor("run", "web", "-d", "--cpus", "2")
     row = listed(manor)["web"]
     assert (row["memory"], row["cpus"]) == (64 << 20, 2)
-    assert row["options"] == {"kernel": str(kernel), "memory": "64M", "no_net": True, "cpus": 2}
+    assert row["options"] == {"kernel": str(kernel), "memory": "64M", "no_net": True, "cpus": "2"}
     manor("stop", "-f", "web")
 
 
