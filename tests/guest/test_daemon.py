@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from manor.client import RemoteError, sync
 from manor.guests.default import DefaultGuest, KernelVariant
 from manor.testing.daemon import DaemonProcess
 
@@ -184,3 +186,103 @@ def test_start_paused_and_the_spec_of_a_vm(daemon: DaemonProcess, vm: str) -> No
     (spec,) = (daemon.root / "state" / "run").glob("*/spec.json")
     assert json.loads(spec.read_text())["machine"]["memory"] == 192 << 20
     assert socket.gethostname() == daemon.virsh("hostname")
+
+
+def change_action(daemon: DaemonProcess, *actions: tuple[str, str]) -> None:
+    for kind, action in actions:
+        daemon.virsh("set-lifecycle-action", "vm", kind, action, "--config")
+
+
+def test_what_is_done_when_a_guest_powers_off_reboots_or_crashes(daemon: DaemonProcess, vm: str) -> None:
+    text = daemon.virsh("dumpxml", vm).replace("</cmdline>", " panic=1</cmdline>")
+    path = daemon.root / "panics.xml"
+    path.write_text(text)
+    daemon.virsh("define", str(path))
+    change_action(daemon, ("poweroff", "restart"), ("crash", "preserve"))
+    with subprocess.Popen(
+        ["virsh", "-c", daemon.uri(), "event", "--all", "--loop", "--timeout", "100"], stdout=subprocess.PIPE, text=True
+    ) as watcher:
+        boot(daemon)
+        number = daemon.virsh("domid", vm)
+        (log,) = (daemon.root / "state" / "run").glob("*/console.log")
+        (lock,) = (daemon.root / "state" / "run").glob("*/lock")
+        first = lock.read_text()
+        type_into(daemon, "exit\r", b"Power down")
+        wait_for(lambda: lock.read_text() not in ("", first))
+        wait_for(lambda: b"Manor: Linux is up" in log.read_bytes())
+        assert daemon.virsh("domid", vm) == number
+        daemon.virsh("reset", vm)
+        wait_for(lambda: log.read_bytes().count(b"Manor: Linux is up") == 2)
+        type_into(daemon, "echo c > /proc/sysrq-trigger\r", b"Kernel panic")
+        wait_for(lambda: daemon.virsh("domstate", vm, "--reason") == "crashed (panicked)")
+        assert "crashed" in daemon.virsh("resume", vm, check=False)
+        watcher.terminate()
+        assert watcher.stdout is not None
+        said = watcher.stdout.read()
+    daemon.kill()
+    daemon.start()
+    assert daemon.virsh("domstate", vm, "--reason") == "crashed (panicked)"
+    daemon.virsh("destroy", vm)
+    assert said.count("event 'reboot'") == 2
+    assert "Crashed Panicked" in said
+
+
+def test_the_console_is_read_from_positions_by_several_and_after_the_end(daemon: DaemonProcess, vm: str) -> None:
+    boot(daemon)
+    with sync.connect(daemon.uri()) as connection, sync.connect(daemon.uri()) as other:
+        domain, services = connection.domain("vm"), connection.services
+        text = services.console_log(domain).data
+        assert b"Linux version" in text
+        assert services.console_log(domain, 20, 7).data == text[20:27]
+        followers = [each.services.follow_console(each.domain("vm"), 20) for each in (connection, other)]
+        writer = services.open_console(domain, None, 2)
+        with pytest.raises(RemoteError, match="writes to this console; watch it, or take it over"):
+            other.services.open_console(other.domain("vm"), None, 1)
+        watcher = other.services.open_console(other.domain("vm"), None, 0)
+        watcher.send(b"echo wrong\n")
+        writer.send(b"echo right-$((20 + 3))\n")
+        for follower in followers:
+            seen = b""
+            while b"right-23" not in seen:
+                piece = follower.receive()
+                assert piece
+                seen += bytes(piece)
+            assert seen.startswith(text[20:40])
+        assert b"wrong" not in services.console_log(domain, -4096).data
+        end = services.console_log(domain, -1).end
+        for stream in (*followers, writer, watcher):
+            stream.abort()
+    daemon.kill()
+    daemon.start()
+    with sync.connect(daemon.uri()) as connection:
+        domain, services = connection.domain("vm"), connection.services
+        assert services.console_log(domain, 20, 7).data == text[20:27]
+        assert services.console_log(domain, -1).end >= end
+        follower = services.follow_console(domain, -10)
+        domain.destroy()
+        while follower.receive():
+            pass  # it ends with the VM
+        assert b"right-23" in services.console_log(domain, -65536).data  # and the past is still there
+        statistics = services.statistics(domain, time.time() - 3600, step=10)
+        assert {each.name for each in statistics.series} >= {"cpu", "memory", "read"}
+
+
+def test_a_plan_of_devices_that_come_and_go_is_what_happens(daemon: DaemonProcess, vm: str) -> None:
+    boot(daemon)
+    disk = "<disk type='file'><source file='{}'/><target dev='vdb' bus='virtio'/></disk>"
+    (daemon.root / "second.raw").write_bytes(bytes(1 << 20))
+    with sync.connect(daemon.uri()) as connection:
+        domain, services = connection.domain("vm"), connection.services
+        before = domain.xml()
+        wanted = disk.format(daemon.root / "second.raw")
+        plan = services.plan("domain_attach_device_flags", domain, wanted, 1)
+        assert plan.problem is None
+        assert [(item.path, item.when) for item in plan.items] == [("domain/devices/disk[vdb]", "live")]
+        assert domain.xml() == before
+        domain.attach_device(wanted, 1)
+        assert "second.raw" in domain.xml()
+        assert "second.raw" not in domain.xml(2)
+        refused = services.plan("domain_attach_device_flags", domain, wanted, 1)
+        assert refused.problem is not None
+        with pytest.raises(RemoteError, match=re.escape(refused.problem.cause)):
+            domain.attach_device(wanted, 1)

@@ -142,9 +142,8 @@ def test_disk(daemon: DaemonProcess, events: Callable[[str], bool]) -> None:
 
 
 def test_interface(daemon: DaemonProcess, events: Callable[[str], bool]) -> None:
-    card = ("--mac", "52:54:00:00:00:02", "--model", "virtio")
-    words = ("attach-interface", "vm", "network", "default", *card, "--live")
-    daemon.virsh(*words)
+    options = ("--mac", "52:54:00:00:00:02", "--model", "virtio", "--live")
+    daemon.virsh("attach-interface", "vm", "network", "default", *options)
     assert events("'device-added' for domain 'vm': net1")
     until(lambda: "yes" in ask(daemon, "ip addr show eth1 | grep -q 10.0.3.15 && echo y''es"))
     assert "52:54:00:00:00:02" in ask(daemon, "cat /sys/class/net/eth1/address")

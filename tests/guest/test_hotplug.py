@@ -102,6 +102,20 @@ def test_disk_comes_while_another_is_written_and_goes(make: Callable[..., Guest]
     assert "written by the guest" in answer(vm, f"head -c 20 {device}; echo")
 
 
+def test_disk_that_is_being_written_goes(make: Callable[..., Guest], tmp_path: Path) -> None:
+    guest = make()
+    path = image(tmp_path)
+    for _ in range(2):
+        name = guest.vm.devices.add_disk(DiskSpec(str(path), format="raw"))
+        guest.until("[ -b /dev/vda ]")
+        answer(guest.vm, "(while dd if=/dev/zero of=/dev/vda bs=64k count=64 2> /dev/null; do :; done) & :")
+        guest.vm.devices.remove(name)
+        guest.wait_event("removed", name)
+        guest.until("[ ! -b /dev/vda ]")
+    assert guest.vm.devices.all() != []
+
+
+@pytest.mark.parametrize("kernel", ["cloud", "generic"])
 def test_interface_comes_gets_an_address_and_goes(make: Callable[..., Guest]) -> None:
     guest = make()
     vm = guest.vm

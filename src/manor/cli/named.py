@@ -265,7 +265,7 @@ class NamedRun:
         assert self._instance is not None
         control = VmControl(vm, accelerator)
         if self.is_detached:
-            from manor.vmm.console_log import ConsoleLog
+            from manor.base.console_log import ConsoleLog
 
             control.log_to(ConsoleLog(self._instance.log))
         self._server = ControlServer(vm.loop, listen(self._instance.control), self.name, control.commands())

@@ -13,6 +13,7 @@ from manor.client.events import Event, Events
 from manor.client.network import Network, NetworkPort
 from manor.client.node import Interface, Node, NodeDevice
 from manor.client.secret import Nwfilter, NwfilterBinding, Secret
+from manor.client.services import EventLog, Services
 from manor.client.snapshot import Checkpoint, Snapshot
 from manor.client.storage import StoragePool, Volume
 from manor.client.stream import Stream
@@ -22,5 +23,5 @@ from manor.rpc.protocol.errors import ErrorCode, ErrorOrigin
 __all__ = [
     "connect", "open_connection", "Connection", "Domain", "Snapshot", "Checkpoint", "Network", "NetworkPort",
     "StoragePool", "Volume", "Node", "NodeDevice", "Interface", "Secret", "Nwfilter", "NwfilterBinding", "Event",
-    "Events", "Stream", "RemoteError", "ErrorCode", "ErrorOrigin",
+    "Events", "Services", "EventLog", "Stream", "RemoteError", "ErrorCode", "ErrorOrigin",
 ]  # fmt: skip

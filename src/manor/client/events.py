@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manor.base.errors import HostError, ManorError
 from manor.rpc.message import Event as EventMessage
-from manor.rpc.protocol.catalog import REMOTE
+from manor.rpc.protocol.catalog import MANOR, REMOTE
 from manor.rpc.protocol.events import BY_MESSAGE, EVENTS, REGISTER, EventKind
 
 if TYPE_CHECKING:
     from manor.client.connection import Connection
+    from manor.client.services import EventLog
 
 QUEUE = 10_000
 """Events that may wait for their reader; after that the oldest are dropped, and `lost` counts them."""
@@ -110,6 +111,8 @@ class Dispatcher:
         self._orphans: list[tuple[str, int, Event]] = []
         self.registering = 0
         """Registrations under way: an event may be here before the coroutine that waits for its number runs."""
+        self.logs: list[EventLog] = []
+        """Those that want every event, of Manor's own program."""
         self.close_reason: int | None = None
         """libvirt's virConnectCloseReason, once the daemon has told it."""
 
@@ -117,6 +120,10 @@ class Dispatcher:
         """An event has come."""
         if message.procedure is REMOTE["connect_event_connection_closed"]:
             self.close_reason = message.arguments.reason
+            return
+        if message.procedure is MANOR["manor_event"]:
+            for log in self.logs:
+                log.put(message.arguments.entry)
             return
         kind = BY_MESSAGE.get(message.procedure.number)
         callback = getattr(message.arguments, "callback_id", None)
@@ -147,6 +154,8 @@ class Dispatcher:
         """The connection is over."""
         for subscription in self._subscriptions.values():
             subscription.end(reason)
+        for log in self.logs:
+            log.end(reason)
 
 
 def kind_of(kind: str, event: str) -> EventKind:

@@ -18,13 +18,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from manor.client import connection as _connection
-from manor.client import domain, events, network, node, secret, snapshot, storage, stream
+from manor.client import domain, events, network, node, secret, services, snapshot, storage, stream
 from manor.rpc.protocol.records import TypedParam
 
 SOURCES: tuple[type, ...] = (
     _connection.Connection, domain.Domain, snapshot.Snapshot, snapshot.Checkpoint, network.Network,
     network.NetworkPort, storage.StoragePool, storage.Volume, node.Node, node.NodeDevice, node.Interface,
     secret.Secret, secret.Nwfilter, secret.NwfilterBinding, events.Events, stream.Stream,
+    services.Services, services.EventLog,
 )  # fmt: skip
 """The classes that have a synchronous face."""
 
@@ -138,6 +139,11 @@ class Connection(_FACES[_connection.Connection]):  # type: ignore[misc]
         """The host that the daemon is on."""
         return _face(self._inner.node)
 
+    @property
+    def services(self) -> Any:
+        """What manord gives beyond libvirt."""
+        return _face(self._inner.services)
+
     def __enter__(self) -> Connection:
         return self
 
@@ -187,6 +193,38 @@ class Events(_FACES[events.Events]):  # type: ignore[misc]
         self.stop()
 
 
+class EventLog(_FACES[services.EventLog]):  # type: ignore[misc]
+    __doc__ = services.EventLog.__doc__
+    __slots__ = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no event is missing since the number that was asked for."""
+        return bool(self._inner.is_complete)
+
+    @property
+    def last(self) -> int:
+        """Number of the latest event that was given."""
+        return int(self._inner.last)
+
+    def next(self, timeout: float | None = None) -> services.EventEntry:
+        """The next event. Raises TimeoutError after `timeout` seconds, HostError when the connection is lost."""
+        found: services.EventEntry = _loop.run(asyncio.wait_for(self._inner.__anext__(), timeout))
+        return found
+
+    def __iter__(self) -> Iterator[services.EventEntry]:
+        while True:
+            yield self.next()
+
+    def __enter__(self) -> EventLog:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+_FACES[services.EventLog] = EventLog
 _FACES[_connection.Connection] = Connection
 _FACES[stream.Stream] = Stream
 _FACES[events.Events] = Events
@@ -204,6 +242,7 @@ Interface = _FACES[node.Interface]
 Secret = _FACES[secret.Secret]
 Nwfilter = _FACES[secret.Nwfilter]
 NwfilterBinding = _FACES[secret.NwfilterBinding]
+Services = _FACES[services.Services]
 
 
 def connect(

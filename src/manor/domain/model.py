@@ -99,8 +99,10 @@ class Cause(Enum):
     """The machine's process gave up, and said why."""
     START_FAILED = auto()
     IO_ERROR = auto()
-    DAEMON_ENDED = auto()
-    """The service stopped the domain with itself."""
+    RESTARTED = auto()
+    """The guest powered off, and was started again as the definition says."""
+    CRASH_RESTARTED = auto()
+    """The guest crashed, and was started again as the definition says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,8 @@ def allows(life: Life, cause: Cause) -> bool:
 def step(life: Life, cause: Cause) -> Outcome:
     """The outcome of `cause` in `life`. Raises StateError, with the states that allow it, if it is refused."""
     after = LIFE.next(life, cause)
-    told = _TOLD.get((life, cause)) or _TOLD_OF_CAUSE.get(cause)
-    if told is None:
+    told = _TOLD_OF_LIFE.get((life, cause)) or _TOLD_OF_CAUSE.get(cause)
+    if told is None or (life, cause) in _ALREADY:
         # The definition came or went, or the domain did something that is no change of its state.
         return Outcome(after, *unexplained(after), events=_OTHER_EVENTS.get((life, cause), ()))
     state, reason, events = told
@@ -131,7 +133,7 @@ def step(life: Life, cause: Cause) -> Outcome:
 
 def keeps_state(life: Life, cause: Cause) -> bool:
     """Whether state and reason stay as they were; those of the outcome then say no more than a fresh look would."""
-    return (life, cause) not in _TOLD and cause not in _TOLD_OF_CAUSE
+    return (life, cause) in _ALREADY or ((life, cause) not in _TOLD_OF_LIFE and cause not in _TOLD_OF_CAUSE)
 
 
 def is_active(life: Life) -> bool:
@@ -184,6 +186,10 @@ def _while_active() -> dict[tuple[Life, Cause], Life]:
         (Life.RUNNING, Cause.SHUTTING_DOWN): Life.STOPPING,
         (Life.RUNNING, Cause.REBOOTED): Life.RUNNING,
         (Life.STOPPING, Cause.REBOOTED): Life.RUNNING,
+        (Life.RUNNING, Cause.RESTARTED): Life.RUNNING,
+        (Life.STOPPING, Cause.RESTARTED): Life.RUNNING,
+        (Life.RUNNING, Cause.CRASH_RESTARTED): Life.RUNNING,
+        (Life.STOPPING, Cause.CRASH_RESTARTED): Life.RUNNING,
         (Life.RUNNING, Cause.PANICKED): Life.CRASHED,
         (Life.RUNNING, Cause.IO_ERROR): Life.PAUSED,
     }
@@ -194,7 +200,6 @@ def _while_active() -> dict[tuple[Life, Cause], Life]:
             Cause.PANICKED_OFF,
             Cause.PROCESS_LOST,
             Cause.VMM_FAILED,
-            Cause.DAEMON_ENDED,
         ):
             rows[life, cause] = Life.OFF
         rows[life, Cause.CHANGE_LIVE] = life
@@ -292,7 +297,11 @@ _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
     ),
     Cause.PROCESS_LOST: _stopped(ShutoffReason.CRASHED, StoppedDetail.CRASHED),
     Cause.VMM_FAILED: _stopped(ShutoffReason.FAILED, StoppedDetail.FAILED),
-    Cause.DAEMON_ENDED: (DomainState.SHUTOFF, ShutoffReason.DAEMON, (_FAILED,)),
+    # It goes on under its number, as after a reboot.
+    Cause.RESTARTED: (DomainState.RUNNING, RunningReason.BOOTED, ()),
+    Cause.CRASH_RESTARTED: (
+        DomainState.RUNNING, RunningReason.CRASHED, (Lifecycle(LifecycleEvent.CRASHED, CrashedDetail.PANICKED),)
+    ),
     Cause.IO_ERROR: (
         DomainState.PAUSED, PausedReason.IO_ERROR, (Lifecycle(LifecycleEvent.SUSPENDED, SuspendedDetail.IO_ERROR),)
     ),
@@ -310,16 +319,15 @@ _TOLD_OF_LIFE: Final[dict[tuple[Life, Cause], _Told]] = {
     (Life.SAVED, Cause.START_FAILED): (DomainState.SHUTOFF, ShutoffReason.SAVED, (_FAILED,)),
 }  # fmt: skip
 """Where it depends on the life before."""
-_TOLD_NOTHING: Final[dict[tuple[Life, Cause], _Told]] = {
-    (life, cause): (state, reason, ())
-    for cause, state, reason, lives in (
-        (Cause.SUSPEND, DomainState.PAUSED, PausedReason.USER, (Life.PAUSED, Life.TRANSIENT_PAUSED)),
-        (Cause.RESUME, DomainState.RUNNING, RunningReason.UNPAUSED, (Life.RUNNING, Life.TRANSIENT_RUNNING)),
+_ALREADY: Final = {
+    (life, cause)
+    for cause, lives in (
+        (Cause.SUSPEND, (Life.PAUSED, Life.TRANSIENT_PAUSED)),
+        (Cause.RESUME, (Life.RUNNING, Life.TRANSIENT_RUNNING)),
     )
     for life in lives
 }
-"""Requests for what is so already."""
-_TOLD: Final = {**_TOLD_OF_LIFE, **_TOLD_NOTHING}
+"""Requests for what is so already: the reason stays that of whoever was first."""
 
 _UNDEFINED: Final = (Lifecycle(LifecycleEvent.UNDEFINED, UndefinedDetail.REMOVED),)
 _OTHER_EVENTS: Final[dict[tuple[Life, Cause], tuple[Lifecycle, ...]]] = {
@@ -331,6 +339,12 @@ _OTHER_EVENTS: Final[dict[tuple[Life, Cause], tuple[Lifecycle, ...]]] = {
             ),
         )
         for life in Life
+    },
+    # Clients that show the definition look again.
+    **{
+        (life, Cause.CHANGE_CONFIG): (Lifecycle(LifecycleEvent.DEFINED, DefinedDetail.UPDATED),)
+        for life in Life
+        if is_persistent(life)
     },
     **{(life, cause): _UNDEFINED for life in Life for cause in (Cause.UNDEFINE, Cause.UNDEFINE_SAVED)},
     (Life.OFF, Cause.RENAME): (

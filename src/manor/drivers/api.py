@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from manor.base.errors import ManorError
 from manor.domain.xml.domain import Domain as DomainDocument
@@ -83,7 +83,7 @@ class DomainInfo:
 
 @dataclass(frozen=True, slots=True)
 class DomainFlags:
-    """What lists are filtered by."""
+    """What lists are filtered by. updated: the configuration is no longer what was started."""
 
     active: bool
     persistent: bool
@@ -91,6 +91,7 @@ class DomainFlags:
     managed_save: bool
     snapshots: bool
     state: int
+    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,7 @@ class MachineStatistics:
     """virDomainMemoryStatTags -> KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scrollback:
+class Scrollback(NamedTuple):
     """A part of what a console printed. Positions are bytes since its log began, over all runs of the domain.
 
     first: the oldest that is kept; start: of data; end: behind the latest.
@@ -205,8 +205,16 @@ class ByteStream(Protocol):
         """The stream is over, however it ended. Never raises."""
 
 
-TextChange = Callable[[str], str]
-"""A change of a description: its XML to the changed one. Raises ApiError to refuse."""
+class VolumeStream(ByteStream, Protocol):
+    """A part of a volume: zeros need not be carried."""
+
+    async def hole(self) -> int:
+        """Bytes of zeros that come next, and are passed over; 0 where there is data, or nothing more."""
+
+    async def skip(self, size: int) -> None:
+        """As if `size` zeros were written."""
+
+
 Change = Callable[[DomainDocument], DomainDocument]
 """A change of a description. Raises ConfigError, ApiError to refuse."""
 
@@ -298,7 +306,7 @@ class Networks(Protocol):
     async def stop(self, uuid: bytes) -> None: ...
     async def undefine(self, uuid: bytes, who: str) -> None: ...
     async def set_autostart(self, uuid: bytes, on: bool) -> None: ...
-    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None: ...
+    async def edit(self, uuid: bytes, change: Callable[[str], str], who: str) -> None: ...
 
 
 class Secrets(Protocol):
@@ -350,13 +358,15 @@ class Pools(Protocol):
     async def set_aside_volume(self, pool: str, volume: str, place: str) -> None: ...
     async def bring_back_volume(self, uuid: bytes, place: str, name: str) -> StorageVol: ...
     async def discard_volume(self, uuid: bytes, place: str) -> None: ...
-    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
-    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream: ...
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream: ...
 
 
 class Records(Protocol):
-    """What was: states of descriptions, and what was deleted. kind: `domains`, `networks`, `pools`. uuid: of the object,
-    or of a volume's pool. Raises HostError."""
+    """What was: states of descriptions, and what was deleted. Raises HostError.
+
+    kind: `domains`, `networks`, `pools`. uuid: of the object, or of a volume's pool.
+    """
 
     async def revisions(self, kind: str, uuid: bytes) -> Sequence[Revision]: ...
     async def trash(self) -> Sequence[Trashed]: ...

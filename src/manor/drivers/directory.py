@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import time
@@ -13,7 +14,7 @@ from typing import Final, TypeVar
 
 from manor.base.errors import ApiError, ManorError
 from manor.base.files import sync_directory
-from manor.drivers.api import ByteStream, Cancelled, Progress
+from manor.drivers.api import Cancelled, Progress, VolumeStream
 from manor.drivers.errors import Code, Origin, failed, invalid_argument
 from manor.drivers.volumes import Volume, VolumePlan
 
@@ -23,6 +24,7 @@ CHUNK: Final = 256 * 1024
 """Bytes of a piece that is read, written or wiped."""
 TRASH: Final = ".trash"
 """Directory in the pool's where deleted volumes wait; what begins with a dot is no volume."""
+_ZEROS: Final = bytes(CHUNK)
 
 
 class Directory:
@@ -109,11 +111,11 @@ class Directory:
             raise OSError(22, "it is not in this pool's trash", place)
         return place
 
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         descriptor = await _run(f"opening {volume.path}", lambda: _open(volume, os.O_WRONLY))
         return FileStream(descriptor, offset, length, volume.path)
 
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         descriptor = await _run(f"opening {volume.path}", lambda: _open(volume, os.O_RDONLY))
         size = os.fstat(descriptor).st_size
         if offset > size or (length and offset + length > size):
@@ -160,7 +162,7 @@ class Directory:
 
 
 class FileStream:
-    """A part of a file (ByteStream). length: bytes, 0 for as many as come."""
+    """A part of a file (VolumeStream). length: bytes, 0 for as many as come."""
 
     def __init__(self, descriptor: int, offset: int, length: int, path: str) -> None:
         self._descriptor = descriptor
@@ -193,6 +195,20 @@ class FileStream:
         await _run(f"writing {self._path}", work)
         self._offset += len(data)
 
+    async def hole(self) -> int:
+        size = await _run(f"reading {self._path}", lambda: _hole(self._descriptor, self._offset, self._left))
+        self._offset += size
+        self._left -= size
+        return size
+
+    async def skip(self, size: int) -> None:
+        if self._is_limited and size > self._left:
+            raise invalid_argument(f"more data for {self._path} than was announced", Origin.STORAGE)
+        self._left -= size
+        self._written = True
+        await _run(f"writing {self._path}", lambda: _clear(self._descriptor, self._offset, size))
+        self._offset += size
+
     async def finish(self) -> None:
         if self._written:
             await _run(f"writing {self._path}", lambda: os.fsync(self._descriptor))
@@ -201,6 +217,29 @@ class FileStream:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _hole(descriptor: int, offset: int, left: int) -> int:
+    """Bytes from `offset` on, at most `left`, that the file system keeps no data for."""
+    if left <= 0 or offset >= os.fstat(descriptor).st_size:
+        return 0
+    try:
+        return min(os.lseek(descriptor, offset, os.SEEK_DATA) - offset, left)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return min(os.fstat(descriptor).st_size - offset, left)
+        raise
+
+
+def _clear(descriptor: int, offset: int, size: int) -> None:
+    """Make the bytes zero: where there is no data they are, and stay holes."""
+    end = offset + size
+    if os.fstat(descriptor).st_size < end:
+        os.ftruncate(descriptor, end)
+    while (gap := _hole(descriptor, offset, end - offset)) < end - offset:
+        offset += gap
+        piece = min(len(_ZEROS), end - offset)
+        offset += os.pwrite(descriptor, _ZEROS[:piece], offset)
 
 
 async def _run(attempt: str, work: Callable[[], T]) -> T:

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from manor.domain.definition import Platform
 from manor.domain.state import PausedReason
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, MachineStatistics
+from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
 from manor.rpc.protocol.records import GuestInterface
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed."""
+    """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed.
+    has_crashed: it is paused because its guest crashed."""
 
     uuid: bytes
     number: int
     live: str
     is_paused: bool = False
+    has_crashed: bool = False
 
 
 class End(Enum):
@@ -83,10 +85,11 @@ class Rebooted:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The guest crashed, and its process is there for someone to look at."""
+    """The guest crashed, and its process is there for someone to look at. is_paused: it has been paused already."""
 
     uuid: bytes
     detail: str = ""
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,23 @@ class AgentChanged:
 Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Removed | AgentChanged
 """What hypervisors tell without being asked."""
 OnHappening = Callable[[Happening], None]
+
+
+class DeviceChanges(Protocol):
+    """How what runs changes; see Hypervisor."""
+
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None: ...
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
+
+
+@runtime_checkable
+class Trying(Protocol):
+    """A hypervisor that can tell what it would do."""
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        """What makes the same documents and refusals, and leaves the VM alone."""
 
 
 class Hypervisor(Protocol):
@@ -135,8 +155,12 @@ class Hypervisor(Protocol):
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
         """Ask the guest to end."""
 
-    async def reboot(self, uuid: bytes, agent: bool) -> None: ...
-    async def reset(self, uuid: bytes) -> None: ...
+    async def reboot(self, uuid: bytes, agent: bool) -> None:
+        """Ask the guest to start again; `Rebooted` tells when it has."""
+
+    async def reset(self, uuid: bytes) -> None:
+        """Start its machine again, whatever the guest is doing; `Rebooted` tells when that is done."""
+
     async def suspend(self, uuid: bytes) -> None: ...
     async def resume(self, uuid: bytes) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...
@@ -159,5 +183,8 @@ class Hypervisor(Protocol):
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]: ...
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream: ...
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        """What the serial console printed, also of a domain that does not run now (base.console_log.read_log)."""
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object: ...
     async def close(self) -> None: ...

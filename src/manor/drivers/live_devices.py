@@ -7,10 +7,10 @@ a little, as clients look at the document at once; what it does later comes as `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Protocol, TypeVar
 
 from manor.base.errors import ConfigError
 from manor.domain.xml import changes
@@ -36,7 +36,12 @@ VCPU_SECONDS: Final = 10.0
 """For a guest to give vCPUs back, before the caller is told that it has not."""
 _MEDIUM: Final = ("type", "file", "dev", "protocol", "export", "pool", "volume", "hosts", "format")
 """Fields of a disk that say what medium is in the drive."""
+_NOTHING: Final = ("tray", "startup_policy", "driver_name", "address")
+"""Fields of a disk that mean nothing to a machine that runs."""
 _NO_DRIVE: Final = "only drives (device='cdrom') get other media; detach the disk, and attach another one"
+
+
+T = TypeVar("T", bound=Device)
 
 
 class Call(Protocol):
@@ -188,8 +193,9 @@ class LiveDevices:
             )
 
     async def _update_disk(self, uuid: bytes, after: Domain, old: Disk, new: Disk) -> Disk:
+        new = _completed(new, old, _MEDIUM)
         same = {name: getattr(old, name) for name in _MEDIUM}
-        if replace(new, **same, tray=old.tray, startup_policy=old.startup_policy, address=old.address) != old:
+        if replace(new, **same, **{name: getattr(old, name) for name in _NOTHING}) != old:
             raise unsupported(f"of a disk of a running domain only the medium can be changed; {_NO_DRIVE}")
         new = replace(new, address=old.address)
         if all(getattr(new, name) == value for name, value in same.items()):
@@ -209,7 +215,7 @@ class LiveDevices:
         return replace(new, address=_address(slots[alias]))
 
     async def _update_interface(self, uuid: bytes, old: Interface, new: Interface) -> Interface:
-        new = replace(new, target=new.target or old.target, address=old.address)
+        new = replace(_completed(new, old), address=old.address)
         if replace(new, link=old.link) != old:
             raise unsupported("of an interface of a running domain only the link's state can be changed; use --config")
         await self._call(uuid, "link", 30.0, nic=_alias(old), up=new.link != "down")
@@ -229,6 +235,30 @@ class LiveDevices:
     def _done(self, uuid: bytes, document: Domain) -> Domain:
         self._names(uuid).note(document)
         return document
+
+
+class TrialCall:
+    """Answers as a VM that does at once what it is told, and is none (Call). names: of the devices that it has."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._changed: list[str] = []
+
+    async def __call__(self, uuid: bytes, command: str, timeout: float, /, **arguments: object) -> Json:
+        name = str(arguments.get("device"))
+        match command:
+            case "device-add":
+                return {"slot": 0}
+            case "device-remove":
+                self._names.leaving[name].set_result(None)
+            case "device-change":
+                self._changed.append(name)
+            case "devices":
+                present = (*self._names.disks, *self._names.nics, *self._changed)
+                return {"devices": [{"name": each, "slot": 0} for each in present]}
+            case "cpus":
+                return {"count": arguments["count"]}
+        return {}
 
 
 async def present(call: Call, uuid: bytes) -> dict[str, int]:
@@ -259,6 +289,12 @@ def _with(document: Domain, device: Device) -> Domain:
     if isinstance(device, Interface):
         return replace(document, devices=replace(devices, interfaces=put(devices.interfaces)))
     return document
+
+
+def _completed(new: T, old: T, but: Collection[str] = ()) -> T:
+    """`new`, with what it does not say (of fields other than `but`) as it was."""
+    unsaid = [one.name for one in fields(new) if one.name not in but and getattr(new, one.name) is None]
+    return replace(new, **{name: getattr(old, name) for name in unsaid})
 
 
 def _live_interface(document: Domain, nic: Interface) -> Interface:

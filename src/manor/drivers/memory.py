@@ -24,15 +24,18 @@ from manor.domain.xml.values import Support
 from manor.drivers.api import (
     BlockStatistics,
     ByteStream,
+    DeviceNames,
     MachineStatistics,
     NicStatistics,
     Notify,
     Progress,
+    Scrollback,
+    VolumeStream,
 )
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, OnHappening
+from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, Happening, OnHappening, Rebooted
 from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
@@ -79,15 +82,25 @@ class _Running:
     used: float = 0.0
     since: float | None = None
     echo: list[_Echo] = field(default_factory=list)
+    names: tuple[Definition, DeviceNames] | None = None
+
+    def devices(self) -> DeviceNames:
+        """Read once for each description."""
+        if self.names is None or self.names[0] is not self.definition:
+            self.names = (self.definition, device_names(self.definition))
+        return self.names[1]
 
 
 class _Echo:
     """A console whose guest says back what it is told (ByteStream)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, log: bytearray) -> None:
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._is_open = True
-        self._queue.put_nowait(f"\r\n{name} login: ".encode())
+        self._log = log
+        prompt = f"\r\n{name} login: ".encode()
+        self._queue.put_nowait(prompt)
+        log += prompt
 
     async def read(self, size: int) -> bytes:
         if not self._is_open:
@@ -96,6 +109,8 @@ class _Echo:
 
     async def write(self, data: bytes) -> None:
         await self._queue.put(data)
+        if len(self._log) < MAX_KEPT:
+            self._log += data
 
     async def finish(self) -> None:
         return
@@ -115,6 +130,7 @@ class MemoryHypervisor:
 
     def __init__(self) -> None:
         self._running: dict[bytes, _Running] = {}
+        self._logs: dict[bytes, bytearray] = {}
         self._on_happening: OnHappening | None = None
 
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
@@ -161,9 +177,11 @@ class MemoryHypervisor:
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def reset(self, uuid: bytes) -> None:
         self._running[uuid].started = time.monotonic()
+        self.happen(Rebooted(uuid))
 
     async def suspend(self, uuid: bytes) -> None:
         running = self._running[uuid]
@@ -179,6 +197,9 @@ class MemoryHypervisor:
 
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        return self  # only documents are made anyway
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
@@ -198,7 +219,7 @@ class MemoryHypervisor:
         cpu_time = int(used * 1e9)
         definition = running.definition
         count = definition.vcpus
-        names = device_names(definition)
+        names = running.devices()
         return MachineStatistics(
             cpu_time,
             tuple(cpu_time // count for _ in range(count)),
@@ -209,7 +230,7 @@ class MemoryHypervisor:
         )
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
-        nics = device_names(self._running[uuid].definition).nics
+        nics = self._running[uuid].devices().nics
         return [
             GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
             for index, nic in enumerate(nics)
@@ -217,9 +238,14 @@ class MemoryHypervisor:
 
     async def console(self, uuid: bytes, device: str, force: bool) -> ByteStream:
         running = self._running[uuid]
-        echo = _Echo(running.definition.name)
+        echo = _Echo(running.definition.name, self._logs.setdefault(uuid, bytearray()))
         running.echo.append(echo)
         return echo
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        log = self._logs.get(uuid, bytearray())
+        start = max(0, len(log) + since) if since < 0 else min(since, len(log))
+        return Scrollback(0, start, len(log), bytes(log[start : start + limit]))
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         raise ApiError(Code.AGENT_UNRESPONSIVE, Origin.DOMAIN, "Guest agent is not responding: there is no guest")
@@ -292,15 +318,15 @@ class MemoryVolumes:
     async def discard(self, place: str) -> None:
         self._trash.pop(place, None)
 
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or volume.capacity - offset, volume)
 
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream:
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream:
         return _MemoryStream(self._contents[volume.name], offset, length or max(0, volume.capacity - offset), volume)
 
 
 class _MemoryStream:
-    """A part of a volume (ByteStream)."""
+    """A part of a volume (VolumeStream)."""
 
     def __init__(self, data: bytearray, offset: int, length: int, volume: Volume) -> None:
         if offset < 0 or length < 0 or offset + length > volume.capacity:
@@ -325,6 +351,18 @@ class _MemoryStream:
             self._data += bytes(end - len(self._data))
         self._data[self._at : end] = data
         self._at = end
+
+    async def hole(self) -> int:
+        size = 0 if self._at < len(self._data) else self._end - self._at
+        self._at += size
+        return size
+
+    async def skip(self, size: int) -> None:
+        if self._at + size > self._end:
+            raise invalid_argument("more data than the volume, or what was announced, has room for", Origin.STORAGE)
+        kept = self._data[self._at : self._at + size]
+        self._data[self._at : self._at + size] = bytes(len(kept))
+        self._at += size
 
     async def finish(self) -> None:
         return

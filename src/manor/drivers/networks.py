@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from manor.domain.xml import network as network_xml
 from manor.domain.xml.network import Network as Document
 from manor.domain.xml.network import normal_network
 from manor.domain.xml.to_spec import refuse
-from manor.drivers.api import Kind, Notice, Notify, ObjectFlags, TextChange
+from manor.drivers.api import Kind, Notice, Notify, ObjectFlags
 from manor.drivers.errors import Code, Origin, judging, no_network, reading, xml_error
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
@@ -40,7 +40,7 @@ def read_network(text: str) -> Described:
     return Described(document.name, uuid, network_xml.format(document), document.bridge or "")
 
 
-MANNER: Final = Manner("networks", "network", Origin.NETWORK, read_network, no_network, Code.OPERATION_FAILED)
+MANNER: Final = Manner("networks", "network", Origin.NETWORK, read_network, no_network, Code.OPERATION_FAILED, True)
 
 
 class NetworkBook:
@@ -112,7 +112,7 @@ class NetworkBook:
     async def set_autostart(self, uuid: bytes, on: bool) -> None:
         await self._table.set_autostart(uuid, on)
 
-    async def edit(self, uuid: bytes, change: TextChange, who: str) -> None:
+    async def edit(self, uuid: bytes, change: Callable[[str], str], who: str) -> None:
         """Change the description, also of a network that is active: domains that start from then on see it."""
         found = await self._table.edit(uuid, change, who)
         if found.is_persistent:

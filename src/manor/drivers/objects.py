@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ApiError
-from manor.drivers.api import ObjectFlags, TextChange
+from manor.drivers.api import ObjectFlags
 from manor.drivers.errors import invalid, uuid_text
 from manor.drivers.keeper import Keeper
 
@@ -52,6 +52,8 @@ class Manner:
     read: Callable[[str], Described]
     missing: Callable[[str], ApiError]
     exists: int
+    changes_while_active: bool = False
+    """Whether an active one may get another description: what uses it already goes on as it was."""
 
 
 class ObjectTable:
@@ -98,7 +100,7 @@ class ObjectTable:
         said = self.manner.read(text)
         self._check_unique(said.name, said.uuid)
         found = self._objects.get(said.uuid)
-        if found is not None and found.is_active:
+        if found is not None and found.is_active and not self.manner.changes_while_active:
             raise invalid(
                 f"{self.manner.word} '{said.name}' is active; stop it before it is changed", self.manner.origin
             )
@@ -110,7 +112,7 @@ class ObjectTable:
         self._objects[said.uuid] = made
         return made, True
 
-    async def edit(self, uuid: bytes, change: TextChange, who: str) -> Object:
+    async def edit(self, uuid: bytes, change: Callable[[str], str], who: str) -> Object:
         """Change a description in place; its name and UUID stay."""
         found = self.get(uuid)
         said = self.manner.read(change(found.xml))

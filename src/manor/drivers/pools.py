@@ -13,7 +13,17 @@ from manor.base.errors import ApiError, ManorError
 from manor.domain.xml import storage
 from manor.domain.xml.storage import normal_pool, with_sizes
 from manor.domain.xml.to_spec import refuse
-from manor.drivers.api import ByteStream, Kind, Notice, Notify, ObjectFlags, PoolInfo, Progress, VolumeInfo, unwatched
+from manor.drivers.api import (
+    Kind,
+    Notice,
+    Notify,
+    ObjectFlags,
+    PoolInfo,
+    Progress,
+    VolumeInfo,
+    VolumeStream,
+    unwatched,
+)
 from manor.drivers.errors import Code, Origin, judging, no_pool, no_volume, reading
 from manor.drivers.keeper import Keeper
 from manor.drivers.life import Life
@@ -258,11 +268,11 @@ class PoolBook:
         self._active(uuid)
         await self._backends[uuid].discard(place)
 
-    async def upload(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+    async def upload(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream:
         uuid, found = self._volume(pool, volume)
         return await self._backends[uuid].upload(found, offset, length)
 
-    async def download(self, pool: str, volume: str, offset: int, length: int) -> ByteStream:
+    async def download(self, pool: str, volume: str, offset: int, length: int) -> VolumeStream:
         uuid, found = self._volume(pool, volume)
         return await self._backends[uuid].download(found, offset, length)
 

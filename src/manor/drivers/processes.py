@@ -27,6 +27,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from manor.base import process_lock
+from manor.base.console_log import read_log
 from manor.base.errors import ApiError, HostError, InternalError, ManorError
 from manor.base.files import write_atomically
 from manor.domain.definition import Platform
@@ -37,12 +38,13 @@ from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics
+from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
-from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, unsupported, uuid_text
-from manor.drivers.hypervisor import End, Ended, Found, OnHappening, Removed
-from manor.drivers.live_devices import LiveDevices, Names, present, with_names, without_gone
+from manor.drivers.errors import Code, Origin, failed, invalid_argument, not_running, uuid_text
+from manor.drivers.guest_addresses import agent_interfaces
+from manor.drivers.hypervisor import Crashed, DeviceChanges, End, Ended, Found, OnHappening, Rebooted, Removed
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -60,6 +62,8 @@ LOOK_SECONDS: Final = 3.0
 """For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
+PING_SECONDS: Final = 2.0
+"""For a guest's agent to show that it is there, before the guest is asked by its power button."""
 ANSWER_SECONDS: Final = 5.0
 """For a VMM to say that it ends."""
 _MAX_FILE: Final = 8 << 20
@@ -139,7 +143,9 @@ class Processes:
         if vm is None:
             (directory / "record.json").unlink(missing_ok=True)
             return _end_of(uuid, directory, None)
-        return Found(uuid, number, await self._as_it_is(vm, text), await self._is_paused(vm))
+        status = await self._status(vm)
+        is_paused, has_crashed = status.get("state") == "paused", bool(status.get("crashed"))
+        return Found(uuid, number, await self._as_it_is(vm, text), is_paused, has_crashed)
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
         """The VM that runs in `directory`, None if there is none."""
@@ -163,13 +169,14 @@ class Processes:
                 await asyncio.sleep(0.1)
         return vm
 
-    async def _is_paused(self, vm: _Vm) -> bool:
+    async def _status(self, vm: _Vm) -> Json:
+        """What a VM that was found says of itself; nothing if it does not answer."""
         if vm.control is not None:
             with suppress(ManorError):
-                status = await vm.control.call("status")
+                status = await vm.control.call("status", LOOK_SECONDS)
                 vm.memory = int(status.get("memory", 0)) >> 10
-                return status.get("state") == "paused"
-        return False
+                return status
+        return {}
 
     def check(self, domain: Domain) -> Sequence[Finding]:
         return self._launch(domain, _ANYTHING).warnings
@@ -198,7 +205,8 @@ class Processes:
             "machine": json.loads(spec_to_json(spec)),
             "accel": launch.accel,
             "paused": paused,
-            "reboot": launch.on_reboot != "destroy",
+            "preserve_crash": launch.on_crash == "preserve",
+            "reboot": launch.on_reboot in ("restart", "rename-restart"),
         }
         directory = self._root / domain.uuid
         record = {"number": number, "live": domain_xml.format(running)}
@@ -280,22 +288,29 @@ class Processes:
     # --- what a VM is asked -------------------------------------------------------------------------------------------
 
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "powerdown")
+        await self._power(uuid, agent, "powerdown")
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "reboot")
+        await self._power(uuid, agent, "reboot")
 
-    async def _power(self, uuid: bytes, mode: str) -> None:
-        status = await self._call(uuid, "status")
-        if not status.get("agent"):
-            raise invalid(
-                "the guest cannot be asked: it runs no agent on org.qemu.guest_agent.0; do it inside the guest, "
-                "or destroy the domain"
-            )
-        await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+    async def _power(self, uuid: bytes, agent: bool, mode: str) -> None:
+        """By the agent, if that is wanted or it answers; else by the power button."""
+        if agent or await self._agent_answers(uuid):
+            await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+        else:
+            await self._call(uuid, "power-button", reboot=mode == "reboot")
+
+    async def _agent_answers(self, uuid: bytes) -> bool:
+        if not (await self._call(uuid, "status")).get("agent"):
+            return False
+        try:
+            await self.agent(uuid, "guest-ping", {}, PING_SECONDS)
+        except ApiError:
+            return False
+        return True
 
     async def reset(self, uuid: bytes) -> None:
-        raise unsupported("a VM cannot be reset from outside; destroy and start it")
+        await self._call(uuid, "reset")
 
     async def suspend(self, uuid: bytes) -> None:
         await self._call(uuid, "pause")
@@ -311,6 +326,11 @@ class Processes:
 
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        names = self._get(uuid).names
+        trial = Names(names.disks, names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, self._resolvers)
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
@@ -345,7 +365,7 @@ class Processes:
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
-            return _agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
+            return agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
         found = {nic["name"]: nic for nic in (await self._call(uuid, "nics"))["nics"]}
         nics = [found[name] for name in self._get(uuid).names.nics if name in found]
         return [
@@ -364,6 +384,10 @@ class Processes:
             raise invalid_argument(f"cannot find character device {device}")
         return await VmConsole.open(self._get(uuid).directory / "control", name)
 
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        path = self._root / uuid_text(uuid) / "console.log"
+        return Scrollback(*await asyncio.to_thread(read_log, path, since, limit))
+
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         try:
             answer = await self._call(uuid, "agent", execute=command, arguments=dict(arguments), seconds=timeout)
@@ -380,13 +404,14 @@ class Processes:
         return vm
 
     async def _control(self, vm: _Vm) -> Control:
-        """The conversation with a VM, which several may ask for at the same time; events of its devices come over it.
-        Raises HostError."""
+        """The conversation with a VM, which several may ask for at the same time, and which tells of its devices and
+        its life. Raises HostError."""
         async with vm.connecting:
             if vm.control is None or not vm.control.is_open:
                 control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
                 try:
-                    await control.call("subscribe", ANSWER_SECONDS, topic="devices")
+                    for topic in ("devices", "life"):
+                        await control.call("subscribe", ANSWER_SECONDS, topic=topic)
                 except BaseException:
                     await control.close()
                     raise
@@ -394,7 +419,11 @@ class Processes:
             return vm.control
 
     def _on_event(self, vm: _Vm, event: Json) -> None:
-        if str(event.get("event")).startswith("device-"):
+        if event.get("event") == "reboot" and self._on_happening is not None:
+            self._on_happening(Rebooted(vm.uuid))
+        elif event.get("event") == "crash" and self._on_happening is not None:
+            self._on_happening(Crashed(vm.uuid, "its kernel panicked", is_paused=True))
+        elif str(event.get("event")).startswith("device-"):
             alias = vm.names.take(event)
             if alias is not None and self._on_happening is not None:
                 self._on_happening(Removed(vm.uuid, alias))
@@ -579,17 +608,3 @@ def _nic(found: Mapping[str, Any]) -> NicStatistics:
 
 def _kib(name: str, value: int) -> int:
     return value if name.endswith("faults") else value >> 10
-
-
-def _agent_interfaces(found: object) -> list[GuestInterface]:
-    rows = []
-    for each in found if isinstance(found, list) else []:
-        if not isinstance(each, dict):
-            continue
-        addresses = [
-            IpAddress(int(one.get("ip-address-type") == "ipv6"), str(one.get("ip-address")), int(one.get("prefix", 0)))
-            for one in each.get("ip-addresses", ())
-            if isinstance(one, dict)
-        ]
-        rows.append(GuestInterface(str(each.get("name", "")), each.get("hardware-address"), addresses))
-    return rows

@@ -2,8 +2,6 @@
 
     secrets/UUID.xml      the description
     secrets/UUID.value    the value, mode 0600; an ephemeral one is kept in memory alone
-
-Source of the document and the numbers: libvirt, "Secret XML format"; API reference, virSecretUsageType.
 """
 
 from __future__ import annotations
@@ -156,9 +154,8 @@ def _read(text: str) -> _Kept:
     with reading(Origin.SECRET):
         document = normal_secret(secret_xml.parse(text))
     assert document.uuid is not None
-    uuid = UUID(document.uuid).bytes
-    reference = Secret(uuid, *document.used_for())
-    return _Kept(reference, secret_xml.format(document), document.ephemeral, document.private)
+    reference = Secret(UUID(document.uuid).bytes, *document.identity())
+    return _Kept(reference, secret_xml.format(document), bool(document.ephemeral), bool(document.private))
 
 
 def _missing(what: str) -> ApiError:

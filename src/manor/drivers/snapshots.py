@@ -25,7 +25,7 @@ from manor.drivers.api import Kind, Notice, Notify
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.table import need
-from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported
+from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported, xml_error
 from manor.drivers.keeper import Keeper
 from manor.rpc.protocol.records import Snapshot
 
@@ -108,6 +108,8 @@ class SnapshotBook:
                 )
             need(record, Cause.CHANGE_CONFIG)  # it may have been undefined meanwhile
             assert record.config is not None
+            if flags & REDEFINE:
+                _check_redefined(wanted)
             name = wanted.name or str(int(time.time()))
             if not flags & REDEFINE and name in self._of(uuid):
                 raise ApiError(
@@ -178,9 +180,7 @@ class SnapshotBook:
                     other.xml = snapshot_xml.format(replace(other.read(), parent=heir))
                     await self._keeper.save_snapshot(uuid, other.name, other.xml)
             if self._current.get(uuid) in doomed:
-                self._current[uuid] = None
-                if heir in left:
-                    await self._set_current(uuid, heir)
+                await self._set_current(uuid, heir if heir in left else None)
             record.snapshots = len(left)
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class SnapshotBook:
         if not self._domains.record(uuid).snapshots:  # undefining drops them
             self._taken[uuid] = {}
             self._current.pop(uuid, None)
-        return self._taken[uuid]
+        return self._taken.setdefault(uuid, {})
 
     def _get(self, uuid: bytes, name: str) -> Taken:
         found = self._of(uuid).get(name)
@@ -207,7 +207,7 @@ class SnapshotBook:
         taken[name] = Taken(name, snapshot_xml.format(document), document.parent)
         self._domains.record(uuid).snapshots = len(taken)
 
-    async def _set_current(self, uuid: bytes, name: str) -> None:
+    async def _set_current(self, uuid: bytes, name: str | None) -> None:
         old = self._current.get(uuid)
         for each, mark in ((old, 0), (name, 1)):
             if each is not None and each in self._of(uuid):
@@ -233,6 +233,15 @@ class SnapshotBook:
             ),
             domain=document,
         )
+
+
+def _check_redefined(wanted: Document) -> None:
+    """Raise ApiError unless it says what the service would."""
+    if not wanted.name:
+        raise xml_error("a redefined snapshot must have a name", Origin.DOMAIN_SNAPSHOT)
+    for tag, value in (("creationTime", wanted.creation_time), ("state", wanted.state)):
+        if value is None:
+            raise xml_error(f"missing {tag} from existing snapshot", Origin.DOMAIN_SNAPSHOT)
 
 
 class InternalSnapshots:

@@ -261,7 +261,8 @@ class Store:
         self._found.pop(kind, None)
         with self._writing(f"removing the description of {name}"):
             link = folder / "autostart" / _file_name(name)
-            self.archive.put(kind, uuid_text(uuid), name, xml, who, link.is_symlink())
+            snapshots = self.load_snapshots(uuid) if kind == "domains" else []
+            self.archive.put(kind, uuid_text(uuid), name, xml, who, link.is_symlink(), "", snapshots)
             link.unlink(missing_ok=True)
             (folder / _file_name(name)).unlink(missing_ok=True)
             sync_directory(folder)

@@ -10,7 +10,7 @@ from manor.base.errors import ApiError, ConfigError
 from manor.domain import names
 from manor.domain.xml import storage
 from manor.domain.xml.to_spec import refuse
-from manor.drivers.api import ByteStream, Progress
+from manor.drivers.api import Progress, VolumeStream
 from manor.drivers.errors import Code, Origin, judging, reading
 
 MAX_VOLUME: Final = 1 << 62
@@ -75,8 +75,8 @@ class VolumeBackend(Protocol):
         """Raises ApiError if there is another of that name meanwhile."""
 
     async def discard(self, place: str) -> None: ...
-    async def upload(self, volume: Volume, offset: int, length: int) -> ByteStream: ...
-    async def download(self, volume: Volume, offset: int, length: int) -> ByteStream: ...
+    async def upload(self, volume: Volume, offset: int, length: int) -> VolumeStream: ...
+    async def download(self, volume: Volume, offset: int, length: int) -> VolumeStream: ...
 
 
 def read_volume(text: str) -> VolumePlan:

@@ -57,8 +57,11 @@ class Hotplug:
         self._pci = pci
         self._memory = memory
         self._host = host
-        self._cpus = spec.cpus
+        self.cpus = spec.cpus
+        """vCPUs that devices are made for: those of the start, as a device keeps its number of queues."""
         self._possible_cpus = spec.possible_cpus
+        self._asked_cpus: set[int] = set()
+        """vCPUs that the guest was asked for, and has not answered: each question has one answer."""
         self._slots = SlotAllocator(
             slot for slot in (*(nic.slot for nic in spec.nics), *(disk.slot for disk in spec.disks)) if slot
         )
@@ -92,7 +95,7 @@ class Hotplug:
         """What the ACPI tables say of it."""
         slots = tuple(slot for slot in range(SLOT_COUNT) if slot not in self._fixed)
         # The first processor stays: no guest can do without it.
-        cpus = tuple(range(1, self._possible_cpus)) if self._possible_cpus > self._cpus else ()
+        cpus = tuple(range(1, self._possible_cpus)) if self._possible_cpus > self.cpus else ()
         return HotplugSpec(layout.HOTPLUG, layout.HOTPLUG_GSI, slots, cpus)
 
     # --- devices --------------------------------------------------------------------------------------------
@@ -102,14 +105,14 @@ class Hotplug:
         if self._host.work is None:
             raise InternalError("a disk needs workers")
         disk = make_disk(spec, name, backend, self._host.lock, self._host.work)
-        function = disk_function(disk, spec, self._memory, self._host.defer, self._cpus)
+        function = disk_function(disk, spec, self._memory, self._host.defer, self.cpus)
         plugged = self.fill(name, function, spec.slot, disk=disk)
         self.controller.slot_arrived(plugged.slot)
         return plugged, disk
 
     def add_nic(self, spec: NicSpec, name: str, far: HostNic) -> tuple[Plugged, VirtioNet, NetPort]:
         """An interface arrives. Raises ConfigError if there is no slot for it."""
-        device, port = make_nic(spec, name, far, self._memory, self._host, self._cpus)
+        device, port = make_nic(spec, name, far, self._memory, self._host, self.cpus)
         plugged = self.fill(name, VirtioPci(device), spec.slot, port=port)
         self.controller.slot_arrived(plugged.slot)
         return plugged, device, port
@@ -153,19 +156,25 @@ class Hotplug:
 
     def add_cpu(self, index: int) -> None:
         """Tell the guest of a vCPU, which waits for its start-up message."""
+        self._asked_cpus.discard(index)
         self.controller.cpu_arrived(index)
 
     def ask_cpu(self, index: int) -> None:
         """Ask the guest to give a vCPU back; again, if it did not listen."""
+        self._asked_cpus.add(index)
         self.controller.ask_cpu(index)
 
     def _eject_cpu(self, index: int) -> None:
         if not 0 < index < self._possible_cpus or not self.has_cpu(index):
             self.controller.report(f"ejection of vCPU {index}, which cannot go")
             return
+        self._asked_cpus.discard(index)
         self.controller.cpu_gone(index)
         self._host.cpu_ejected(index)
 
     def _keep_cpu(self, index: int) -> None:
-        if index < self._possible_cpus and self.has_cpu(index):
-            self._host.cpu_kept(index)
+        if index not in self._asked_cpus:
+            self.controller.report(f"refusal to give vCPU {index} back, which nobody asked for")
+            return
+        self._asked_cpus.discard(index)
+        self._host.cpu_kept(index)

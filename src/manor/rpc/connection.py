@@ -33,7 +33,7 @@ from manor.rpc.message import (
     StreamHole,
 )
 from manor.rpc.packet import LARGE_MAX, SMALL_MAX, Kind, Outgoing, Packet, PacketReader, Status, encode_packet
-from manor.rpc.protocol.catalog import KEEPALIVE_PROGRAM, QEMU, REMOTE, Procedure, Program
+from manor.rpc.protocol.catalog import KEEPALIVE_PROGRAM, MANOR, QEMU, REMOTE, Procedure, Program
 from manor.rpc.protocol.codec import TupleCodec
 from manor.rpc.protocol.errors import ErrorCode, ErrorLevel, ErrorOrigin, rpc_error
 from manor.rpc.protocol.records import LAYOUTS, ErrorRecord
@@ -45,7 +45,7 @@ CHUNK_SIZE = 262120
 KEEPALIVE_VERSION = 1
 _PING, _PONG = 1, 2
 
-_PROGRAMS = {program.number: program for program in (REMOTE, QEMU)}
+_PROGRAMS = {program.number: program for program in (REMOTE, QEMU, MANOR)}
 _ERROR = TupleCodec("error", LAYOUTS["ErrorRecord"][1])
 _HOLE = struct.Struct(">qI")
 
@@ -312,7 +312,7 @@ class ServerConnection(_Connection):
         self,
         *,
         is_read_only: bool = False,
-        programs: Iterable[Program] = (REMOTE, QEMU),
+        programs: Iterable[Program] = (REMOTE, QEMU, MANOR),
         receive_limit: int = SMALL_MAX,
     ) -> None:
         """is_read_only: calls that change or reveal too much are refused; may be set while the connection lives."""

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from manor.base.errors import ApiError
 from manor.drivers.api import Driver
 from manor.drivers.errors import Code, Origin, invalid, invalid_argument, not_running
+from manor.drivers.remote import RemoteConnection
+from manor.rpc.protocol.own_records import Problem
 from manor.rpc.session import Session
 
 if TYPE_CHECKING:
     from manor.service.service import Service
 
 
+PROBLEMS: Final = 16
+"""Errors of one client that it can ask about."""
+
+
 @dataclass(slots=True)
 class Client:
-    """One connection. who: for the history. uri: as it was opened, "" before that."""
+    """One connection. who: for the history. uri: as it was opened, "" before that.
+
+    remote: the other daemon that answers instead of a driver. may_dial: whether this client may name any other daemon,
+    because it could reach it without us as well.
+    """
 
     service: Service
     session: Session
     who: str
     uri: str = ""
     opened: Driver | None = None
+    remote: RemoteConnection | None = None
+    may_dial: bool = False
+    is_opening: bool = False
     wants_close_event: bool = False
+    problems: deque[tuple[int, str, Problem]] = field(default_factory=lambda: deque(maxlen=PROBLEMS))
+    """What its latest calls failed with: code, message, and all that is known of it."""
+
+    def explain(self, code: int, message: str) -> Problem | None:
+        """What is known of an error that this client was told of; None if it was not, or long ago."""
+        return next(
+            (each for known, text, each in reversed(self.problems) if (known, text) == (code, message)), None
+        )
 
     @property
     def driver(self) -> Driver:
@@ -62,6 +84,8 @@ async def is_config(client: Client, a: Any, flags: int | None = None) -> bool:
     live, config = await impact(client, a, flags)
     if live and config:
         raise invalid_argument("ask about what runs or about the configuration, not about both")
+    if live and not (await client.driver.domains.flags(a.domain.uuid)).active:
+        raise not_running()
     return config
 
 

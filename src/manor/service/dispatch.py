@@ -5,66 +5,80 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from manor.base.errors import ApiError, ConfigError, HostError, ManorError, ProtocolError, StateError
 from manor.drivers.errors import Code, Origin
 from manor.rpc.message import Call
-from manor.rpc.protocol.catalog import QEMU, REMOTE, Procedure
+from manor.rpc.protocol.catalog import MANOR, QEMU, REMOTE, Procedure, Program
 from manor.rpc.session import Session, close_files
 from manor.service.client import Client
+from manor.service.forward import OURS, forward
+from manor.service.problem import problem_of
 from manor.service.refusals import REFUSALS
 
 logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
-    "connect", "domain", "domain_agent", "domain_devices", "domain_looks", "domain_placing", "domain_statistics",
-    "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices", "registration", "absent",
+    "connect", "domain", "domain_agent", "domain_devices", "domain_jobs", "domain_looks", "domain_placing",
+    "domain_statistics", "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices",
+    "registration", "absent",
 )  # fmt: skip
+OWN_SUBJECTS: Final = ("own", "own_console")
 Work = Callable[[Client, Any], Any]
 
 
-def _load() -> dict[str, Work]:
+def _load(programs: Sequence[Program], subjects: Sequence[str]) -> dict[str, Work]:
     found: dict[str, Work] = {}
-    for subject in SUBJECTS:
+    for subject in subjects:
         module = importlib.import_module(f"manor.service.procedures.{subject}")
         for name, work in vars(module).items():
-            if (name in REMOTE or name in QEMU) and inspect.isfunction(work):
-                if name in found:
-                    raise ValueError(f"{name} is there twice")
-                found[name] = work
+            if not any(name in program for program in programs) or not inspect.isfunction(work):
+                continue
+            if work.__module__ != module.__name__:
+                continue  # another subject's, which this one calls
+            if name in found:
+                raise ValueError(f"{name} is there twice")
+            found[name] = work
     return found
 
 
-PROCEDURES: Final = _load()
+PROCEDURES: Final = _load((REMOTE, QEMU), SUBJECTS)
 """Name -> function of the client and the arguments; a coroutine where it may wait."""
+OWN: Final = _load((MANOR,), OWN_SUBJECTS)
+"""The same of our own program."""
 
 
 def handle(session: Session, call: Call) -> Any:
     """What rpc.session calls. Permissions were looked at before, by the connection."""
     client: Client = session.state
+    if client.remote is not None and call.procedure.name not in OURS:
+        return forward(client.remote, call)
     if call.files:
         close_files(call.files)
-    work = PROCEDURES.get(call.procedure.name)
+    work = (OWN if call.procedure.program is MANOR else PROCEDURES).get(call.procedure.name)
     if work is None:
         raise _unknown(call.procedure)
     try:
         result = work(client, call.arguments)
-    except ApiError:
-        raise
     except ManorError as error:
-        raise translate(error) from error
-    return _wait(result) if inspect.isawaitable(result) else result
+        raise _told(client, error) from error
+    return _wait(client, result) if inspect.isawaitable(result) else result
 
 
-async def _wait(result: Awaitable[Any]) -> Any:
+async def _wait(client: Client, result: Awaitable[Any]) -> Any:
     try:
         return await result
-    except ApiError:
-        raise
     except ManorError as error:
-        raise translate(error) from error
+        raise _told(client, error) from error
+
+
+def _told(client: Client, error: ManorError) -> ApiError:
+    """The error as the client is told it; what else is known of it can be asked for afterwards."""
+    known = translate(error)
+    client.problems.append((known.code, known.message, problem_of(error)._replace(code=known.code)))
+    return known
 
 
 def translate(error: ManorError) -> ApiError:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ApiError
 from manor.drivers.api import Kind, Notice
 from manor.drivers.errors import Code, Origin
-from manor.rpc.protocol.catalog import REMOTE
+from manor.rpc.protocol.catalog import MANOR, REMOTE
+from manor.rpc.protocol.own_records import EventEntry
 from manor.rpc.session import Session
+from manor.service.event_words import entry_of
+from manor.service.journal import Journal
 
-KEPT: Final = 10_000
-"""Events that can be resumed from; older ones are gone, and who asks for them is told so."""
 MAX_CALLBACKS: Final = 256
 """Registrations of one client."""
 
@@ -47,16 +47,6 @@ MAX_EVENT_ID: Final = {"domain": 27, "network": 2, "pool": 2, "node_device": 2, 
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A notice with its number, from 1, and its time in seconds since the Epoch. source: the driver's URI."""
-
-    sequence: int
-    time: float
-    source: str
-    notice: Notice
-
-
-@dataclass(frozen=True, slots=True)
 class Callback:
     """One registration. number: -1 for one of the first protocol. uuid: of the object, None for all."""
 
@@ -71,25 +61,41 @@ class Callback:
 class EventHub:
     """All events of one daemon. Thread: the event loop's."""
 
-    def __init__(self) -> None:
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
-        self._sequence = 0
+    def __init__(self, journal: Journal | None = None) -> None:
+        """journal: where they are kept, None if `begin` says so later; until then they wait for their numbers."""
+        self._journal = journal
+        self._early: list[EventEntry] = []
         self._callbacks: list[Callback] = []
         self._numbers = itertools.count(1)
-        self._listeners: list[Callable[[Entry], None]] = []
+        self._listeners: list[Callable[[EventEntry], None]] = []
+        self._watchers: dict[Session, Callable[[], None]] = {}
+
+    def begin(self, journal: Journal) -> None:
+        """Keep events here from now on, and those that waited."""
+        self._journal = journal
+        early, self._early = self._early, []
+        for entry in early:
+            self.note(entry)
 
     @property
-    def sequence(self) -> int:
-        """Of the latest event."""
-        return self._sequence
+    def journal(self) -> Journal:
+        """What happened so far."""
+        assert self._journal is not None, "the events have not begun"
+        return self._journal
 
-    def publish(self, source: str, notice: Notice) -> None:
-        """Number it, keep it, send it."""
-        self._sequence += 1
-        entry = Entry(self._sequence, time.time(), source, notice)
-        self._entries.append(entry)
+    def note(self, entry: EventEntry) -> int:
+        """Number it, keep it, send it to who watches; the number, 0 if it waits for one."""
+        if self._journal is None:
+            self._early.append(entry)
+            return 0
+        entry = self._journal.append(entry)
         for listener in list(self._listeners):
             listener(entry)
+        return entry.sequence
+
+    def publish(self, source: str, notice: Notice) -> None:
+        """Number it, keep it, send it to who registered."""
+        self.note(entry_of(source, notice, time.time()))
         kind = notice.kind
         if kind in _DOMAIN:
             event, name = _DOMAIN[kind]
@@ -103,15 +109,21 @@ class EventHub:
             ):
                 _send(callback, message, notice)
 
-    def since(self, sequence: int) -> tuple[bool, Iterator[Entry]]:
-        """(whether none is missing, the events after number `sequence`)."""
-        oldest = self._entries[0].sequence if self._entries else self._sequence + 1
-        return sequence >= oldest - 1, (entry for entry in list(self._entries) if entry.sequence > sequence)
-
-    def listen(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[EventEntry], None]) -> Callable[[], None]:
         """Call `listener` for every event from now on, until what is returned is called."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def watch(self, session: Session) -> None:
+        """Send this client every event from now on, of our own program."""
+        if session not in self._watchers:
+            self._watchers[session] = self.listen(lambda entry: session.send_event(MANOR["manor_event"], entry))
+
+    def unwatch(self, session: Session) -> None:
+        """Nothing happens if it does not watch."""
+        stop = self._watchers.pop(session, None)
+        if stop is not None:
+            stop()
 
     def register(
         self, session: Session, source: str, kind: str, event: int, uuid: bytes | None, is_old: bool = False
@@ -137,6 +149,7 @@ class EventHub:
 
     def forget(self, session: Session) -> None:
         """The client is gone."""
+        self.unwatch(session)
         self._callbacks = [each for each in self._callbacks if each.session is not session]
 
     def _drop(self, session: Session, is_meant: Callable[[Callback], bool], what: str) -> None:

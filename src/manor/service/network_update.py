@@ -5,7 +5,7 @@ Source: libvirt API reference, virNetworkUpdateCommand, virNetworkUpdateSection;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -41,7 +41,7 @@ SECTIONS: Final = {
 
 
 def update(document: str, command: int, section_number: int, parent_index: int, text: str) -> str:
-    """The changed description. parent_index: which <ip>, -1 for the first that fits. Raises ApiError."""
+    """The changed description. parent_index: which <ip>, -1 for the first that fits. Raises ApiError, ConfigError."""
     section = SECTIONS.get(section_number)
     if section is None:
         known = ", ".join(each.name for each in SECTIONS.values())
@@ -49,19 +49,24 @@ def update(document: str, command: int, section_number: int, parent_index: int, 
                           Origin.NETWORK)  # fmt: skip
     wanted = _element(text, section)
     root = tree.read(document, network_xml.ROOT)
-    steps = _steps(root, section, parent_index)
-    return tree.write(_within(root, steps, lambda parent: _changed(parent, command, wanted, section)))
+    if section.parent == "ip/dhcp":
+        changed = _in_dhcp(root, parent_index, lambda parent: _changed(parent, command, wanted, section))
+    elif section.parent:
+        changed = _in_child(root, section.parent, lambda parent: _changed(parent, command, wanted, section))
+    else:
+        changed = _changed(root, command, wanted, section)
+    return tree.write(changed)
 
 
 def _changed(parent: Node, command: int, wanted: Node, section: Section) -> Node:
-    """`parent` after the command. Raises ApiError."""
-    children = list(parent.children)
-    places = [i for i, each in enumerate(children) if isinstance(each, Node) and each.name == section.tag]
-    same = [i for i in places if _is_same(children[i], wanted, section)]
+    """The element with one of its children added, changed or gone."""
+    children = [each for each in parent.children if not isinstance(each, str)]
+    same = [each for each in children if each.name == section.tag and _is_same(each, wanted, section)]
     if command in (ADD_LAST, ADD_FIRST):
         if same:
             raise invalid(f"there is an existing {section.tag} entry in network that matches {_shown(wanted)}",
                           Origin.NETWORK)  # fmt: skip
+        places = [index for index, each in enumerate(children) if each.name == section.tag]
         first, last = (places[0], places[-1] + 1) if places else (len(children), len(children))
         children.insert(first if command == ADD_FIRST else last, wanted)
     elif command in (MODIFY, DELETE):
@@ -69,33 +74,16 @@ def _changed(parent: Node, command: int, wanted: Node, section: Section) -> Node
             raise invalid(f"couldn't locate a matching {section.tag} entry: {_shown(wanted)}", Origin.NETWORK)
         if len(same) > 1:
             raise invalid(f"more than one {section.tag} entry matches {_shown(wanted)}", Origin.NETWORK)
-        children[same[0] : same[0] + 1] = [wanted] if command == MODIFY else []
+        place = next(index for index, each in enumerate(children) if each is same[0])
+        children[place : place + 1] = [wanted] if command == MODIFY else []
     else:
         raise invalid_argument(f"unrecognized network update command code {command}", Origin.NETWORK)
     return replace(parent, children=tuple(children))
 
 
-def _within(node: Node, steps: Sequence[tuple[str, int]], change: Callable[[Node], Node]) -> Node:
-    """`node` with what is at `steps`, (name, which of that name), changed; missing elements are made."""
-    if not steps:
-        return change(node)
-    (name, index), *rest = steps
-    places = [i for i, each in enumerate(node.children) if isinstance(each, Node) and each.name == name]
-    children = list(node.children)
-    if places:
-        place = places[index]
-    else:
-        place = len(children)
-        children.append(Node(name))
-    inner = children[place]
-    assert isinstance(inner, Node)
-    children[place] = _within(inner, rest, change)
-    return replace(node, children=tuple(children))
-
-
 def _element(text: str, section: Section) -> Node:
     with reading(Origin.NETWORK):
-        made = tree.read_any(text, "network_update")
+        made = tree.read_any(text, section.tag)
     if made.name != section.tag:
         raise xml_error(
             f"unexpected element <{made.name}>, expecting <{section.tag}>, while updating network", Origin.NETWORK
@@ -105,22 +93,29 @@ def _element(text: str, section: Section) -> Node:
     return made
 
 
-def _steps(root: Node, section: Section, index: int) -> list[tuple[str, int]]:
-    """Where the section's elements are."""
-    if section.parent != "ip/dhcp":
-        return [(section.parent, 0)] if section.parent else []
+def _in_child(parent: Node, name: str, change: Callable[[Node], Node]) -> Node:
+    """The element with one child changed, which is made if it is missing."""
+    found = parent.find(name)
+    if found is None:
+        return replace(parent, children=(*parent.children, change(Node(name))))
+    return _with(parent, found, change(found))
+
+
+def _in_dhcp(root: Node, index: int, change: Callable[[Node], Node]) -> Node:
     ips = [each for each in root.elements() if each.name == "ip"]
     if not -1 <= index < len(ips):
         raise invalid_argument(f"the network has {len(ips)} <ip> elements; there is no number {index}", Origin.NETWORK)
-    if index < 0:
-        if not ips:
-            raise invalid("the network has no <ip> element to give addresses from", Origin.NETWORK)
-        index = next((i for i, each in enumerate(ips) if each.find("dhcp") is not None), 0)
-    return [("ip", index), ("dhcp", 0)]
+    if not ips:
+        raise invalid("the network has no <ip> element to give addresses from", Origin.NETWORK)
+    ip = ips[index] if index >= 0 else next((each for each in ips if each.find("dhcp") is not None), ips[0])
+    return _with(root, ip, _in_child(ip, "dhcp", change))
 
 
-def _is_same(found: Node | str, wanted: Node, section: Section) -> bool:
-    assert isinstance(found, Node)
+def _with(parent: Node, old: Node, new: Node) -> Node:
+    return replace(parent, children=tuple(new if each is old else each for each in parent.children))
+
+
+def _is_same(found: Node, wanted: Node, section: Section) -> bool:
     given = [key for key in section.keys if wanted.get(key)]
     equal = [(found.get(key) or "").lower() == str(wanted.get(key)).lower() for key in given]
     return all(equal) if section.needs_all_keys else any(equal)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ApiError, ConfigError, HostError, ManorError, ProtocolError, StateError
 from manor.rpc.protocol.errors import ErrorCode
+from manor.rpc.protocol.own_records import Problem
 
 _TITLES: Final = {
     ErrorCode.NO_DOMAIN: "There is no such domain",
@@ -29,26 +29,6 @@ _PREFIX: Final = re.compile(
     r"^(Requested operation is not valid|operation failed|invalid argument|unsupported configuration|XML error|"
     r"internal error|this function is not supported by the connection driver): "
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """code: libvirt's number. title: a few words. cause: one sentence. fix: what can be done, in order of promise.
-    evidence: what was seen (paths, numbers, output). docs: a page of the documentation, "" for none."""
-
-    code: int
-    title: str
-    cause: str
-    fix: tuple[str, ...] = ()
-    evidence: tuple[str, ...] = ()
-    docs: str = ""
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "code": self.code, "title": self.title, "cause": self.cause, "fix": list(self.fix),
-            "evidence": list(self.evidence), "docs": self.docs,
-        }  # fmt: skip
 
 
 def problem_of(error: ManorError) -> Problem:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from manor.base.errors import StateError
-from manor.drivers.api import ByteStream
+from manor.drivers.api import ByteStream, Cancelled, Progress, VolumeStream, unwatched
 from manor.rpc.session import SessionStream
 
 CHUNK: Final = 256 * 1024 - 24
@@ -14,32 +15,55 @@ CHUNK: Final = 256 * 1024 - 24
 _ZEROS: Final = bytes(CHUNK)
 
 
-async def send_all(stream: SessionStream, source: ByteStream) -> None:
-    """Everything of `source`; then its end, which the client confirms."""
+async def send_all(
+    stream: SessionStream,
+    source: ByteStream,
+    progress: Progress = unwatched,
+    find_hole: Callable[[], Awaitable[int]] | None = None,
+) -> None:
+    """Everything of `source`; then its end, which the client confirms. Raises Cancelled if it ends it before.
+
+    find_hole: bytes of the hole that `source` is at, if the client takes holes.
+    """
+    done = 0
     try:
-        while data := await source.read(CHUNK):
+        while True:
+            if find_hole is not None and (size := await find_hole()):
+                await stream.send_hole(size)
+                done += size
+            data = await source.read(CHUNK)
+            if not data:
+                break
             await stream.send(data)
+            done += len(data)
+            progress(done, 0)
         await stream.end()
     except StateError:
-        stream.confirm()  # the client has had enough
+        stream.confirm()
+        raise Cancelled("the client has had enough") from None
     finally:
         source.close()
 
 
-async def receive_all(stream: SessionStream, target: ByteStream) -> None:
-    """Everything that the client sends. It is on the disk before the client's finishing is confirmed."""
+async def receive_all(stream: SessionStream, target: VolumeStream, progress: Progress = unwatched) -> None:
+    """Everything that the client sends. It is on the disk before the client's finishing is confirmed.
+
+    Raises Cancelled if the client gives it up.
+    """
+    done = 0
     try:
-        while piece := await stream.receive():
+        while (piece := await stream.receive()) != b"":
+            done += piece if isinstance(piece, int) else len(piece)
+            progress(done, 0)
             if isinstance(piece, int):
-                while piece > 0:
-                    await target.write(_ZEROS[:piece])
-                    piece -= CHUNK
+                await target.skip(piece)
             else:
                 await target.write(piece)
         await target.finish()
         stream.confirm()
     except StateError:
-        stream.confirm()  # aborted
+        stream.confirm()
+        raise Cancelled("the client gave it up") from None
     finally:
         target.close()
 

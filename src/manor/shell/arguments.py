@@ -24,6 +24,11 @@ class Arguments:
         self.command = command
         self._values = values
 
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given, by name or by place."""
+        return list(self._values)
+
     def flag(self, name: str) -> bool:
         """Whether the flag was given."""
         self._declared(name)
@@ -147,7 +152,12 @@ def bind(command: Command, words: Sequence[str]) -> Arguments:
                 at += 1
             _put(values, option, value)
         else:
-            _put(values, _next_positional(command, values, word), word)
+            option = _next_positional(command, values, word)
+            _put(values, option, word)
+            if option.takes_rest:
+                for rest in words[at:]:
+                    _put(values, option, rest)
+                break
     for option in command.options:
         if option.is_required and option.name not in values:
             if option.kind is Kind.WORDS:

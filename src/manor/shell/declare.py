@@ -8,6 +8,7 @@ A line of a table: `name | summary | options`, continued by lines that start wit
     count#      a number that must be given; `count?#` one that may
     --all       a flag
     keycode*    any number of strings; `keycode+` one at least
+    command...  the rest of the line from the first string on, whatever it looks like
 
 What a name means wherever it occurs is said once, in `catalog.meanings`.
 """
@@ -38,6 +39,8 @@ class Option:
     is_required: bool = False
     needs_name: bool = False
     """Whether a value without the name before it is never this option's."""
+    takes_rest: bool = False
+    """Whether it takes everything from its first string on."""
 
     @property
     def usage(self) -> str:
@@ -102,6 +105,8 @@ def parse_table(group: str, module: str, table: str) -> Iterator[Command]:
 def _option(word: str) -> Option:
     if word.startswith("--"):
         return Option(word[2:], Kind.FLAG)
+    if word.endswith("..."):
+        return Option(word[:-3], Kind.WORDS, True, takes_rest=True)
     if word[-1] in "*+":
         return Option(word[:-1], Kind.WORDS, word.endswith("+"))
     kind = Kind.NUMBER if word.endswith("#") else Kind.STRING

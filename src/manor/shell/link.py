@@ -1,26 +1,15 @@
-"""The shell's side of a connection: one call at a time, streams, and events as they come.
-
-The calls block and belong to one thread; the connection itself lives in a loop of another, so that it stays alive while
-the user thinks.
-"""
+"""The shell's side of a connection: one call at a time, streams, and events as they come."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import threading
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from manor.base.errors import ManorError
 from manor.rpc.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from manor.client import Connection
-    from manor.client.events import Event, Events
-    from manor.client.stream import Stream as ClientStream
-
-T = TypeVar("T")
+    pass
 
 
 class RemoteError(ManorError):
@@ -42,8 +31,14 @@ class Stream(Protocol):
     def receive(self, timeout: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end, None if none came in time (seconds). Raises RemoteError."""
 
+    def receive_piece(self) -> bytes | int:
+        """The next bytes, or the size of a hole; b"" at the end. Raises RemoteError."""
+
     def send(self, data: bytes) -> None:
         """Send bytes. Raises RemoteError."""
+
+    def send_hole(self, size: int) -> None:
+        """Send zeros without their bytes, to a stream that was opened as sparse. Raises RemoteError."""
 
     def finish(self) -> None:
         """Close in good order, when everything has arrived. Raises RemoteError."""
@@ -60,6 +55,9 @@ class Link(Protocol):
     def call(self, name: str, *arguments: Any) -> Any:
         """The result of a procedure (`manor.rpc.protocol.catalog`). Raises RemoteError."""
 
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """The result of a procedure that takes descriptors; copies are sent. Raises RemoteError."""
+
     def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
         """(result, stream) of a procedure that opens one. Raises RemoteError."""
 
@@ -74,113 +72,3 @@ class Link(Protocol):
 
     def close(self) -> None:
         """End it."""
-
-
-class ClientLink:
-    """A connection made by `manor.client`."""
-
-    def __init__(self, uri: str, *, is_read_only: bool = False, keepalive: tuple[float, int] | None = None) -> None:
-        """Connect. uri: empty for the default. keepalive: (seconds, tries). Raises RemoteError."""
-        from manor.client import open_connection
-
-        self.uri = uri
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="shell-link", daemon=True)
-        self._thread.start()
-        self._subscriptions: dict[Events, asyncio.Task[Event]] = {}
-        try:
-            opening = open_connection(uri or None, is_read_only=is_read_only, keepalive=keepalive)
-            self._connection: Connection = self.run(opening)
-        except BaseException:
-            self._stop()
-            raise
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work in the loop. Raises RemoteError."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except ManorError as error:
-            raise RemoteError(str(error), getattr(error, "code", ErrorCode.SYSTEM_ERROR)) from None
-        except BaseException:
-            future.cancel()  # a keyboard interrupt leaves nothing behind
-            raise
-
-    def call(self, name: str, *arguments: Any) -> Any:
-        """As `Link`."""
-        return self.run(self._connection.call(name, *arguments))
-
-    def open_stream(self, name: str, *arguments: Any) -> tuple[Any, Stream]:
-        """As `Link`."""
-        result, stream = self.run(self._connection.open_stream(name, *arguments))
-        return result, _LinkStream(self, stream)
-
-    def subscribe(self, kind: str, event: str, about: Any) -> None:
-        """As `Link`."""
-        from manor.client.events import Events, kind_of
-
-        events = Events(self._connection, kind_of(kind, event), about)
-        self.run(events.start())
-        self.run(self._listen(events))
-
-    def unsubscribe(self) -> None:
-        """As `Link`."""
-        for events, task in self._subscriptions.items():
-            self._loop.call_soon_threadsafe(task.cancel)
-            self.run(events.stop())
-        self._subscriptions.clear()
-
-    def next_event(self, timeout: float | None) -> tuple[str, Any] | None:
-        """As `Link`."""
-        event = self.run(self._next_event(timeout))
-        return None if event is None else (event.kind, event.details)
-
-    def close(self) -> None:
-        """As `Link`."""
-        with contextlib.suppress(RemoteError):
-            self.run(self._connection.close())
-        self._stop()
-
-    async def _listen(self, events: Events) -> None:
-        self._subscriptions[events] = asyncio.ensure_future(events.__anext__())
-
-    async def _next_event(self, timeout: float | None) -> Event | None:
-        done, _ = await asyncio.wait(
-            self._subscriptions.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
-        for events, task in self._subscriptions.items():
-            if task in done:
-                await self._listen(events)
-                return task.result()
-        return None
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-class _LinkStream:
-    def __init__(self, link: ClientLink, stream: ClientStream) -> None:
-        self._link = link
-        self._stream = stream
-
-    def receive(self, timeout: float | None = None) -> bytes | None:
-        """As `Stream`."""
-        try:
-            piece = self._link.run(asyncio.wait_for(self._stream.receive(), timeout))
-        except TimeoutError:
-            return None
-        return bytes(piece) if isinstance(piece, int) else piece
-
-    def send(self, data: bytes) -> None:
-        """As `Stream`."""
-        self._link.run(self._stream.send(data))
-
-    def finish(self) -> None:
-        """As `Stream`."""
-        self._link.run(self._stream.finish())
-
-    def abort(self) -> None:
-        """As `Stream`."""
-        self._link.run(self._stream.abort())

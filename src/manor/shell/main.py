@@ -17,6 +17,7 @@ SHORT = "+c:d:e:hk:K:l:qrtvV"
 LONG = [
     "connect=", "debug=", "escape=", "help", "keepalive-interval=", "keepalive-count=", "log=", "quiet", "readonly",
     "timing", "version==", "output=", "wait", "timeout=",
+    "explain",
 ]  # fmt: skip
 
 OPTIONS = (
@@ -36,6 +37,7 @@ OPTIONS = (
     ("--output FORM", "table, json, yaml or name"),
     ("--wait", "wait until what was asked for has come about"),
     ("--timeout SECONDS", "how long --wait waits"),
+    ("--explain", "say more of an error than virsh does: cause, fix, evidence; on a terminal the fix is always said"),
 )
 """The options and what they do, for `--help` and the reference page."""
 
@@ -119,6 +121,8 @@ def _take(settings: Settings, option: str, value: str, out: TextIO) -> None:
         settings.output = value
     elif option == "--timeout":
         settings.timeout = parse_seconds(value)
+    elif option == "--explain":
+        settings.explains = True
     else:
         name = {"-q": "quiet", "-r": "read_only", "-t": "timed", "--readonly": "read_only", "--timing": "timed"}
         setattr(settings, "waits" if option == "--wait" else f"is_{name.get(option, option.lstrip('-'))}", True)
@@ -152,5 +156,5 @@ def long_version() -> str:
     return (
         f"manor sh {__version__}: the shell of Manor\n"
         f"{len(COMMANDS)} commands, with the names, arguments and output of virsh 9.0\n"
-        "Transports: unix\n"
+        "Transports: unix, tls, ssh, tcp, ext\n"
     )

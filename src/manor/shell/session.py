@@ -7,19 +7,20 @@ import importlib
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from manor.base.errors import ManorError
+from manor.base.errors import ApiError, ManorError
+from manor.rpc.protocol.errors import ErrorCode
+from manor.rpc.protocol.own_records import EventEntry, Problem
 from manor.rpc.protocol.records import Domain, Network, ParamType, StoragePool, TypedParam
 from manor.shell import render
 from manor.shell.arguments import Arguments, bind
 from manor.shell.catalog import find
 from manor.shell.errors import CommandError, Quit, UsageError, WaitTimeout
-from manor.shell.link import ClientLink, Link, RemoteError
+from manor.shell.link import Link, RemoteError
 
 EXIT_FAILURE = 1
 EXIT_TIMEOUT = 124
@@ -40,6 +41,7 @@ class Settings:
     is_read_only: bool = False
     is_timed: bool = False
     waits: bool = False
+    explains: bool = False
     keepalive: tuple[int, int] = (5, 6)
     """Seconds between questions whether the daemon lives, and how many may stay without an answer."""
 
@@ -49,6 +51,8 @@ Opener = Callable[[Settings], Link]
 
 def open_link(settings: Settings) -> Link:
     """Connect to the daemon that the URI names. Raises RemoteError."""
+    from manor.shell.client_link import ClientLink
+
     return ClientLink(settings.uri, is_read_only=settings.is_read_only, keepalive=settings.keepalive)
 
 
@@ -63,6 +67,10 @@ class Session:
     is_interactive: bool = False
     output: str = "table"
     _link: Link | None = None
+    _error: Exception | None = None
+    """The last one, until the next."""
+    _remote: RemoteError | None = None
+    """What the daemon answered last that was an error."""
 
     # The connection.
 
@@ -86,7 +94,49 @@ class Session:
         """Call a procedure. Raises RemoteError, CommandError."""
         link = self.link
         self.trace(0, f"call {name}")
-        return link.call(name, *arguments)
+        try:
+            return link.call(name, *arguments)
+        except RemoteError as error:
+            self._remote = error
+            raise
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is a user to ask: standard input and output are terminals."""
+        return self.is_interactive or (sys.stdin.isatty() and self.out.isatty())
+
+    def problem(self) -> Problem | None:
+        """All that is known of the last error, None if there was none."""
+        if self._error is None:
+            return None
+        remote = self._remote
+        if remote is not None and str(remote) in str(self._error):
+            if self._link is not None:
+                with contextlib.suppress(RemoteError, KeyError):
+                    found: Problem | None = self._link.call("manor_explain", remote.code, str(remote))
+                    if found is not None:
+                        return found
+            from manor.service.problem import problem_of
+
+            return problem_of(ApiError(remote.code, 0, str(remote)))
+        fix = (self._error.hint,) if isinstance(self._error, UsageError) and self._error.hint else ()
+        return Problem(int(ErrorCode.INVALID_ARG), "The command cannot be carried out", str(self._error), fix)
+
+    def follow_events(self, since: int) -> Iterator[EventEntry]:
+        """Events after a number, as they come. Raises RemoteError."""
+        link: Any = self.link
+        link.watch(since)
+        try:
+            while True:
+                yield link.next_entry()
+        finally:
+            link.unwatch()
+
+    def call_with_files(self, name: str, *arguments: Any, files: Sequence[int]) -> Any:
+        """Call a procedure and pass copies of file descriptors. Raises RemoteError, CommandError."""
+        link = self.link
+        self.trace(0, f"call {name} with {len(files)} descriptors")
+        return link.call_with_files(name, *arguments, files=files)
 
     def trace(self, level: int, text: str) -> None:
         """Tell of the work: to the log always, to standard error if --debug asks for that level (0 is the most)."""
@@ -100,11 +150,21 @@ class Session:
             except OSError as error:
                 raise CommandError(f"failed to write the log file: {error.strerror}") from None
 
-    def params(self, name: str, *arguments: Any, flags: int = 0) -> list[TypedParam]:
-        """The typed parameters of a procedure that is asked for their number first. Raises RemoteError."""
+    def params(self, name: str, *arguments: Any, flags: int = 0, failed: str = "") -> list[TypedParam]:
+        """The typed parameters of a procedure that is asked for their number first. Raises RemoteError.
+
+        failed: what to say if the number was told, and then the parameters are not (CommandError).
+        """
         flags |= STRING_PARAMS
         count = self.call(name, *arguments, 0, flags)[1]
-        return list(self.call(name, *arguments, count, flags)[0]) if count else []
+        if not count:
+            return []
+        try:
+            return list(self.call(name, *arguments, count, flags)[0])
+        except RemoteError as error:
+            if not failed or error.is_unsupported:
+                raise
+            raise CommandError(failed, str(error)) from None
 
     @contextmanager
     def failing(self, *messages: str) -> Iterator[None]:
@@ -140,14 +200,14 @@ class Session:
     def network(self, arguments: Arguments, option: str = "network", by: str = "nu") -> Network:
         """The network that an option names by name or UUID. Raises CommandError."""
         text = arguments.text(option)
-        return Network(*self.lookup("network", text, by, f"failed to get network '{text}'", shows_cause=False))
+        return Network(*self.lookup("network", text, by, f"failed to get network '{text}'"))
 
     def pool(self, arguments: Arguments, option: str = "pool", by: str = "nu") -> StoragePool:
         """The storage pool that an option names by name or UUID. Raises CommandError."""
         text = arguments.text(option)
         return StoragePool(*self.lookup("storage_pool", text, by, f"failed to get pool '{text}'"))
 
-    def lookup(self, kind: str, text: str, by: str, message: str, *, shows_cause: bool = True) -> Any:
+    def lookup(self, kind: str, text: str, by: str, message: str) -> Any:
         """An object by UUID (u) or name (n). Raises CommandError."""
         causes = []
         identity = as_uuid(text)
@@ -158,7 +218,7 @@ class Session:
                     return self.call(procedure, key)
                 except RemoteError as error:
                     causes = [str(error)]
-        raise CommandError(message, *(causes if shows_cause else []))
+        raise CommandError(message, *causes)
 
     def _lookup(self, procedure: str, key: Any) -> Any:
         try:
@@ -196,13 +256,19 @@ class Session:
             self.out.write(render.table(headings, rows))
 
     def fields(self, pairs: Sequence[tuple[str, str]], width: int = 15, *, naming: str = "Name") -> None:
-        """Print facts, one a line."""
+        """Print facts, one a line. A fact without a name is one more of the kind before it."""
         if self.is_structured:
-            self.out.write(render.structured({render.key(name): value for name, value in pairs}, self.output))
+            facts: dict[str, list[str]] = {}
+            last = ""
+            for name, value in pairs:
+                last = render.key(name) if name else last
+                facts.setdefault(last, []).append(value)
+            plain = {name: values[0] if len(values) == 1 else values for name, values in facts.items()}
+            self.out.write(render.structured(plain, self.output))
         elif self.output == "name":
             self.out.write("".join(f"{value}\n" for name, value in pairs if name == naming))
         else:
-            self.out.write("".join(f"{name + ':':<{width}} {value}\n" for name, value in pairs))
+            self.out.write("".join(f"{name and name + ':':<{width}} {value}\n" for name, value in pairs))
 
     def parameters(self, params: Sequence[TypedParam], unlimited: Sequence[str] = ()) -> None:
         """Print typed parameters."""
@@ -215,13 +281,31 @@ class Session:
 
     def report(self, error: Exception) -> None:
         """Print an error, and where it helps, what may have been meant."""
+        self._error = error
         messages = error.messages if isinstance(error, CommandError) else (str(error),)
         self.out.flush()
+        if self.is_structured and messages:
+            problem = self.problem()
+            value = {"error": {"messages": list(messages), **(problem.as_dict() if problem is not None else {})}}
+            self.err.write(render.structured(value, self.output))
+            self.err.flush()
+            return
         for message in messages:
             self.err.write(f"{self._red('error:')} {message}\n")
         if isinstance(error, UsageError) and error.hint:
             self.err.write(f"hint: {error.hint}\n")
+        if messages and (self.settings.explains or self.err.isatty()):
+            self._report_more(" ".join(messages))
         self.err.flush()
+
+    def _report_more(self, said: str) -> None:
+        """What else is known of an error, for people: scripts see virsh's lines alone."""
+        from manor.shell.commands.services import problem_lines
+
+        problem = self.problem()
+        for name, text in problem_lines(problem.as_dict()) if problem is not None else ():
+            if self.settings.explains or (name in ("fix", "evidence", "docs") and text not in said):
+                self.err.write(f"{name}: {text}\n")
 
     def warn(self, text: str) -> None:
         """Print what the user should know."""
@@ -252,13 +336,14 @@ class Session:
         status = 0
         try:
             self.trace(1, f"command {name}")
-            self._common(arguments)
+            self._remote = None if name != "explain" else self._remote
+            self.take_output(arguments)
             module = importlib.import_module(arguments.command.module)
             getattr(module, arguments.command.function)(self, arguments)
             if self.settings.waits or arguments.common("wait"):
                 from manor.shell.waiting import wait_for
 
-                wait_for(self, arguments, self._timeout(arguments))
+                wait_for(self, arguments, self.timeout_of(arguments))
         except Quit:
             raise
         except KeyboardInterrupt:
@@ -275,13 +360,15 @@ class Session:
             self.out.flush()
         return status
 
-    def _common(self, arguments: Arguments) -> None:
+    def take_output(self, arguments: Arguments) -> None:
+        """Print as a command's options say from now on. Raises CommandError."""
         form = arguments.common("output") or self.settings.output
         if form not in render.FORMATS:
             raise CommandError(f"--output takes {', '.join(render.FORMATS)}; not '{form}'")
         self.output = str(form)
 
-    def _timeout(self, arguments: Arguments) -> float | None:
+    def timeout_of(self, arguments: Arguments) -> float | None:
+        """Seconds that a command may wait, None for no limit. Raises CommandError."""
         given = arguments.common("timeout")
         if given is None:
             return self.settings.timeout
@@ -329,7 +416,8 @@ def as_uuid(text: str) -> bytes | None:
 
 def uuid_text(raw: bytes) -> str:
     """A UUID as people write it."""
-    return str(uuid.UUID(bytes=raw))
+    digits = bytes(raw).hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def param_text(param: TypedParam) -> str:

@@ -22,8 +22,11 @@ def escape_byte(text: str) -> int:
     return ord(text[1].upper()) ^ 0x40 if len(text) == 2 and text[0] == "^" else ord(text[0])
 
 
-def attach(session: Session, domain: Domain, device: str | None, flags: int) -> None:
-    """Connect a domain's console to this terminal. Raises CommandError, RemoteError."""
+def attach(session: Session, domain: Domain, device: str | None, flags: int, mode: int | None = None) -> None:
+    """Connect a domain's console to this terminal. mode: of `manor_console_open`, None as virsh does.
+
+    Raises CommandError, RemoteError.
+    """
     if not sys.stdin.isatty():
         raise CommandError("Cannot run interactive console without a controlling TTY")
     with session.failing("Unable to get domain status"):
@@ -34,7 +37,10 @@ def attach(session: Session, domain: Domain, device: str | None, flags: int) -> 
     session.print(f"Escape character is {escape}{' (Ctrl + ' + escape[1] + ')' if len(escape) == 2 else ''}")
     session.out.flush()
     with session.failing():
-        _, stream = session.link.open_stream("domain_open_console", domain, device, flags)
+        if mode is None:
+            _, stream = session.link.open_stream("domain_open_console", domain, device, flags)
+        else:
+            _, stream = session.link.open_stream("manor_console_open", domain, device, mode)
     before = termios.tcgetattr(sys.stdin.fileno())
     try:
         tty.setraw(sys.stdin.fileno())

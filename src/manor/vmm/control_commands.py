@@ -13,17 +13,17 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
 
+from manor.base.console_log import ConsoleLog
 from manor.base.errors import ConfigError
 from manor.spec.control import Json, decode_bytes, encode_bytes
 from manor.trace import catalog, sink
 from manor.trace.event import Event
 from manor.vmm.console import Console
-from manor.vmm.console_log import ConsoleLog
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
 from manor.vmm.control_services import ServiceControl
 from manor.vmm.hotplug import DeviceEvent
-from manor.vmm.lifecycle import Reason, VmEnd
+from manor.vmm.lifecycle import LifeEvent, Reason, VmEnd
 from manor.vmm.stages import StageTracker
 from manor.vmm.vm import Vm
 
@@ -50,6 +50,7 @@ class VmControl:
         self._traces = _TraceStream(self)
         self._devices = DeviceControl(vm)
         vm.devices.listen(self._on_device)
+        vm.listen(self._on_life)
 
     def commands(self) -> Mapping[str, Command]:
         """The table for a ControlServer."""
@@ -100,6 +101,10 @@ class VmControl:
             message["error"] = event.error
         self.call_soon(partial(self.publish, "devices", message))
 
+    def _on_life(self, event: LifeEvent) -> None:
+        """Thread: any."""
+        self.call_soon(partial(self.publish, "life", {"event": event}))
+
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def _status(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -117,6 +122,7 @@ class VmControl:
             "addresses": self._devices.addresses(),
             "ports": self._devices.ports(),
             "agent": vm.has_agent,
+            "crashed": vm.has_crashed,
         }
 
     def _statistics(self, client: Client, arguments: Json, reply: Reply) -> Json:
@@ -136,7 +142,7 @@ class VmControl:
         return {}
 
     def _topic(self, topic: str) -> str:
-        topics = ("stage", "trace", "devices", *(f"console:{name}" for name in self._consoles))
+        topics = ("stage", "trace", "devices", "life", *(f"console:{name}" for name in self._consoles))
         if topic not in topics:
             raise ConfigError("topic", f"{topic!r} is unknown; there are {', '.join(topics)}")
         return topic

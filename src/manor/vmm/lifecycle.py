@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Literal
 
 from manor.base.states import StateTable
 
@@ -59,6 +59,10 @@ class Reason(Enum):
     TRIPLE_FAULT = "triple-fault"
     STOPPED = "stopped"
     ERROR = "error"
+
+
+LifeEvent = Literal["reboot", "crash"]
+"""What a guest does that does not end the VM: its machine runs anew; it crashed, and is paused to be looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ def _lock(directory: Path, inherited: int | None) -> int:
 
 def _run(directory: Path) -> None:
     from manor.accel.choose import choose
+    from manor.base.console_log import ConsoleLog
     from manor.vmm import garbage
-    from manor.vmm.console_log import ConsoleLog
     from manor.vmm.control import ControlServer, listen
     from manor.vmm.control_commands import VmControl
     from manor.vmm.lifecycle import Reason, VmEnd
@@ -79,6 +79,8 @@ def _run(directory: Path) -> None:
     spec = spec_from_json(json.dumps(settings["machine"]))
     choice = choose(settings.get("accel", "auto"))
     vm = Vm(spec, choice.accel, reboot=bool(settings.get("reboot", True)))
+    if settings.get("preserve_crash"):
+        vm.preserve_crash()
     vm.prepare()
     control = VmControl(vm, str(choice))
     control.log_to(ConsoleLog(directory / "console.log"))

@@ -48,21 +48,20 @@ class Vcpus:
     def add(self, machine: Machine, index: int) -> None:
         """A vCPU that waits for its start-up message. `pause`, if the others are paused."""
         machine.vm.vcpus[index].set_state(CpuState(runnable=False, msrs=dict(FIRMWARE_MSRS)))
-        with machine.lock:
-            if machine.lapics:
-                machine.lapics[index].reset()
+        _reset_lapic(machine, index)
         loop = self._loops[index] = self._make(machine, index)
         if self._is_paused:
             loop.request_pause()
         if self._is_running:
             loop.start()
 
-    def remove(self, index: int) -> None:
-        """End its thread. Not on that thread."""
+    def remove(self, machine: Machine, index: int) -> None:
+        """End its thread, and its timer. Not on that thread."""
         loop = self._loops.pop(index, None)
         if loop is not None:
             loop.request_stop()
             loop.join()
+            _reset_lapic(machine, index)
 
     def request_pause(self) -> None:
         self._is_paused = True
@@ -89,3 +88,10 @@ class Vcpus:
 
     def _make(self, machine: Machine, index: int) -> VcpuLoop:
         return VcpuLoop(machine.vm.vcpus[index], self._on_end, self._on_start, self._name_of)
+
+
+def _reset_lapic(machine: Machine, index: int) -> None:
+    """Under accelerators with local APICs of their own, those are reset with their vCPU."""
+    if machine.lapics:
+        with machine.lock:
+            machine.lapics[index].reset()

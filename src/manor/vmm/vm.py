@@ -45,7 +45,7 @@ from manor.vmm.console import Console
 from manor.vmm.disks import OpenDisks, boots_from, resize_disk
 from manor.vmm.hotplug import Devices
 from manor.vmm.io_loop import IoLoop, LockedTimers, LoopReaders
-from manor.vmm.lifecycle import Event, Lifecycle, Reason, State, VmEnd
+from manor.vmm.lifecycle import Event, Lifecycle, LifeEvent, Reason, State, VmEnd
 from manor.vmm.nics import Nic, Nics
 from manor.vmm.services import Services
 from manor.vmm.vcpus import Vcpus
@@ -121,6 +121,10 @@ class Vm:
         self._requested: VmEnd | None = None
         self._end: VmEnd | None = None
         self._on_end: Callable[[], None] | None = None
+        self._listeners: list[Callable[[LifeEvent], None]] = []
+        self._preserves_crash = False
+        self._has_crashed = False
+        self._reboots_next = False
         self._size: tuple[int, int] | None = None
         self._machine: Machine | None = None
         self._timers: LockedTimers | None = None
@@ -239,6 +243,40 @@ class Vm:
     def power_off(self) -> None:
         """End the VM now, as pulling the plug does. The guest is not asked. Nothing happens if it ended already."""
         self.request_end(VmEnd(Reason.STOPPED))
+
+    def listen(self, listener: Callable[[LifeEvent], None]) -> None:
+        """Be told what the guest does with its life. Before the start. Thread of the calls: any of the VM's."""
+        self._listeners.append(listener)
+
+    def preserve_crash(self) -> None:
+        """Have a guest that crashed paused, for somebody to look at, instead of ended. Before the start."""
+        self._preserves_crash = True
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it is paused because its guest crashed."""
+        return self._has_crashed
+
+    def reset(self) -> None:
+        """Start the machine anew, whatever the guest is doing, as its button would. Raises StateError where a reboot
+        ends the VM."""
+        if not self._reboot:
+            raise StateError("reset", "stops at a reboot")
+        self.request_end(VmEnd(Reason.REBOOT))
+
+    def press_power_button(self, then_reboot: bool = False) -> None:
+        """Ask the guest to shut down, as by the machine's power button (ACPI). One that minds no button goes on.
+
+        then_reboot: start the machine anew when it has shut down, in place of ending the VM. Raises StateError.
+        """
+        machine = self._running_machine()
+        if machine is None or machine.hotplug is None:
+            raise StateError("press the power button", self._lifecycle.state.value)
+        if then_reboot and not self._reboot:
+            raise StateError("reboot", "stops at a reboot")
+        self._reboots_next = then_reboot
+        with machine.lock:
+            machine.hotplug.controller.press_button()
 
     def request_end(self, end: VmEnd) -> None:
         """End the VM for the given reason. The first request counts, except that a reboot gives way to any other."""
@@ -488,7 +526,23 @@ class Vm:
         self._final = None
         self._lifecycle.advance(Event.START)
         self._run()
+        self._tell("reboot")
         return None
+
+    def _tell(self, event: LifeEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    def _keep_crashed(self) -> None:
+        """Pause a guest that has crashed. Thread: its own, since a vCPU cannot wait for itself."""
+        try:
+            self.pause()
+        except ManorError:
+            # It ends meanwhile, or cannot be paused: then there is nothing to look at.
+            self.request_end(VmEnd(Reason.PANIC, "the guest's kernel panicked"))
+            return
+        self._has_crashed = True
+        self._tell("crash")
 
     # --- calls from the machine -----------------------------------------------------------------------------
 
@@ -512,11 +566,14 @@ class Vm:
         return read_symbols(self.spec.kernel).name_of(address)
 
     def _on_power_off(self) -> None:
-        self.request_end(VmEnd(Reason.POWER_OFF))
+        self.request_end(VmEnd(Reason.REBOOT if self._reboots_next else Reason.POWER_OFF))
+        self._reboots_next = False
 
     def _on_reset(self) -> None:
         """The guest asked for a reset. After a panic that ends the VM: nobody wants it to panic in a loop."""
-        if self.serial.has_panicked or self.console.has_panicked:
+        if (self.serial.has_panicked or self.console.has_panicked) and self._preserves_crash:
+            threading.Thread(target=self._keep_crashed, name="crash", daemon=True).start()
+        elif self.serial.has_panicked or self.console.has_panicked:
             self.request_end(VmEnd(Reason.PANIC, "the guest's kernel panicked"))
         else:
             self.request_end(VmEnd(Reason.REBOOT))

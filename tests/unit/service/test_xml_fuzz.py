@@ -20,7 +20,9 @@ from manor.drivers.memory import MemoryDriver
 from manor.drivers.processes import Processes
 from manor.rpc.message import Call
 from manor.rpc.protocol.catalog import REMOTE
+from manor.service.client import Client
 from manor.service.dispatch import handle, translate
+from manor.service.service import Service
 from tests.unit.domain.documents import ALL, kind
 
 SECONDS = 5.0
@@ -72,8 +74,8 @@ async def call(driver: MemoryDriver, name: str, *arguments: Any) -> Any:
     """A procedure, as a client's call reaches it. Raises ApiError."""
     procedure = REMOTE[name]
     values = procedure.decode_arguments(bytes(procedure.encode_arguments(arguments)))
-    client = SimpleNamespace(driver=driver, who="test", service=None, session=None)
-    session: Any = SimpleNamespace(state=client)
+    session: Any = SimpleNamespace()
+    session.state = Client(Service({}, "test:///default"), session, "test", opened=driver)
     result = handle(session, Call(1, procedure, values))
     result = await result if asyncio.iscoroutine(result) else result
     procedure.encode_result(getattr(result, "value", result))

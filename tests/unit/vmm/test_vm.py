@@ -119,6 +119,59 @@ def test_reset_after_a_panic_is_a_panic(make: Callable[..., Vm]) -> None:
         assert vm.wait(5).reason is Reason.PANIC
 
 
+def test_a_crashed_guest_is_kept_paused_if_it_shall(make: Callable[..., Vm]) -> None:
+    def program(cpu: FakeVcpu) -> Guest:
+        cpu.print("[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n")
+        cpu.out(layout.ACPI_RESET, RESET_VALUE)
+        while True:
+            yield Halt()
+
+    told: list[str] = []
+    has_crashed = threading.Event()
+    with make(program) as vm:
+        vm.preserve_crash()
+        vm.listen(told.append)
+        vm.listen(lambda event: has_crashed.set())
+        vm.start()
+        assert has_crashed.wait(5)
+        assert (vm.state, vm.has_crashed, told) == (State.PAUSED, True, ["crash"])
+        vm.power_off()
+        assert vm.wait(5).reason is Reason.STOPPED
+
+
+def test_a_reset_from_outside_starts_the_machine_anew_and_is_told(make: Callable[..., Vm]) -> None:
+    told: list[str] = []
+    with make(echo) as vm:
+        vm.listen(told.append)
+        vm.start()
+        vm.serial.wait_for("ready\n", 5)
+        vm.reset()
+        vm.serial.wait_for("ready\n", 5)
+        vm.serial.send("off\n")
+        assert vm.wait(5) == VmEnd(Reason.POWER_OFF)
+    assert told == ["reboot"]
+    with make(echo, reboot=False) as vm:
+        vm.start()
+        with pytest.raises(StateError, match="reset is not allowed"):
+            vm.reset()
+
+
+def test_a_guest_that_minds_its_power_button_ends_or_starts_anew(make: Callable[..., Vm]) -> None:
+    with make(echo) as vm:
+        with pytest.raises(StateError, match="press the power button is not allowed in state created"):
+            vm.press_power_button()
+        vm.start()
+        for then_reboot in (True, False):
+            vm.serial.wait_for("ready\n", 5)
+            vm.press_power_button(then_reboot)
+            vm.serial.send("off\n")
+        assert vm.wait(5) == VmEnd(Reason.POWER_OFF)
+    with make(echo, reboot=False) as vm:
+        vm.start()
+        with pytest.raises(StateError, match="reboot is not allowed"):
+            vm.press_power_button(then_reboot=True)
+
+
 def test_triple_fault_of_any_vcpu_ends_the_vm(make: Callable[..., Vm]) -> None:
     def boot(cpu: FakeVcpu) -> Guest:
         cpu.store(layout.LOCAL_APIC + 0x310, 1 << 24)

@@ -24,6 +24,7 @@ from manor.domain.xml.values import Choice, Flag, Integer, Present, Size, Suppor
 
 ROOT = "domain"
 _PATH = Text(4096)
+_RENAMED = ignored("it is started again under its own name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +153,15 @@ class Domain(Element):
         "variable": ignored("the clock chip counts UTC"), "absolute": ignored("the clock chip counts UTC")}),
         "what the clock chip counts", default="utc")
     timers: tuple[Timer, ...] = parts("clock/timer", Timer, "timers", verdict=ignored("timers are the machine's"))
-    on_poweroff: str = prop("on_poweroff", Choice("destroy", "restart", "preserve", "rename-restart"),
-                            "what happens when the guest powers off", default="destroy")
-    on_reboot: str = prop("on_reboot", Choice("destroy", "restart", "preserve", "rename-restart"),
-                          "what happens when the guest reboots", default="restart")
-    on_crash: str = prop("on_crash", Choice("destroy", "restart", "preserve", "rename-restart", judged=dict.fromkeys(
-        ("coredump-destroy", "coredump-restart"), ignored("no core is dumped; the rest is done"))),
+    on_poweroff: str = prop("on_poweroff", Choice("destroy", "restart", judged={
+        "preserve": ignored("nothing is left of a machine that is off; it is stopped"), "rename-restart": _RENAMED}),
+        "what happens when the guest powers off", default="destroy")
+    on_reboot: str = prop("on_reboot", Choice("destroy", "restart", judged={
+        "preserve": ignored("it is stopped"), "rename-restart": _RENAMED}),
+        "what happens when the guest reboots", default="restart")
+    on_crash: str = prop("on_crash", Choice("destroy", "restart", "preserve", judged={
+        "rename-restart": _RENAMED, **dict.fromkeys(
+        ("coredump-destroy", "coredump-restart"), ignored("no core is dumped; the rest is done"))}),
         "what happens when the guest crashes", default="destroy")
     on_lockfailure: str | None = prop("on_lockfailure", Choice("poweroff", "restart", "pause", "ignore"),
                                       "what happens when a lock is lost",

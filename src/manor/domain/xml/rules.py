@@ -55,6 +55,10 @@ def _size(domain: Domain) -> Iterator[Finding]:
         yield _refused("os/initrd", "there is no kernel to go with it", "give <kernel>, or remove <initrd>")
     if domain.cmdline and not domain.kernel:
         yield _ignored("os/cmdline", "there is no kernel to go with it; the disk's own command line is used")
+    if domain.on_poweroff in ("restart", "rename-restart") and domain.on_reboot == "destroy":
+        # Source: libvirt, "Domain XML format", Events configuration.
+        yield _refused("on_reboot", "a guest that is started again when it powers off cannot be stopped by a reboot",
+                       "write <on_reboot>restart</on_reboot>, or <on_poweroff>destroy</on_poweroff>")  # fmt: skip
     devices = domain.devices
     if not domain.kernel and not any(one.device == "disk" for one in devices.disks):
         yield _refused("os", "there is nothing to boot", "give a disk with a system, or <kernel> and <initrd>")

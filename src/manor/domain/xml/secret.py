@@ -1,6 +1,6 @@
 """The document of a secret.
 
-Source: libvirt, "Secret XML format", https://libvirt.org/formatsecret.html.
+Source: libvirt, "Secret XML format", https://libvirt.org/formatsecret.html; API reference, virSecretUsageType.
 """
 
 # Declarations are tables, laid out by hand.
@@ -17,41 +17,42 @@ from manor.domain.xml import checker, reader, tree, writer
 from manor.domain.xml.property import Element, Finding, prop
 from manor.domain.xml.values import Choice, Flag, Text, Uuid
 
-ROOT: Final = "secret"
-_NAME: Final = Text(4096)
+ROOT = "secret"
+_WHICH = Text(4096)
 USAGES: Final = {"volume": (1, "volume"), "ceph": (2, "name"), "iscsi": (3, "target"), "tls": (4, "name"),
                  "vtpm": (5, "name")}
-"""Type of usage -> (libvirt's number, the element that says which one). Source: libvirt API reference,
-virSecretUsageType."""
+"""Type -> (libvirt's number, the element that says which one)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret(Element):
-    """A secret. Its value stands elsewhere."""
+    """What a secret is for. Its value is in no document."""
 
-    ephemeral: bool = prop("@ephemeral", Flag(), "whether the value is kept in memory alone", default=False)
-    private: bool = prop("@private", Flag(), "whether clients cannot read the value", default=False)
+    ephemeral: bool | None = prop("@ephemeral", Flag(), "kept in memory alone")
+    private: bool | None = prop("@private", Flag(), "its value is told to nobody")
     uuid: str | None = prop("uuid", Uuid(), "identity; generated if it is missing")
     description: str | None = prop("description", Text(), "a text for people")
     usage: str | None = prop("usage/@type", Choice(*USAGES), "what it is for")
-    volume: str | None = prop("usage/volume", _NAME, "path of the volume, for type volume")
-    name: str | None = prop("usage/name", _NAME, "name, for types ceph, tls and vtpm")
-    target: str | None = prop("usage/target", _NAME, "name of the target, for type iscsi")
+    volume: str | None = prop("usage/volume", _WHICH, "path of the volume")
+    name: str | None = prop("usage/name", _WHICH, "name that those who use it know")
+    target: str | None = prop("usage/target", _WHICH, "name that iSCSI targets know")
 
-    def used_for(self) -> tuple[int, str]:
-        """libvirt's number of the usage, and which one; (0, "") for none."""
+    def identity(self) -> tuple[int, str]:
+        """(libvirt's number of the usage, which one); (0, "") if it is for nothing."""
         if self.usage is None:
             return 0, ""
-        number, field = USAGES[self.usage]
-        return number, getattr(self, field) or ""
+        number, attribute = USAGES[self.usage]
+        return number, getattr(self, attribute) or ""
 
 
 def normal_secret(secret: Secret, new_uuid: Callable[[], str] = names.new_uuid) -> Secret:
-    """The definition as it is kept. Raises ConfigError."""
-    if secret.usage is not None and not secret.used_for()[1]:
-        field = USAGES[secret.usage][1]
-        raise ConfigError(f"{ROOT}/usage/{field}", f"it is missing; type {secret.usage} needs it")
-    return replace(secret, uuid=secret.uuid or new_uuid())
+    """The definition as it is kept. Raises ConfigError for what contradicts itself."""
+    _, which = secret.identity()
+    if secret.usage is not None and not which:
+        wanted = USAGES[secret.usage][1]
+        raise ConfigError(f"{ROOT}/usage", f"{secret.usage} usage specified, but {wanted} is missing")
+    return replace(secret, ephemeral=bool(secret.ephemeral), private=bool(secret.private),
+                   uuid=secret.uuid or new_uuid())
 
 
 def parse(text: str) -> Secret:

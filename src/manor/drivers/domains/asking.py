@@ -11,7 +11,7 @@ from manor.base.errors import ApiError, ManorError
 from manor.domain.definition import without_secrets
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.normal import inactive as inactive_form
-from manor.drivers.api import ByteStream, DeviceNames, DomainFlags, DomainInfo, MachineStatistics
+from manor.drivers.api import ByteStream, DeviceNames, DomainFlags, DomainInfo, MachineStatistics, Scrollback
 from manor.drivers.domains.changing import disk_index
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.table import DomainTable
@@ -92,6 +92,10 @@ class Asking(DomainTable):
     async def console(self, uuid: bytes, device: str | None, force: bool) -> ByteStream:
         self._active(uuid)
         return await self._hypervisor.console(uuid, device or "", force)
+
+    async def console_log(self, uuid: bytes, since: int, limit: int) -> Scrollback:
+        self.record(uuid)
+        return await self._hypervisor.console_log(uuid, since, limit)
 
     async def agent(self, uuid: bytes, command: str, arguments: Mapping[str, object], timeout: float) -> object:
         self._active(uuid)

@@ -7,11 +7,12 @@ domain happen one after the other; reading waits for nothing.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from manor.base.errors import ConfigError
 from manor.domain.definition import Definition, definition_of, read_kept, recall
 from manor.domain.model import Life
-from manor.domain.state import DomainState, PausedReason, RunningReason
+from manor.domain.state import CrashedReason, DomainState, PausedReason, RunningReason
 from manor.domain.xml import domain as domain_xml
 from manor.drivers.domains.asking import Asking
 from manor.drivers.domains.defining import Defining
@@ -62,7 +63,10 @@ class DomainBook(Defining, Running, Asking):
             record = Record(Life.TRANSIENT_RUNNING, None, live)
             self._add(record)
         record.live, record.number = live, found.number
-        if found.is_paused:
+        if found.has_crashed:
+            record.life = Life.CRASHED if record.config is not None else Life.TRANSIENT_CRASHED
+            record.state, record.reason = DomainState.CRASHED, CrashedReason.PANICKED
+        elif found.is_paused:
             record.life = Life.PAUSED if record.config is not None else Life.TRANSIENT_PAUSED
             record.state, record.reason = DomainState.PAUSED, PausedReason.USER
         else:
@@ -70,7 +74,32 @@ class DomainBook(Defining, Running, Asking):
             record.state, record.reason = DomainState.RUNNING, RunningReason.UNKNOWN
         self._next = max(self._next, found.number + 1)
 
+    def rehearsal(self, uuid: bytes | None, is_off: bool) -> DomainBook:
+        """A book in which one domain can be changed, or a new one defined: no VM, disk or client hears of it.
+
+        is_off: as if that domain did not run.
+        """
+        from manor.drivers.rehearsal import RehearsalHypervisor, SilentKeeper
+
+        book = DomainBook(RehearsalHypervisor(self._hypervisor), SilentKeeper(), lambda _: None)
+        # The others are there to be looked at: their names and UUIDs are taken.
+        book._records, book._names = self._records.copy(), self._names.copy()
+        record = None if uuid is None else self._records.get(uuid)
+        if record is None or uuid is None:
+            return book
+        if not is_off or not record.is_active:
+            book._records[uuid] = replace(record, lock=asyncio.Lock())
+        elif record.config is not None:
+            book._records[uuid] = Record(
+                Life.OFF, record.config, autostart=record.autostart, snapshots=record.snapshots
+            )
+        else:
+            book._forget(record)
+        return book
+
     async def close(self) -> None:
         """VMs live on."""
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hypervisor.close()

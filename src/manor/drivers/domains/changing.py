@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,17 +10,14 @@ from typing import Final
 from manor.base.errors import ConfigError, ManorError
 from manor.base.units import KiB
 from manor.domain.definition import definition_of
-from manor.domain.events import DefinedDetail, LifecycleEvent
 from manor.domain.model import Cause
 from manor.domain.xml import changes
 from manor.domain.xml.changes import DeviceExists, NamedDevice, NoDevice
 from manor.domain.xml.domain import Domain as Document
-from manor.drivers.api import Change, Kind, Notice, Notify
+from manor.drivers.api import Change, Kind, Notice
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.table import DomainTable, logger, need
 from manor.drivers.errors import failed, invalid, invalid_argument, no_device, reading, xml_error
-from manor.drivers.hypervisor import Hypervisor
-from manor.drivers.keeper import Keeper
 
 MIN_MEMORY: Final = 1024
 MAX_MEMORY: Final = 1 << 40
@@ -30,10 +26,6 @@ MAX_MEMORY: Final = 1 << 40
 
 class Changing(DomainTable):
     """A driver's domains: their changes. live, config: which description a change is for; both may be."""
-
-    def __init__(self, hypervisor: Hypervisor, keeper: Keeper, notify: Notify) -> None:
-        super().__init__(hypervisor, keeper, notify)
-        self._keeping: set[asyncio.Future[None]] = set()
 
     async def edit(self, uuid: bytes, change: Change, live: bool, config: bool, who: str) -> None:
         """Change what only the descriptions say; neither is changed if one refuses."""
@@ -49,8 +41,8 @@ class Changing(DomainTable):
                 await self._save_config(record, definition_of(new_config), who)
             if live:
                 await self._set_live(record, new_live)
-        if config:
-            self._tell(record, LifecycleEvent.DEFINED, DefinedDetail.UPDATED)
+            if config:
+                self._step(record, Cause.CHANGE_CONFIG)
 
     def _changed_config(self, record: Record, change: Change) -> Document:
         """The changed configuration, checked. Raises ApiError if there is none, or it cannot be had."""
@@ -114,8 +106,8 @@ class Changing(DomainTable):
                 await change_live(record, running, device)
             if new_config is not None:
                 await self._save_config(record, definition_of(new_config), who)
-        if config:
-            self._tell(record, LifecycleEvent.DEFINED, DefinedDetail.UPDATED)
+            if config:
+                self._step(record, Cause.CHANGE_CONFIG)
 
     async def _attach_live(self, record: Record, running: Document, device: NamedDevice) -> None:
         after = await self._hypervisor.attach(record.definition.uuid, running, device)
@@ -144,9 +136,7 @@ class Changing(DomainTable):
             after = changes.detach_alias(record.live.read(), alias)
         except NoDevice:
             return
-        keeping = asyncio.ensure_future(self._keep_removed(record, after))
-        self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
+        self._later(self._keep_removed(record, after))
         self._notify(Notice(Kind.DEVICE_REMOVED, record.reference(), (alias,)))
 
     async def _keep_removed(self, record: Record, after: Document) -> None:

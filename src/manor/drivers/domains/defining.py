@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from manor.domain import names
 from manor.domain.definition import definition_of
@@ -15,8 +14,8 @@ from manor.drivers.domains.table import DomainTable, logger, need
 from manor.drivers.errors import invalid, reading
 from manor.rpc.protocol.records import Domain
 
-SNAPSHOTS_METADATA: Final = 2
-"""virDomainUndefineFlagsValues: VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA."""
+MANAGED_SAVE, SNAPSHOTS_METADATA = 1, 2
+"""virDomainUndefineFlagsValues: what goes with the definition."""
 
 
 class Defining(DomainTable):
@@ -64,7 +63,8 @@ class Defining(DomainTable):
     async def undefine(self, uuid: bytes, who: str, flags: int) -> None:
         record = self.record(uuid)
         async with record.lock:
-            need(record, Cause.UNDEFINE)
+            cause = Cause.UNDEFINE_SAVED if flags & MANAGED_SAVE else Cause.UNDEFINE
+            need(record, cause)
             config = self._config(record)
             if record.snapshots and not flags & SNAPSHOTS_METADATA:
                 raise invalid(f"cannot delete inactive domain with {record.snapshots} snapshots")
@@ -73,7 +73,7 @@ class Defining(DomainTable):
                 await self._keeper.remove_snapshot(uuid, None)
                 record.snapshots = 0
             record.autostart = False
-            self._step(record, Cause.UNDEFINE)
+            self._step(record, cause)
             if record.life is Life.ABSENT:
                 self._forget(record)
             else:

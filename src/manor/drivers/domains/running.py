@@ -5,13 +5,15 @@ Every change of a domain's state is a step of the table in domain.model.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from manor.base.errors import ManorError
 from manor.domain.definition import Definition, definition_of
-from manor.domain.model import Cause, Life, allows
+from manor.domain.model import LIFE, Cause, Life, allows
 from manor.domain.state import PausedReason, ShutoffReason
+from manor.domain.xml.normal import inactive
 from manor.drivers.api import Kind, Notice
 from manor.drivers.domains.changing import Changing
 from manor.drivers.domains.record import Record
@@ -33,6 +35,9 @@ from manor.rpc.protocol.records import Domain
 
 AGENT: Final = 2
 """virDomainShutdownFlagValues and virDomainRebootFlagValues: ask the agent."""
+RESTART_SECONDS: Final = 1.0
+"""Between two automatic starts of a domain: a guest that crashes as it boots must not keep the host busy."""
+_RESTART: Final = ("restart", "rename-restart", "coredump-restart")
 _CAUSES: Final = {
     End.POWER_OFF: Cause.POWERED_OFF,
     End.REBOOT: Cause.POWERED_OFF,
@@ -111,38 +116,43 @@ class Running(Changing):
         record = self.record(uuid)
         async with record.lock:
             need(record, Cause.DESTROY)
-            record.is_stopping = True
-            try:
-                await self._hypervisor.stop(uuid)
-            finally:
-                record.is_stopping = False
+            await self._stop(record)
             self._end(record, Cause.DESTROY)
+
+    async def _stop(self, record: Record) -> None:
+        """End its machine, if that has not just ended by itself; its lock is held."""
+        if record.is_restarting:
+            record.is_restarting = False
+            return
+        record.is_stopping = True
+        try:
+            await self._hypervisor.stop(record.definition.uuid)
+        finally:
+            record.is_stopping = False
 
     async def shutdown(self, uuid: bytes, flags: int) -> None:
         await self._ask(uuid, Cause.SHUTDOWN, self._hypervisor.shutdown, flags)
 
     async def reboot(self, uuid: bytes, flags: int) -> None:
-        record = await self._ask(uuid, Cause.REBOOT, self._hypervisor.reboot, flags)
-        self._notify(Notice(Kind.REBOOT, record.reference()))
+        await self._ask(uuid, Cause.REBOOT, self._hypervisor.reboot, flags)
 
     async def reset(self, uuid: bytes) -> None:
         record = self.record(uuid)
         async with record.lock:
             need(record, Cause.RESET)
             await self._hypervisor.reset(uuid)
-        self._notify(Notice(Kind.REBOOT, record.reference()))
 
     async def suspend(self, uuid: bytes) -> None:
-        await self._pause(uuid, Cause.SUSPEND, self._hypervisor.suspend, Life.PAUSED, Life.TRANSIENT_PAUSED)
+        await self._pause(uuid, Cause.SUSPEND, self._hypervisor.suspend)
 
     async def resume(self, uuid: bytes) -> None:
-        await self._pause(uuid, Cause.RESUME, self._hypervisor.resume, Life.RUNNING, Life.TRANSIENT_RUNNING)
+        await self._pause(uuid, Cause.RESUME, self._hypervisor.resume)
 
-    async def _pause(self, uuid: bytes, cause: Cause, how: Callable[[bytes], Awaitable[None]], *already: Life) -> None:
+    async def _pause(self, uuid: bytes, cause: Cause, how: Callable[[bytes], Awaitable[None]]) -> None:
         record = self.record(uuid)
         async with record.lock:
             need(record, cause)
-            if record.life in already:
+            if LIFE.next(record.life, cause) is record.life:
                 return
             await how(uuid)
             if not record.is_active:
@@ -151,12 +161,11 @@ class Running(Changing):
 
     async def _ask(
         self, uuid: bytes, cause: Cause, how: Callable[[bytes, bool], Awaitable[None]], flags: int
-    ) -> Record:
+    ) -> None:
         """Ask the guest, by whatever is there, or by its agent alone. It may take its time: no lock is held."""
         record = self.record(uuid)
         need(record, cause)
         await how(uuid, bool(flags & AGENT))
-        return record
 
     # --- saved states -------------------------------------------------------------------------------------------------
 
@@ -183,10 +192,10 @@ class Running(Changing):
             case Ended(how=how, detail=detail):
                 if detail:
                     logger.warning("%s ended: %s", record.definition.name, detail)
-                self._end(record, _CAUSES[how])
-            case Crashed(detail=detail):
-                logger.warning("%s crashed, and is preserved: %s", record.definition.name, detail)
-                self._step_if_allowed(record, Cause.PANICKED)
+                self._ended(record, how)
+            case Crashed(detail=detail, is_paused=is_paused):
+                logger.warning("%s crashed: %s", record.definition.name, detail)
+                self._later(self._crashed(record, is_paused))
             case Paused(reason=reason):
                 self._step_if_allowed(record, Cause.IO_ERROR if reason is PausedReason.IO_ERROR else Cause.SUSPEND)
             case Resumed():
@@ -202,6 +211,63 @@ class Running(Changing):
                 # virConnectDomainEventAgentLifecycleState: 1 connected, 2 disconnected; reason 2: the channel.
                 self._notify(Notice(Kind.AGENT, record.reference(), (1 if is_connected else 2, 2)))
 
+    def _ended(self, record: Record, how: End) -> None:
+        """Its machine is gone: for good, or until the definition has it started again."""
+        if self._action(record, how) in _RESTART:
+            record.is_restarting = True
+            self._later(self._restart(record, how))
+        else:
+            if how is End.CRASH and self._action(record, how) == "preserve":
+                logger.warning("%s cannot be preserved: its process has ended", record.definition.name)
+            self._end(record, _CAUSES[how])
+
+    @staticmethod
+    def _action(record: Record, how: End) -> str:
+        """What the description says is done. Source: libvirt, "Domain XML format", Events configuration."""
+        document = record.definition.read()
+        return {End.POWER_OFF: document.on_poweroff, End.CRASH: document.on_crash}.get(how, "destroy")
+
+    async def _crashed(self, record: Record, is_paused: bool) -> None:
+        """The guest has crashed, and its machine is still there."""
+        async with record.lock:
+            if not allows(record.life, Cause.PANICKED):
+                return
+            action = self._action(record, End.CRASH)
+            try:
+                if action == "preserve":
+                    if not is_paused:
+                        await self._hypervisor.suspend(record.definition.uuid)
+                    self._step(record, Cause.PANICKED)
+                    return
+                await self._stop(record)
+            except ManorError as error:
+                logger.error("%s has crashed and does not end: %s", record.definition.name, error)
+                return
+            if action in _RESTART:
+                record.is_restarting = True
+                self._later(self._restart(record, End.CRASH))
+            else:
+                self._end(record, Cause.PANICKED_OFF)
+
+    async def _restart(self, record: Record, how: End) -> None:
+        """Start a machine that has ended once more, under its number."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, record.restarted + RESTART_SECONDS - loop.time()))
+        async with record.lock:
+            if not record.is_restarting:
+                return  # it was destroyed meanwhile
+            record.is_restarting = False
+            record.restarted = loop.time()
+            try:
+                running = await self._hypervisor.start(inactive(record.definition.read()), record.number, False)
+            except ManorError as error:
+                logger.error("%s cannot be started again: %s", record.definition.name, error)
+                self._end(record, _CAUSES[how])
+                return
+            record.live = definition_of(running)
+            self._step(record, Cause.CRASH_RESTARTED if how is End.CRASH else Cause.RESTARTED)
+        self._notify(Notice(Kind.REBOOT, record.reference()))
+
     def _step_if_allowed(self, record: Record, cause: Cause) -> None:
         """What comes from another process may come too late."""
         if allows(record.life, cause):
@@ -216,4 +282,4 @@ class Running(Changing):
             self._forget(record)
         else:
             record.live = None
-        record.number = -1
+        record.number, record.is_updated = -1, False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
 
 from manor.base.errors import ApiError
 from manor.domain.definition import Definition, complete, definition_of
-from manor.domain.events import LifecycleEvent
 from manor.domain.model import Cause, Life, allows, is_active, is_persistent, keeps_state, step
 from manor.domain.xml.domain import Domain as Document
 from manor.domain.xml.property import Finding
@@ -76,6 +76,7 @@ class DomainTable:
         self._records: dict[bytes, Record] = {}
         self._names: dict[str, bytes] = {}
         self._next = 1
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def record(self, uuid: bytes) -> Record:
         """Raises ApiError if there is none."""
@@ -83,6 +84,17 @@ class DomainTable:
         if found is None:
             raise no_domain(f"with matching uuid '{uuid_text(uuid)}'")
         return found
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what follows from something that happened; `close` waits for it, or stops it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("what follows from an event failed", exc_info=task.exception())
 
     # --- descriptions -------------------------------------------------------------------------------------------------
 
@@ -113,6 +125,7 @@ class DomainTable:
     async def _save_config(self, record: Record, definition: Definition, who: str) -> None:
         """Give it another configuration; its lock is held."""
         await self._keeper.save("domains", definition.uuid, definition.name, definition.text, who)
+        record.is_updated = record.is_active and (record.config is None or record.config.text != definition.text)
         record.config = definition
 
     async def _set_live(self, record: Record, document: Document) -> None:
@@ -143,10 +156,6 @@ class DomainTable:
         reference = record.reference()
         for told in outcome.events:
             self._notify(Notice(Kind.LIFECYCLE, reference, (int(told.event), int(told.detail))))
-
-    def _tell(self, record: Record, event: LifecycleEvent, detail: int) -> None:
-        """An event that belongs to no step."""
-        self._notify(Notice(Kind.LIFECYCLE, record.reference(), (int(event), int(detail))))
 
 
 def _exists(name: str, how: str, uuid: bytes) -> ApiError:

@@ -24,7 +24,7 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from manor.rpc.protocol import codec
+from manor.rpc.protocol import codec, own_records  # noqa: F401 - declares records
 from manor.rpc.xdr import EncodeError
 
 SUBJECTS = (
@@ -214,13 +214,13 @@ def _permission(word: str) -> Permission:
     return Permission(kind, verb, condition)
 
 
-def _tables() -> Iterator[str]:
-    for subject in SUBJECTS:
+def _tables(*subjects: str) -> Iterator[str]:
+    for subject in subjects:
         table: str = importlib.import_module(f"manor.rpc.protocol.tables.{subject}").TABLE
         yield table
 
 
-REMOTE = Program("remote", 0x20008086, 1, _tables())
+REMOTE = Program("remote", 0x20008086, 1, _tables(*SUBJECTS))
 """libvirt's remote program: everything but what one hypervisor driver alone has."""
 
 QEMU = Program("qemu", 0x20008087, 1, ["""
@@ -236,6 +236,12 @@ QEMU = Program("qemu", 0x20008087, 1, ["""
     domain:Domain command:str flags:uint -> result:str
 """])
 """libvirt's QEMU program: the monitor and the guest agent, spoken to directly."""
+
+MANOR = Program("manor", 0x20004D61, 1, _tables("manor"))
+"""Our own program: what libvirt's has no procedure for. Servers without it answer that they do not know it.
+
+The number is from the range that RFC 5531, section 8.3, leaves to users.
+"""
 
 KEEPALIVE_PROGRAM = 0x6B656570
 """The keepalive program, version 1: messages without payload or answer pairing (see `connection`)."""

@@ -148,8 +148,8 @@ def network_port_delete(client: Client, a: Any) -> NoReturn:
 
 
 async def _no_job(client: Client, a: Any) -> NoReturn:
-    names = await client.driver.domains.devices(a.domain.uuid)
-    if not any(a.path and a.path in (each.target, each.source) for each in names.disks):
+    found = await client.driver.domains.devices(a.domain.uuid)
+    if not any(a.path and a.path in (each.target, each.source) for each in found.disks):
         raise invalid_argument(f"No device found for specified path: {a.path}")
     raise invalid(f"disk {a.path} does not have an active block job")
 

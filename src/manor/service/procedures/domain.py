@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from manor.domain.state import DomainState
 from manor.drivers.api import DomainFlags
-from manor.drivers.errors import invalid, invalid_argument, no_domain
+from manor.drivers.errors import invalid_argument, no_domain
 from manor.rpc.protocol.records import Domain
-from manor.rpc.session import Answer, Session, SessionStream
+from manor.rpc.session import Answer
 from manor.service.client import Client, cut, matches
-from manor.service.streams import both_ways
+from manor.service.consoles import Mode
+from manor.service.procedures.own_console import open_console
 
 START_PAUSED: Final = 1
 START_VALIDATE: Final = 16
@@ -127,8 +128,7 @@ async def domain_is_active(client: Client, a: Any) -> int:
 
 
 async def domain_is_updated(client: Client, a: Any) -> int:
-    await client.driver.domains.find(a.domain.uuid)
-    return 0
+    return int((await client.driver.domains.flags(a.domain.uuid)).updated)
 
 
 async def domain_get_autostart(client: Client, a: Any) -> int:
@@ -213,23 +213,10 @@ async def domain_managed_save_remove(client: Client, a: Any) -> None:
     await client.driver.domains.remove_saved(a.domain.uuid)
 
 
-async def domain_abort_job(client: Client, a: Any) -> None:
-    await client.driver.domains.find(a.domain.uuid)
-    raise invalid("no job is active on the domain")
-
-
-async def domain_abort_job_flags(client: Client, a: Any) -> None:
-    await domain_abort_job(client, a)
-
-
 # --- console ----------------------------------------------------------------------------------------------------------
 
 
 async def domain_open_console(client: Client, a: Any) -> Answer:
-    device = await client.driver.domains.console(a.domain.uuid, a.dev_name, bool(a.flags & CONSOLE_FORCE))
-
-    async def talk(session: Session, stream: SessionStream | None) -> None:
-        assert stream is not None
-        await both_ways(stream, device)
-
-    return Answer(None, (), talk)
+    # Where libvirt ends the session of another client, it may go on here, but no longer write.
+    mode = Mode.TAKE_OVER if a.flags & CONSOLE_FORCE else Mode.WRITE
+    return await open_console(client, a.domain.uuid, a.dev_name, mode)

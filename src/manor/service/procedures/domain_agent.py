@@ -14,16 +14,17 @@ from typing import Any, Final
 from manor.base.errors import ApiError, ConfigError
 from manor.domain.cpus import parse_cpus, show_cpus
 from manor.drivers.errors import Code, Origin, invalid_argument
-from manor.rpc.protocol.records import Filesystem, TypedParam
+from manor.rpc.protocol.records import Filesystem, ParamType, TypedParam
 from manor.service.client import Client
-from manor.service.procedures.parameters import INT, STRING, UINT, ULLONG
 
 AGENT_TIMEOUT: Final = 5.0
 """Seconds. Source: libvirt 9.0 waits as long for the agent."""
 LONGEST: Final = 86400.0
 """Seconds that a client may wait for the agent, where it asks to wait for ever."""
 MAX_COMMAND: Final = 1 << 20
-_BOOLEAN: Final = 6
+INT, UINT, ULLONG, BOOLEAN, STRING = (
+    int(each) for each in (ParamType.INT, ParamType.UINT, ParamType.ULLONG, ParamType.BOOLEAN, ParamType.STRING)
+)
 
 
 async def _ask(client: Client, a: Any, command: str, **arguments: object) -> Any:
@@ -197,7 +198,7 @@ def _disks(answer: Any) -> Iterator[Row]:
     yield "disk.count", UINT, len(answer)
     for index, disk in enumerate(answer):
         yield f"disk.{index}.name", STRING, str(disk["name"])
-        yield f"disk.{index}.partition", _BOOLEAN, bool(disk["partition"])
+        yield f"disk.{index}.partition", BOOLEAN, bool(disk["partition"])
         dependencies = disk.get("dependencies", [])
         if dependencies:
             yield f"disk.{index}.dependency.count", UINT, len(dependencies)

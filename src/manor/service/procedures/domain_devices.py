@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from manor.base.errors import ApiError
 from manor.domain.xml import domain as domain_xml
+from manor.domain.xml.domain import Domain as Document
+from manor.domain.xml.metadata import application_element, read_application, with_application_element
 from manor.drivers.api import Kind, Notice
-from manor.drivers.errors import Code, Origin, invalid_argument
-from manor.service import metadata
+from manor.drivers.errors import Code, Origin, invalid_argument, reading
 from manor.service.client import Client, affected, impact
 
 MAXIMUM: Final = 4
 """virDomainVcpuFlags and virDomainMemoryModFlags."""
+_DESCRIPTION, _TITLE, _ELEMENT = range(3)
+"""virDomainMetadataType."""
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -90,8 +94,10 @@ async def domain_block_resize(client: Client, a: Any) -> None:
 
 async def domain_get_metadata(client: Client, a: Any) -> str:
     document = domain_xml.parse(await client.driver.domains.xml(a.domain.uuid, bool(a.flags & 2), False))
-    found = metadata.read(document, a.type, a.uri)
-    if found is None:
+    found = {_DESCRIPTION: document.description, _TITLE: document.title}.get(a.type)
+    if a.type == _ELEMENT and a.uri:
+        found = application_element(document, a.uri)
+    if not found:
         raise ApiError(
             Code.NO_DOMAIN_METADATA, Origin.DOMAIN, "metadata not found: Requested metadata element is not present"
         )
@@ -99,7 +105,24 @@ async def domain_get_metadata(client: Client, a: Any) -> str:
 
 
 async def domain_set_metadata(client: Client, a: Any) -> None:
-    change = metadata.writer(domain_xml.Domain, a.type, a.metadata, a.key, a.uri)
+    if a.type not in (_DESCRIPTION, _TITLE, _ELEMENT):
+        raise invalid_argument(f"unknown metadata type {a.type}")
+    if a.type == _TITLE and a.metadata and "\n" in a.metadata:
+        raise invalid_argument("Domain title can't contain newlines")
+    if a.type == _ELEMENT and not a.uri:
+        raise invalid_argument("an element of metadata needs a namespace")
+    element = None
+    if a.type == _ELEMENT and a.metadata:
+        with reading():
+            element = read_application(a.metadata)
+
+    def change(document: Document) -> Document:
+        if a.type == _ELEMENT:
+            return with_application_element(document, a.uri, a.key, element)
+        if a.type == _TITLE:
+            return replace(document, title=a.metadata or None)
+        return replace(document, description=a.metadata or None)
+
     await client.driver.domains.edit(a.domain.uuid, change, *await impact(client, a), client.who)
     domain = await client.driver.domains.find(a.domain.uuid)
     client.service.events.publish(client.driver.uri, Notice(Kind.METADATA, domain, (a.type, a.uri)))

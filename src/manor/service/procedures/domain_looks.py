@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from manor.domain.cpus import cpus_to_map
 from manor.drivers.errors import invalid_argument, not_running
 from manor.rpc.protocol.records import DiskError, GuestInterface, TypedParam, VcpuInfo
 from manor.service.client import Client, is_config
-from manor.service.procedures.domain_placing import MAX_MAP
 
 _VCPU_RUNNING: Final = 1
 
@@ -42,7 +40,9 @@ async def domain_get_vcpus_flags(client: Client, a: Any) -> int:
 async def domain_get_vcpus(client: Client, a: Any) -> tuple[list[VcpuInfo], bytes]:
     statistics = await client.driver.domains.statistics(a.domain.uuid)
     times = statistics.vcpu_times[: max(0, a.max_info)]
-    one = cpus_to_map(range(client.driver.node.info().cpus), min(max(0, a.map_size), MAX_MAP))
+    cpus = client.driver.node.info().cpus
+    size = min(max(0, a.map_size), 4096)
+    one = ((1 << cpus) - 1).to_bytes(max(size, (cpus + 7) // 8), "little")[:size]
     return [VcpuInfo(i, _VCPU_RUNNING, t, -1) for i, t in enumerate(times)], one * len(times)
 
 
@@ -65,16 +65,6 @@ async def domain_get_control_info(client: Client, a: Any) -> tuple[int, int, int
     if not (await client.driver.domains.flags(a.domain.uuid)).active:
         raise not_running()
     return 0, 0, 0
-
-
-async def domain_get_job_info(client: Client, a: Any) -> tuple[int, ...]:
-    await client.driver.domains.find(a.domain.uuid)
-    return (0,) * 12
-
-
-async def domain_get_job_stats(client: Client, a: Any) -> tuple[int, list[Any]]:
-    await client.driver.domains.find(a.domain.uuid)
-    return 0, []
 
 
 async def domain_get_block_job_info(client: Client, a: Any) -> tuple[int, int, int, int, int]:

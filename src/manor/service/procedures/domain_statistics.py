@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from manor.base.errors import ApiError, HostError
 from manor.drivers.api import BlockStatistics, DeviceNames, DomainInfo, MachineStatistics, NicStatistics
-from manor.drivers.errors import Code, invalid_argument, not_running
+from manor.drivers.errors import Code, invalid_argument, not_running, unsupported
 from manor.rpc.protocol.params import Prepared
 from manor.rpc.protocol.records import Domain, DomainStats, MemoryStat, ParamType, TypedParam
 from manor.service.client import Client
-from manor.service.history import Sample
+from manor.service.history import Counters
 from manor.service.procedures.domain import is_wanted
 
 STATE, CPU, BALLOON, VCPU, INTERFACE, BLOCK = 1, 2, 4, 8, 16, 32
@@ -140,15 +140,7 @@ def _common(info: DomainInfo, wanted: int, statistics: MachineStatistics | None)
 
 
 def _note(client: Client, domain: Domain, statistics: MachineStatistics) -> None:
-    values = {
-        "cpu": statistics.cpu_time,
-        "memory": statistics.memory,
-        "rd_bytes": sum(each.rd_bytes for each in statistics.disks),
-        "wr_bytes": sum(each.wr_bytes for each in statistics.disks),
-        "rx_bytes": sum(each.rx_bytes for each in statistics.nics),
-        "tx_bytes": sum(each.tx_bytes for each in statistics.nics),
-    }
-    client.service.history.add(domain.uuid, Sample(time.time(), values))
+    client.service.history.add(domain.uuid, Counters.of(time.time(), statistics))
 
 
 def _nic_rows(found: NicStatistics) -> list[tuple[str, int]]:
@@ -220,8 +212,7 @@ async def domain_memory_stats(client: Client, a: Any) -> list[MemoryStat]:
 async def domain_get_cpu_stats(client: Client, a: Any) -> tuple[list[TypedParam], int]:
     statistics = await client.driver.domains.statistics(a.domain.uuid)
     if a.start_cpu != -1:
-        # VMs are not pinned: what one host CPU did for them is not known.
-        return [], 0 if a.nparams else 1
+        raise unsupported("what one processor of the host did for a domain is not known; ask for the total")
     rows = [TypedParam("cpu_time", _ULLONG, statistics.cpu_time)]
     return (rows, 1) if a.nparams else ([], 1)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from manor.base.errors import ApiError
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml import network as network_xml
+from manor.domain.xml.metadata import application_element, read_application, with_application_element
 from manor.drivers.api import ObjectFlags
-from manor.drivers.errors import Code, Origin, invalid
+from manor.drivers.errors import Code, Origin, invalid, invalid_argument, reading
 from manor.rpc.protocol.records import DhcpLease, Network
-from manor.service import metadata
 from manor.service.client import Client, cut, matches
 from manor.service.network_update import update
+
+DESCRIPTION, TITLE, ELEMENT = range(3)
+"""virDomainMetadataType, whose numbers those of networks share."""
 
 
 def is_wanted(flags: int, found: ObjectFlags) -> bool:
@@ -119,8 +123,7 @@ async def network_get_dhcp_leases(client: Client, a: Any) -> tuple[list[DhcpLeas
             continue
         with suppress(ApiError):  # it has just ended
             document = domain_xml.parse(await client.driver.domains.xml(domain.uuid, False, False))
-            nics = [nic for nic in document.devices.interfaces if nic.type == "network"]
-            macs = {nic.mac for nic in nics if nic.network == network.name}
+            macs = {nic.mac for nic in document.devices.interfaces if nic.network == network.name}
             for interface in await client.driver.domains.addresses(domain.uuid, 0):
                 if interface.hardware_address in macs and a.mac in (None, interface.hardware_address):
                     found += [
@@ -143,8 +146,11 @@ async def network_update(client: Client, a: Any) -> None:
 
 async def network_get_metadata(client: Client, a: Any) -> str:
     document = network_xml.parse(await client.driver.networks.xml(a.network.uuid))
-    found = metadata.read(document, a.type, a.uri)
-    if found is None:
+    if a.type == ELEMENT:
+        found = application_element(document, a.uri or "")
+    else:
+        found = document.title if a.type == TITLE else document.description
+    if not found:
         raise ApiError(
             Code.NO_NETWORK_METADATA, Origin.NETWORK,
             "network metadata not found: Requested metadata element is not present",
@@ -153,7 +159,26 @@ async def network_get_metadata(client: Client, a: Any) -> str:
 
 
 async def network_set_metadata(client: Client, a: Any) -> None:
-    change = metadata.writer(network_xml.Network, a.type, a.metadata, a.key, a.uri)
-    await client.driver.networks.edit(
-        a.network.uuid, lambda text: network_xml.format(change(network_xml.parse(text))), client.who
-    )
+    element = None
+    if a.type not in (DESCRIPTION, TITLE, ELEMENT):
+        raise invalid_argument(f"unknown metadata type {a.type}", Origin.NETWORK)
+    if a.type == TITLE and a.metadata and "\n" in a.metadata:
+        raise invalid_argument("Network title can't contain newlines", Origin.NETWORK)
+    if a.type == ELEMENT:
+        if not a.uri:
+            raise invalid_argument("an element of metadata needs a namespace", Origin.NETWORK)
+        if a.metadata:
+            with reading(Origin.NETWORK):
+                element = read_application(a.metadata)
+
+    def change(text: str) -> str:
+        document = network_xml.parse(text)
+        if a.type == ELEMENT:
+            document = with_application_element(document, a.uri, a.key, element)
+        elif a.type == TITLE:
+            document = replace(document, title=a.metadata or None)
+        else:
+            document = replace(document, description=a.metadata or None)
+        return network_xml.format(document)
+
+    await client.driver.networks.edit(a.network.uuid, change, client.who)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from manor.base.errors import ApiError
-from manor.domain.xml.tree import escape
 from manor.drivers.errors import Code, Origin, failed, unsupported
 from manor.rpc.protocol.records import Interface, NodeStat, ParamType, TypedParam
 from manor.service.client import Client, cut
@@ -15,6 +15,7 @@ from manor.service.procedures.parameters import answer
 
 _KSM_SETTINGS: Final = ("shm_pages_to_scan", "shm_sleep_millisecs", "shm_merge_across_nodes")
 _NET: Final = Path("/sys/class/net")
+_QUOTES: Final = {"'": "&apos;"}
 
 
 def node_get_info(client: Client, a: Any) -> tuple[str, int, int, int, int, int, int, int]:
@@ -61,8 +62,8 @@ def node_get_memory_parameters(client: Client, a: Any) -> tuple[list[TypedParam]
     found = client.driver.node.merging()
     if not found:
         raise unsupported("the host's kernel has no merging of same pages", Origin.NONE)
-    uint, ullong = int(ParamType.UINT), int(ParamType.ULLONG)
-    rows = [TypedParam(name, uint if name in _KSM_SETTINGS else ullong, value) for name, value in found.items()]
+    kinds = dict.fromkeys(_KSM_SETTINGS, ParamType.UINT)
+    rows = [TypedParam(name, int(kinds.get(name, ParamType.ULLONG)), value) for name, value in found.items()]
     return answer(rows, a.nparams)
 
 
@@ -129,7 +130,7 @@ def interface_get_xml_desc(client: Client, a: Any) -> str:
     kind = "bridge" if (_NET / found.name / "bridge").is_dir() else "ethernet"
     inner = "  <bridge/>\n" if kind == "bridge" else ""
     return (
-        f"<interface type='{kind}' name='{escape(found.name)}'>\n"
-        f"  <mac address='{escape(found.mac)}'/>\n"
+        f"<interface type='{kind}' name='{escape(found.name, _QUOTES)}'>\n"
+        f"  <mac address='{escape(found.mac, _QUOTES)}'/>\n"
         f"{inner}</interface>\n"
     )

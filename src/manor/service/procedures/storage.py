@@ -8,9 +8,12 @@ from manor.drivers.errors import invalid_argument
 from manor.rpc.protocol.records import StoragePool, StorageVol
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.service.client import Client, cut, matches
+from manor.service.jobs import Job, Purpose
 from manor.service.procedures.network import is_wanted
 from manor.service.streams import receive_all, send_all
 
+SPARSE: Final = 1
+"""virStorageVolDownloadFlags."""
 BUILD: Final = 7
 """virStoragePoolCreateFlags: any of the three asks for building."""
 
@@ -165,16 +168,24 @@ async def storage_vol_create_xml(client: Client, a: Any) -> StorageVol:
 
 async def storage_vol_create_xml_from(client: Client, a: Any) -> StorageVol:
     pools = client.driver.pools
-    made: list[StorageVol] = []
 
-    async def work(job: Any) -> None:
-        made.append(await pools.create_volume(a.pool.uuid, a.xml, a.source, a.flags))
+    async def work(job: Job) -> StorageVol:
+        return await pools.create_volume(a.pool.uuid, a.xml, a.source, a.flags, job.progress)
 
-    _, task = client.service.jobs.start(
-        f"copy {a.source.name}", client.who, a.pool.name, "nothing: a part of a copy is deleted", work
+    return await client.service.jobs.run(create_purpose(client, a.pool, a.source), work)
+
+
+def create_purpose(client: Client, pool: StoragePool, source: StorageVol | None) -> Purpose:
+    """Of the job that makes a volume."""
+    title = "make a volume" if source is None else f"copy {source.name}"
+    return Purpose(title, client.who, f"pool {pool.name}", "nothing: a part of a copy is deleted", stops_alone=True)
+
+
+def wipe_purpose(client: Client, volume: StorageVol) -> Purpose:
+    """Of the job that overwrites a volume."""
+    return Purpose(
+        f"wipe {volume.name}", client.who, f"pool {volume.pool}", "a volume that is wiped in part", stops_alone=True
     )
-    await task
-    return made[0]
 
 
 async def storage_vol_delete(client: Client, a: Any) -> None:
@@ -182,17 +193,26 @@ async def storage_vol_delete(client: Client, a: Any) -> None:
 
 
 async def storage_vol_resize(client: Client, a: Any) -> None:
-    await client.driver.pools.resize_volume(a.volume.pool, a.volume.name, a.capacity, a.flags)
+    async def work(job: Job) -> None:
+        await client.driver.pools.resize_volume(a.volume.pool, a.volume.name, a.capacity, a.flags)
+
+    purpose = Purpose(
+        f"resize {a.volume.name}", client.who, f"pool {a.volume.pool}", "the old size or the new one", stops_alone=True
+    )
+    await client.service.jobs.run(purpose, work)
 
 
 async def storage_vol_wipe(client: Client, a: Any) -> None:
-    await client.driver.pools.wipe_volume(a.volume.pool, a.volume.name)
+    async def work(job: Job) -> None:
+        await client.driver.pools.wipe_volume(a.volume.pool, a.volume.name, job.progress)
+
+    await client.service.jobs.run(wipe_purpose(client, a.volume), work)
 
 
 async def storage_vol_wipe_pattern(client: Client, a: Any) -> None:
     if a.algorithm:
         raise invalid_argument("volumes are wiped with zeros alone; algorithm 0")
-    await client.driver.pools.wipe_volume(a.volume.pool, a.volume.name)
+    await storage_vol_wipe(client, a)
 
 
 async def storage_vol_upload(client: Client, a: Any) -> Answer:
@@ -200,16 +220,23 @@ async def storage_vol_upload(client: Client, a: Any) -> Answer:
 
     async def take(session: Session, stream: SessionStream | None) -> None:
         assert stream is not None
-        await receive_all(stream, target)
+        purpose = Purpose(
+            f"upload to {a.volume.name}", client.who, f"pool {a.volume.pool}", "what has arrived, in the volume"
+        )
+        await client.service.jobs.attend(purpose, lambda job: receive_all(stream, target, job.progress), a.length)
 
     return Answer(None, (), take)
 
 
 async def storage_vol_download(client: Client, a: Any) -> Answer:
-    source = await client.driver.pools.download(a.volume.pool, a.volume.name, a.offset, a.length)
+    pools = client.driver.pools
+    source = await pools.download(a.volume.pool, a.volume.name, a.offset, a.length)
 
     async def give(session: Session, stream: SessionStream | None) -> None:
         assert stream is not None
-        await send_all(stream, source)
+        purpose = Purpose(f"download {a.volume.name}", client.who, f"pool {a.volume.pool}", "nothing here")
+        size = a.length or max(0, (await pools.volume_info(a.volume.pool, a.volume.name)).capacity - a.offset)
+        find_hole = source.hole if a.flags & SPARSE else None
+        await client.service.jobs.attend(purpose, lambda job: send_all(stream, source, job.progress, find_hole), size)
 
     return Answer(None, (), give)

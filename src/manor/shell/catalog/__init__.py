@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 
-from manor.shell.catalog import domain, looking, others, storage
+from manor.shell.catalog import domain, looking, others, services, storage
 from manor.shell.declare import Command, Group, parse_table
 from manor.shell.errors import UsageError
 
@@ -26,13 +26,14 @@ GROUPS = (
     Group("backup", "Backup"),
     Group("pool", "Storage Pool"),
     Group("volume", "Storage Volume"),
+    Group("services", "Plans, Jobs and the Past"),
     Group("virsh", "Shell"),
 )
 """The groups, in the order in which `help` shows them."""
 
 COMMANDS = {
     command.name: command
-    for section in (*domain.SECTIONS, *looking.SECTIONS, *storage.SECTIONS, *others.SECTIONS)
+    for section in (*domain.SECTIONS, *looking.SECTIONS, *storage.SECTIONS, *others.SECTIONS, *services.SECTIONS)
     for command in parse_table(section[0], f"manor.shell.commands.{section[1]}", section[2])
 }
 """Every command, by name."""

@@ -7,6 +7,8 @@ SECTIONS = (
 autostart | Start a domain when its host starts, or no longer | domain --disable
 create | Start a domain from an XML file, without keeping its definition | file --console --paused --autodestroy
     pass-fds? --validate --reset-nvram
+dom-fd-associate | Give a domain file descriptors under a name | domain name pass-fds --seclabel-writable
+    --seclabel-restore
 define | Define a domain from an XML file, or change its definition | file --validate
 desc | Show or set the description or the title of a domain | domain --live --config --current --title --edit
     new-desc*
@@ -71,6 +73,14 @@ detach-interface | Detach a network interface | domain type mac? --persistent --
 domif-setlink | Plug or unplug the cable of a network interface | domain interface state --config --print-xml
 update-device | Change a device as an XML file describes | domain file --persistent --config --live --current
     --force
+update-memory-device | Change how much of a memory device the guest uses | domain --config --live --current
+    --print-xml alias? node?# requested-size?
+"""),
+    ("domain", "block", """
+blockcopy | Copy a disk to another place while it is in use | domain path dest? bandwidth?# --shallow
+    --reuse-external --blockdev --wait --verbose timeout?# --pivot --finish --async xml? format? granularity?#
+    buf-size?# --bytes --transient-job --synchronous-writes --print-xml
+domblkthreshold | Set how much a disk may grow before an event tells of it | domain dev threshold
 blockresize | Change the size of a disk | domain path size
 blockpull | Copy what a disk's backing image holds into the disk | domain path bandwidth?# base? --wait
     --verbose timeout?# --async --keep-relative --bytes
@@ -96,6 +106,8 @@ emulatorpin | Show or set the host CPUs of a domain's emulator threads | domain 
 iothreadadd | Add an I/O thread | domain id --config --live --current
 iothreaddel | Remove an I/O thread | domain id --config --live --current
 iothreadinfo | List the I/O threads and their host CPUs | domain --config --live --current
+iothreadset | Set how an I/O thread polls | domain id# poll-max-ns?# poll-grow?# poll-shrink?# thread-pool-min?#
+    thread-pool-max?# --config --live --current
 iothreadpin | Set the host CPUs of an I/O thread | domain iothread cpulist --config --live --current
 memtune | Show or set the memory limits of a domain | domain hard-limit?# soft-limit?# swap-hard-limit?#
     min-guarantee?# --config --live --current
@@ -111,8 +123,29 @@ vcpucount | Tell how many processors a domain has | domain --maximum --active --
 vcpuinfo | Tell the state, host CPU and time of each processor | domain --pretty
 vcpupin | Show or set the host CPUs of the processors | domain vcpu?# cpulist? --config --live --current
 """),
+    ("domain", "confidential", """
+domlaunchsecinfo | Tell how a guest's memory is protected from the host | domain
+domsetlaunchsecstate | Give a protected guest its secret | domain secrethdr? secret? set-address?#
+"""),
+    ("domain", "migration", """
+migrate | Move a domain to another host | domain desturi --live --offline --p2p --direct --tunnelled --persistent
+    --undefinesource --suspend --copy-storage-all --copy-storage-inc --copy-storage-synchronous-writes
+    --change-protection --unsafe --verbose --compressed --auto-converge --rdma-pin-all --abort-on-error --postcopy
+    --postcopy-after-precopy --postcopy-resume --zerocopy migrateuri? graphicsuri? listen-address? dname?
+    timeout?# --timeout-suspend --timeout-postcopy xml? migrate-disks? disks-port?# disks-uri? comp-methods?
+    comp-mt-level?# comp-mt-threads?# comp-mt-dthreads?# comp-xbzrle-cache?# auto-converge-initial?#
+    auto-converge-increment?# persistent-xml? --tls postcopy-bandwidth?# --parallel parallel-connections?#
+    bandwidth?# tls-destination?
+migrate-compcache | Show or set the size of the cache for compressed migration | domain size?#
+migrate-getmaxdowntime | Tell how long a migration may stop the guest | domain
+migrate-getspeed | Tell the limit of a migration's bandwidth | domain --postcopy
+migrate-postcopy | Run the guest on the other host before its memory is there | domain
+migrate-setmaxdowntime | Set how long a migration may stop the guest | domain downtime#
+migrate-setspeed | Set the limit of a migration's bandwidth | domain bandwidth# --postcopy
+"""),
     ("domain", "guest", """
-console | Connect this terminal to the console of a domain | domain devname? --force --safe
+console | Connect this terminal to the console of a domain | domain devname? --force --safe --watch --alone
+    --take-over --log since=# --follow
 domdisplay | Tell the address of a domain's display | domain --include-password type? --all
 domfsfreeze | Freeze the file systems of the guest | domain mountpoint*
 domfsinfo | List the file systems that the guest has mounted | domain
@@ -128,6 +161,7 @@ qemu-agent-command | Send a command to the guest agent | domain timeout=# --asyn
 qemu-monitor-command | Send a command to QEMU's monitor | domain --hmp --pretty --return-value pass-fds= cmd+
 screenshot | Save a picture of a domain's screen | domain file? screen?#
 send-key | Press keys on a domain's keyboard | domain codeset= holdtime=# keycode+
+qemu-attach | Take over a QEMU process that was started by hand | pid#
 send-process-signal | Send a signal to a process of the guest | domain pid signame
 set-user-password | Set the password of a user of the guest | domain user password --encrypted
 set-user-sshkeys | Set the SSH keys that may log in as a user of the guest | domain user file? --reset --remove

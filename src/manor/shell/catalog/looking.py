@@ -8,6 +8,7 @@ domblkerror | List the disks with errors | domain
 domblkinfo | Tell the sizes of disks | domain device? --human --all
 domblklist | List the disks of a domain | domain --inactive --details
 domblkstat | Count what a disk has read and written | domain device? --human
+domdirtyrate-calc | Begin to measure how fast a guest writes to its memory | domain seconds?# mode?
 domcontrol | Tell whether the VMM answers | domain
 domif-getlink | Tell whether the cable of a network interface is plugged | domain interface --config
 domifaddr | List the addresses of a guest's network interfaces | domain interface? --full source?
@@ -49,6 +50,7 @@ nodecpumap | Tell which CPUs the host has and uses | --pretty
 nodecpustats | Show where the host's processor time goes | cpu?# --percent
 nodeinfo | Tell the main facts of the host |
 nodememstats | Show the host's memory statistics | cell?#
+nodesevinfo | Tell what the host can do for encrypted guests |
 nodesuspend | Suspend the host for some time | target duration
 sysinfo | Show the host's firmware tables, in XML |
 uri | Tell the URI of the connection |

@@ -85,7 +85,7 @@ from: those below this one
 descendants: not only children
 offset: first byte
 length: how many bytes
-sparse: accepted; zeros are sent as they are
+sparse: holes are not sent, and stay holes
 capacity: the size; units k, M, G, T
 allocation: what is reserved at once
 format: the format
@@ -110,6 +110,20 @@ prealloc-metadata: reserve the format's own data at once
 reflink: share blocks with the original
 no-overwrite: only where nothing is yet
 overwrite: even if something is there
+diff: the differences of the XML too
+running: only those that run
+job: the job's number
+limit: at most so many
+of: only those of this name
+follow: wait for more, until it is interrupted
+last: how far to look back: 90s, 10m, 6h, 7d
+step: seconds of a row
+series: names, with commas: cpu, memory, rss, read, written, received, sent
+kind: domain, network or pool
+revision: the number of the revision
+old: the number of the first revision
+new: the number of the second revision; the latest without it
+entry: the number in the trash
 build: make what it lies on first
 """
 
@@ -128,6 +142,15 @@ OWN = {
     ("setmem", "size"): "the new size; without a unit, KiB",
     ("setmaxmem", "size"): "the new size; without a unit, KiB",
     ("connect", "name"): "the hypervisor's URI",
+    ("console", "watch"): "only read",
+    ("console", "alone"): "write, and nobody else; refused if somebody does",
+    ("console", "take-over"): "write, and let who writes now only read",
+    ("console", "log"): "print what the serial console printed, and end",
+    ("console", "since"): "from this position on; bytes before the end if it is negative",
+    ("console", "follow"): "the log, and what is printed from now on",
+    ("plan", "command"): "the command with its options",
+    ("events", "since"): "those after this number; without it, the latest",
+    ("history", "name"): "the object's name or UUID",
     ("domifaddr", "source"): "who is asked: lease, agent or arp",
 }
 """Where a command means something of its own."""

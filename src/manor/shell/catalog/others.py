@@ -5,6 +5,8 @@ from __future__ import annotations
 SECTIONS = (
     ("interface", "interface", """
 iface-begin | Begin changes that may be taken back |
+iface-bridge | Put an interface into a new bridge | interface bridge --no-stp delay?# --no-start
+iface-unbridge | Take the interface out of a bridge, and remove that | bridge --no-start
 iface-commit | Keep the changes since iface-begin |
 iface-define | Define an interface from an XML file | file --validate
 iface-destroy | Take an interface down | interface

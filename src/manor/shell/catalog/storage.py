@@ -23,6 +23,9 @@ snapshot-revert | Go back to a snapshot | domain snapshotname? --current --runni
     ("checkpoint", "checkpoint", """
 checkpoint-create | Create a checkpoint as an XML file describes | domain xmlfile? --redefine
     --redefine-validate --quiesce
+checkpoint-create-as | Create a checkpoint | domain name? description? --print-xml --quiesce diskspec*
+checkpoint-edit | Edit the XML of a checkpoint | domain checkpointname?
+checkpoint-info | Tell the main facts of a checkpoint | domain checkpointname?
 checkpoint-delete | Delete a checkpoint | domain checkpointname? --children --children-only --metadata
 checkpoint-dumpxml | Show the XML of a checkpoint | domain checkpointname? --security-info --no-domain --size
     xpath? --wrap

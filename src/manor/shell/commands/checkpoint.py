@@ -8,6 +8,7 @@ from manor.rpc.protocol.errors import ErrorCode
 from manor.rpc.protocol.records import Checkpoint
 from manor.shell.arguments import Arguments
 from manor.shell.commands import documents
+from manor.shell.commands.documents import element
 from manor.shell.commands.snapshot import tree
 from manor.shell.errors import CommandError
 from manor.shell.link import RemoteError
@@ -34,12 +35,76 @@ def _parent(session: Session, checkpoint: Checkpoint) -> str | None:
 def checkpoint_create(session: Session, arguments: Arguments) -> None:
     """Create a checkpoint."""
     flags = arguments.flags(redefine=1, quiesce=2, redefine_validate=4)
+    if flags & 3 == 3:
+        raise CommandError(
+            "Flags 'VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE' and 'VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE' are mutually "
+            "exclusive"
+        )
     domain, path = session.domain(arguments), arguments.get("xmlfile")
     text = read_file(path) if path is not None else "<domaincheckpoint/>"
     with session.failing():
         made = Checkpoint(*session.call("domain_checkpoint_create_xml", domain, text, flags))
     where = f" from '{path}'" if path is not None else ""
     session.note(f"Domain checkpoint {made.name} created{where}", end="")
+
+
+def checkpoint_create_as(session: Session, arguments: Arguments) -> None:
+    """Create a checkpoint from options."""
+    children = [
+        element(name, [], text=arguments.get(name)) for name in ("name", "description") if arguments.get(name)
+    ]
+    disks = [_disk_xml(text) for text in arguments.words("diskspec")]
+    if disks:
+        children.append(element("disks", [], disks))
+    xml = element("domaincheckpoint", [], children)
+    if arguments.flag("print-xml"):
+        session.print(xml)
+        return
+    domain = session.domain(arguments)
+    with session.failing():
+        made = Checkpoint(
+            *session.call("domain_checkpoint_create_xml", domain, xml, arguments.flags(quiesce=2))
+        )
+    session.note(f"Domain checkpoint {made.name} created", end="")
+
+
+def _disk_xml(text: str) -> str:
+    first, *rest = text.split(",")
+    values = dict(part.partition("=")[::2] for part in rest)
+    if not first or set(values) - {"checkpoint", "bitmap"}:
+        raise CommandError(f"unable to parse diskspec: {text}")
+    names = [("name", first), ("checkpoint", values.get("checkpoint")), ("bitmap", values.get("bitmap"))]
+    return element("disk", names)
+
+
+def checkpoint_edit(session: Session, arguments: Arguments) -> None:
+    """Edit the XML."""
+    checkpoint = _find(session, arguments)
+    made: list[Checkpoint] = []
+
+    def store(text: str) -> None:
+        made.append(Checkpoint(*session.call("domain_checkpoint_create_xml", checkpoint.domain, text, 1)))
+
+    with session.failing():
+        documents.edit(
+            session, lambda: str(session.call("domain_checkpoint_get_xml_desc", checkpoint, 1)), store,
+            f"Checkpoint {checkpoint.name} XML configuration not changed.\n", "",
+        )  # fmt: skip
+    if made:
+        session.note(f"Checkpoint {made[-1].name} edited.")
+
+
+def checkpoint_info(session: Session, arguments: Arguments) -> None:
+    """Tell the main facts."""
+    checkpoint = _find(session, arguments)
+    with session.failing():
+        parent = _parent(session, checkpoint)
+        children = session.call("domain_checkpoint_list_all_children", checkpoint, 0, 0).count
+        descendants = session.call("domain_checkpoint_list_all_children", checkpoint, 0, 1).count
+    session.fields([
+        ("Name", checkpoint.name), ("Domain", checkpoint.domain[0]), ("Parent", parent or "-"),
+        ("Children", str(children)), ("Descendants", str(descendants)),
+    ])  # fmt: skip
 
 
 def checkpoint_delete(session: Session, arguments: Arguments) -> None:

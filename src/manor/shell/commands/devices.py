@@ -105,7 +105,6 @@ def _address_xml(text: str, *, is_multifunction: bool) -> str:
 
 def attach_disk(session: Session, arguments: Arguments) -> None:
     """Attach a disk."""
-    arguments.require("source-host-name", "source-host-transport")
     xml = _disk_xml(arguments)
     if arguments.flag("print-xml"):
         session.print(xml, end="")
@@ -146,10 +145,10 @@ def _disk_xml(arguments: Arguments) -> str:
         children.append(element(mode, []))
     if get("serial"):
         children.append(element("serial", [], text=get("serial")))
-    if get("wwn"):
-        children.append(element("wwn", [], text=get("wwn")))
     if get("alias"):
         children.append(element("alias", [("name", get("alias"))]))
+    if get("wwn"):
+        children.append(element("wwn", [], text=get("wwn")))
     if get("address"):
         children.append(_address_xml(arguments.text("address"), is_multifunction=arguments.flag("multifunction")))
     rawio = "yes" if arguments.flag("rawio") else None
@@ -185,14 +184,16 @@ def _interface_xml(arguments: Arguments) -> str:
     get = arguments.get
     kind, source = arguments.text("type"), arguments.text("source")
     managed = "yes" if arguments.flag("managed") else None
+    mode = get("source-mode")
+    if mode not in (None, "server", "client"):
+        raise CommandError(f"Invalid source mode: {mode}")
     children = []
     if kind in SOURCE_ATTRIBUTES:
-        pairs = [(SOURCE_ATTRIBUTES[kind], source)]
-        mode = get("source-mode")
-        if kind == "direct":
-            children.append(element("source", [*pairs, ("mode", mode or "vepa")]))
-        else:
-            children.append(element("source", pairs))
+        children.append(element("source", [(SOURCE_ATTRIBUTES[kind], source)]))
+    elif kind == "vhostuser":
+        if mode is None:
+            raise CommandError("source-mode is mandatory")
+        children.append(element("source", [("type", "unix"), ("path", source), ("mode", mode)]))
     elif kind == "hostdev":
         values = source.replace(":", ".").split(".")
         if len(values) != 4:
@@ -299,16 +300,14 @@ def change_media(session: Session, arguments: Arguments) -> None:
     ):  # fmt: skip
         arguments.exclusive(first, second)
     source = arguments.get("source")
-    verb = next((name for name in ("eject", "insert", "update") if arguments.flag(name)), "update" if source else "")
-    if not verb:
-        verb = "eject" if source is None else "update"
+    verb = next((name for name in ("eject", "insert", "update") if arguments.flag(name)), "update")
     domain = session.domain(arguments)
     with session.failing():
         disk = _disk(_current_root(session, arguments, domain), arguments.text("path"), removable=True)
     name = arguments.text("path")
     old = disk.find("source")
-    if verb == "insert" and source is None:
-        raise CommandError("No disk source specified for inserting")
+    if verb != "eject" and source is None:
+        raise CommandError("New disk media source was not specified")
     if verb == "insert" and old is not None:
         raise CommandError(f"The disk device '{name}' already has media")
     if verb == "eject" and old is None:
@@ -320,7 +319,8 @@ def change_media(session: Session, arguments: Arguments) -> None:
     flags = arguments.flags(live=LIVE, config=CONFIG, force=FORCE)
     with session.failing(f"Failed to complete action {verb} on media"):
         session.call("domain_update_device_flags", domain, xml, flags)
-    session.note(f"Successfully {({'eject': 'ejected', 'insert': 'inserted', 'update': 'updated'})[verb]} media.")
+    done = {"eject": "ejected", "insert": "inserted", "update": "updated"}[verb]
+    session.note(f"Successfully {done} media.", end="")
 
 
 def _with_source(disk: Element, source: str | None, *, is_block: bool) -> str:
@@ -368,122 +368,33 @@ def domif_setlink(session: Session, arguments: Arguments) -> None:
     session.note("Device updated successfully")
 
 
-# Block jobs.
-
-
-def blockresize(session: Session, arguments: Arguments) -> None:
-    """Change the size of a disk."""
-    path, text = arguments.text("path"), arguments.text("size")
-    size, flags = arguments.scaled("size", 1024), 0
-    assert size is not None
-    if text[-1:].isdigit():
-        size >>= 10  # without a unit it is KiB, as the call has it without its flag
-    else:
-        flags = 1
+def update_memory_device(session: Session, arguments: Arguments) -> None:
+    """Change how much of a memory device the guest uses."""
+    affect = arguments.affect()
     domain = session.domain(arguments)
-    with session.failing(f"Failed to resize block device '{path}'"):
-        session.call("domain_block_resize", domain, path, size, flags)
-    session.note(f"Block device '{path}' is resized")
-
-
-def _bandwidth_flag(arguments: Arguments, bytes_flag: int) -> tuple[int, int]:
-    """(bandwidth, flags)."""
-    bandwidth = arguments.scaled("bandwidth", 1 if arguments.flag("bytes") else 1 << 20) or 0
-    if arguments.flag("bytes"):
-        return bandwidth, bytes_flag
-    return bandwidth >> 20, 0
-
-
-def blockpull(session: Session, arguments: Arguments) -> None:
-    """Copy the backing image into the disk."""
-    bandwidth, flags = _bandwidth_flag(arguments, 64)
-    base, path = arguments.get("base"), arguments.text("path")
-    flags |= 16 if arguments.flag("keep-relative") else 0
-    domain = session.domain(arguments)
+    wanted, node = arguments.get("alias"), arguments.get("node")
     with session.failing():
-        if base is None and not flags & 16:
-            session.call("domain_block_pull", domain, path, bandwidth, flags)
-        else:
-            session.call("domain_block_rebase", domain, path, base, bandwidth, flags)
-    _follow(session, arguments, domain, path, "Pull")
-
-
-def blockcommit(session: Session, arguments: Arguments) -> None:
-    """Copy the overlay into its base."""
-    arguments.exclusive("pivot", "keep-overlay")
-    bandwidth, flags = _bandwidth_flag(arguments, 16)
-    flags |= arguments.flags(shallow=1, delete=2, active=4, keep_relative=8)
-    if arguments.flag("pivot") or arguments.flag("keep-overlay"):
-        flags |= 4
-    domain, path = session.domain(arguments), arguments.text("path")
-    base, top = arguments.get("base"), arguments.get("top")
-    with session.failing():
-        session.call("domain_block_commit", domain, path, base, top, bandwidth, flags)
-    is_done = _follow(session, arguments, domain, path, "Commit")
-    if is_done and arguments.flag("pivot"):
-        with session.failing(f"failed to pivot job for disk {path}"):
-            session.call("domain_block_job_abort", domain, path, 2)
-        session.print("\nSuccessfully pivoted")
-    elif is_done and arguments.flag("keep-overlay"):
-        with session.failing(f"failed to finish job for disk {path}"):
-            session.call("domain_block_job_abort", domain, path, 0)
-        session.print("\nCommit complete, overlay image kept")
-
-
-def _follow(session: Session, arguments: Arguments, domain: Domain, path: str, what: str) -> bool:
-    """Wait for the job if that was asked for; whether it is over. Raises CommandError, RemoteError."""
-    import time
-
-    waits = any(arguments.flag(name) for name in ("wait", "verbose", "pivot", "keep-overlay")
-                if arguments.command.option(name) is not None)  # fmt: skip
-    if not waits:
-        session.note(f"Block {what} started")
-        return False
-    limit = arguments.number("timeout", 0)
-    deadline = time.monotonic() + limit if limit else None
-    while True:
-        info = session.call("domain_get_block_job_info", domain, path, 0)
-        if not info.found:
-            break
-        if arguments.flag("verbose") and info.end:
-            session.print(f"\rBlock {what}: [{100 * info.current // info.end:3d} %]", end="")
-            session.out.flush()
-        if info.end and info.current == info.end and what == "Commit":
-            break  # ready: it waits for pivot or the end
-        if deadline is not None and time.monotonic() > deadline:
-            session.call("domain_block_job_abort", domain, path, 0)
-            raise CommandError(f"{what} aborted")
-        time.sleep(0.5)
-    if what == "Pull":
-        session.print("\nPull complete" if arguments.flag("verbose") else "Pull complete")
-    return True
-
-
-def blockjob(session: Session, arguments: Arguments) -> None:
-    """Look at, limit or end a job."""
-    for first, second in (("raw", "abort"), ("info", "abort"), ("pivot", "bandwidth"), ("raw", "bandwidth")):
-        arguments.exclusive(first, second)
-    domain, path = session.domain(arguments), arguments.text("path")
-    if arguments.flag("abort") or arguments.flag("pivot") or arguments.flag("async"):
-        flags = (1 if arguments.flag("async") else 0) | (2 if arguments.flag("pivot") else 0)
-        with session.failing(*([f"failed to pivot job for disk {path}"] if flags & 2 else [])):
-            session.call("domain_block_job_abort", domain, path, flags)
-        return
-    if arguments.get("bandwidth") is not None:
-        bandwidth, flags = _bandwidth_flag(arguments, 1)
-        with session.failing():
-            session.call("domain_block_job_set_speed", domain, path, bandwidth, flags)
+        root = domain_root(session, domain, XML_INACTIVE if affect & CONFIG else 0)
+    found = []
+    for memory in root.findall("./devices/memory"):
+        alias = memory.find("alias")
+        is_wanted = wanted is None or (alias is not None and alias.get("name") == wanted)
+        if is_wanted and (node is None or memory.findtext("target/node") == str(arguments.number("node"))):
+            found.append(memory)
+    if not found:
+        raise CommandError("no memory device found")
+    if len(found) > 1:
+        raise CommandError("multiple memory devices found, use --alias or --node to select one")
+    size = arguments.scaled("requested-size", 1024)
+    requested = found[0].find("target/requested")
+    if size is not None:
+        if requested is None:
+            raise CommandError("the memory device has no requested size")
+        requested.text = str(size >> 10)
+        requested.set("unit", "KiB")
+    xml = as_text(found[0])
+    if arguments.flag("print-xml"):
+        session.print(xml)
         return
     with session.failing():
-        info = session.call("domain_get_block_job_info", domain, path, 1 if arguments.flag("bytes") else 0)
-    if not info.found:
-        session.note(f"No current block job for {path}")
-        return
-    if arguments.flag("raw"):
-        session.print(f" type={info.type}\n bandwidth={info.bandwidth}\n cur={info.current}\n end={info.end}")
-        return
-    types = ("Unknown job", "Block Pull", "Block Copy", "Block Commit", "Active Block Commit", "Backup")
-    name = types[info.type] if 0 <= info.type < len(types) else "Unknown job"
-    percent = 100 * info.current // info.end if info.end else 0
-    limit = f"    Bandwidth limit: {info.bandwidth} {'bytes/s' if arguments.flag('bytes') else 'MiB/s'}"
-    session.print(f"{name}: [{percent:3d} %]{limit if info.bandwidth else ''}")
+        session.call("domain_update_device_flags", domain, xml, affect)

@@ -48,10 +48,8 @@ def show(session: Session, arguments: Arguments, text: str) -> None:
         session.print(text, end="")
     else:
         found = _search(parse(text), path)
-        if not found:
-            raise CommandError
-        if arguments.flag("wrap"):
-            body = "".join(f"  {item}\n" for item in found)
+        if found and arguments.flag("wrap"):
+            body = "".join(f"  {line}\n" for item in found for line in item.split("\n"))
             session.print(f"<nodes>\n{body}</nodes>")
         else:
             for item in found:
@@ -60,6 +58,8 @@ def show(session: Session, arguments: Arguments, text: str) -> None:
 
 def _search(root: Element, path: str) -> list[str]:
     """What the part of XPath that ElementTree knows finds, with @attribute and text() at the end besides."""
+    if path.strip("/") == "" and len(path) > 1:
+        raise CommandError(f"failed to evaluate xpath '{path}': it names nothing")
     steps, _, last = path.rpartition("/")
     wanted = last if last.startswith("@") or last == "text()" else ""
     steps = steps if wanted else path
@@ -78,7 +78,17 @@ def _search(root: Element, path: str) -> list[str]:
         found = root.findall(steps)
     except (SyntaxError, KeyError) as error:
         raise CommandError(f"failed to evaluate xpath '{path}': {error}") from None
-    return _last(found, wanted) if wanted else [as_text(element) for element in found]
+    return _last(found, wanted) if wanted else [as_text(_indented(element)) for element in found]
+
+
+def _indented(found: Element) -> Element:
+    """A copy of an element as if it were a document of its own."""
+    import copy
+    from xml.etree import ElementTree
+
+    made = copy.deepcopy(found)
+    ElementTree.indent(made)
+    return made
 
 
 def _last(found: Sequence[Element], wanted: str) -> list[str]:
@@ -107,9 +117,13 @@ def edit_text(session: Session, text: str) -> str:
 
 
 def edit(
-    session: Session, fetch: Callable[[], str], store: Callable[[str], object], unchanged: str, changed: str
-) -> None:
-    """Let the user edit a document; one that is refused may be edited again. Raises CommandError."""
+    session: Session, fetch: Callable[[], str], store: Callable[[str], object], unchanged: str, changed: str,
+    approve: Callable[[str], bool] = lambda text: True,
+) -> None:  # fmt: skip
+    """Let the user edit a document; one that is refused may be edited again. Raises CommandError.
+
+    approve: asked before it is stored; if it says no, nothing is.
+    """
     original = fetch()
     text = original
     while True:
@@ -119,6 +133,9 @@ def edit(
             return
         if fetch() != original:
             raise CommandError("ERROR: the XML configuration was changed by another user")
+        if not approve(text):
+            session.note(unchanged, end="")
+            return
         try:
             store(text)
         except RemoteError as error:

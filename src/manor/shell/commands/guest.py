@@ -8,7 +8,7 @@ import signal
 
 from manor.rpc.protocol.records import Domain
 from manor.shell.arguments import Arguments
-from manor.shell.commands.life import act
+from manor.shell.commands.life import act, descriptors
 from manor.shell.commands.monitor import domain_root
 from manor.shell.errors import CommandError
 from manor.shell.link import RemoteError
@@ -16,15 +16,50 @@ from manor.shell.session import Session, param_text, read_file
 
 
 def console(session: Session, arguments: Arguments) -> None:
-    """Connect to the console."""
+    """Connect to the console, or print what it printed."""
     from manor.shell.terminal import attach
 
     domain = session.domain(arguments)
-    attach(session, domain, arguments.get("devname"), arguments.flags(force=1, safe=2))
+    if arguments.flag("log") or arguments.flag("follow") or arguments.get("since") is not None:
+        print_log(session, domain, arguments.number("since", 0, low=-(2**63), high=2**63 - 1), arguments.flag("follow"))
+        return
+    modes = [mode for name, mode in (("watch", 0), ("alone", 2), ("take-over", 3)) if arguments.flag(name)]
+    if len(modes) > 1:
+        raise CommandError("--watch, --alone and --take-over are mutually exclusive")
+    device, flags = arguments.get("devname"), arguments.flags(force=1, safe=2)
+    if modes:
+        attach(session, domain, device, flags, modes[0])
+    else:
+        attach(session, domain, device, flags)
+
+
+def print_log(session: Session, domain: Domain, since: int, follow: bool) -> None:
+    """Print what a domain's serial console printed, from a position on."""
+    with session.failing(f"Failed to read the console of domain '{domain.name}'"):
+        while True:
+            found = session.call("manor_console_log", domain, since, 0)
+            if since >= 0 and found.start > since:
+                session.warn(f"output before position {found.start} is gone")
+            since = found.start + len(found.data)
+            session.print(found.data.decode("utf-8", "replace"), end="")
+            if not found.data:
+                break
+        session.out.flush()
+        if follow:
+            _, stream = session.link.open_stream("manor_console_follow", domain, since)
+            try:
+                while data := stream.receive():
+                    session.print(data.decode("utf-8", "replace"), end="")
+                    session.out.flush()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                stream.abort()
 
 
 def domdisplay(session: Session, arguments: Arguments) -> None:
     """Tell the display's address."""
+    arguments.exclusive("all", "type")
     domain = session.domain(arguments)
     with session.failing():
         if not session.call("domain_is_active", domain):
@@ -145,7 +180,7 @@ def domhostname(session: Session, arguments: Arguments) -> None:
 
 def guest_agent_timeout(session: Session, arguments: Arguments) -> None:
     """Set how long an answer may take."""
-    timeout = arguments.number("timeout", -2, low=-2, high=2**31 - 1)
+    timeout = arguments.number("timeout", -2, low=-(2**31), high=2**31 - 1)
     act(session, arguments, "domain_agent_set_response_timeout", timeout, 0, failed="", done="")
 
 
@@ -206,12 +241,15 @@ def qemu_monitor_command(session: Session, arguments: Arguments) -> None:
     """Send a command to QEMU's monitor."""
     for first, second in (("hmp", "pretty"), ("hmp", "return-value")):
         arguments.exclusive(first, second)
-    if arguments.get("pass-fds") is not None:
-        raise CommandError("--pass-fds: this shell was not given any descriptors to pass on")
-    domain = session.domain(arguments)
-    text = " ".join(arguments.words("cmd"))
+    domain, files = session.domain(arguments), descriptors(arguments)
+    text, flags = " ".join(arguments.words("cmd")), arguments.flags(hmp=1)
     with session.failing():
-        result = session.call("qemu_domain_monitor_command", domain, text, arguments.flags(hmp=1))
+        if files:
+            result = session.call_with_files(
+                "qemu_domain_monitor_command_with_files", domain, text, flags, files=files
+            )
+        else:
+            result = session.call("qemu_domain_monitor_command", domain, text, flags)
     if arguments.flag("return-value"):
         import json
 
@@ -220,6 +258,14 @@ def qemu_monitor_command(session: Session, arguments: Arguments) -> None:
         except (ValueError, KeyError, TypeError):
             raise CommandError("failed to parse JSON returned by qemu") from None
     session.print(_json(result, is_pretty=arguments.flag("pretty")))
+
+
+def qemu_attach(session: Session, arguments: Arguments) -> None:
+    """Take over a QEMU process."""
+    pid = arguments.number("pid", low=1, high=2**32 - 1)
+    with session.failing(f"Failed to attach to pid {pid}"):
+        domain = Domain(*session.call("qemu_domain_attach", pid, 0))
+    session.note(f"Domain '{domain.name}' attached to pid {pid}")
 
 
 def _json(text: str, *, is_pretty: bool) -> str:

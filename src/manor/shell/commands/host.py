@@ -155,12 +155,16 @@ def domcapabilities(session: Session, arguments: Arguments) -> None:
         session.print(session.call("connect_get_domain_capabilities", *values, 0))
 
 
-def _cell_elements(session: Session) -> list[Element]:
+def _capability_elements(session: Session, path: str) -> list[Element]:
     from xml.etree import ElementTree
 
     with session.failing("unable to get node capabilities"):
         text = session.call("connect_get_capabilities")
-    return ElementTree.fromstring(text).findall("./host/topology/cells/cell")
+    return ElementTree.fromstring(text).findall(path)
+
+
+def _cell_elements(session: Session) -> list[Element]:
+    return _capability_elements(session, "./host/topology/cells/cell")
 
 
 def _cells(session: Session) -> list[int]:
@@ -194,8 +198,9 @@ def freepages(session: Session, arguments: Arguments) -> None:
     """Count the free pages of NUMA cells."""
     arguments.exclusive("all", "cellno")
     if arguments.flag("all"):
+        of_host = _capability_elements(session, "./host/cpu/pages")
         for cell in _cell_elements(session):
-            sizes = sorted({int(page.get("size", "0")) for page in cell.findall("pages")})
+            sizes = sorted({int(page.get("size", "0")) for page in of_host or cell.findall("pages")})
             number = int(cell.get("id", "0"))
             with session.failing():
                 counts = session.call("node_get_free_pages", sizes, number, 1, 0)
@@ -319,7 +324,16 @@ def nodememstats(session: Session, arguments: Arguments) -> None:
     with session.failing("Unable to get memory stats"):
         stats = session.call("node_get_memory_stats", count, cell, 0).params
     for stat in stats:
-        session.print(f"{stat.field + ':':<7} {stat.value:>20} KiB")
+        session.print(f"{stat.field:<7}:{stat.value:>21} KiB")
+
+
+def nodesevinfo(session: Session, arguments: Arguments) -> None:
+    """Tell what the host can do for encrypted guests."""
+    with session.failing("Unable to get host SEV information"):
+        count = session.call("node_get_sev_info", 0, 0).nparams
+        params = session.call("node_get_sev_info", count, 0).params
+    for param in params:
+        session.print(f"{param[0]:<18}: {param[2]}")
 
 
 SUSPEND_TARGETS = {"mem": 0, "disk": 1, "hybrid": 2}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from xml.sax.saxutils import escape
 
 from manor.shell.arguments import Arguments
 from manor.shell.catalog import COMMANDS, GROUPS, in_group
@@ -27,23 +26,28 @@ def cd(session: Session, arguments: Arguments) -> None:
 
 def pwd(session: Session, arguments: Arguments) -> None:
     """Print the directory."""
-    session.print(os.getcwd(), end="\n" if session.settings.is_quiet else "")
+    session.print(os.getcwd())
 
 
 def echo(session: Session, arguments: Arguments) -> None:
     """Print words."""
     words = arguments.words("arg")
     if arguments.flag("xml"):
-        words = [escape(word, {"'": "&apos;", '"': "&quot;"}) for word in words]
+        words = [word.translate(_ENTITIES) for word in words]
     if arguments.flag("shell"):
         words = [_shell_quoted(word) for word in words]
-    text = " ".join(words)
-    if arguments.flag("err"):
-        raise CommandError(text)
     if arguments.flag("split"):
-        session.print("".join(f"{part}\n" for part in text.split(",")), end="")
+        words = [part for index, word in enumerate(words) for part in f"{' ' if index else ''}{word}".split(",")]
+    text = ("\n" if arguments.flag("split") else " ").join(words)
+    if arguments.flag("err"):
+        session.report(CommandError(text))
+    elif arguments.flag("split"):
+        session.print(text)
     else:
         session.print(text, end="\n" if session.settings.is_quiet else "")
+
+
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;"})
 
 
 def _shell_quoted(word: str) -> str:

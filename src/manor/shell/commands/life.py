@@ -43,19 +43,27 @@ def autostart(session: Session, arguments: Arguments) -> None:
     )  # fmt: skip
 
 
-def _no_descriptors(arguments: Arguments) -> None:
-    if arguments.get("pass-fds") is not None:
-        raise CommandError("--pass-fds: this shell was not given any descriptors to pass on")
+def descriptors(arguments: Arguments) -> list[int]:
+    """The file descriptors that --pass-fds names. Raises CommandError."""
+    text = arguments.get("pass-fds")
+    numbers = [] if text is None else text.split(",")
+    for number in numbers:
+        if not number.isdigit() or len(number) > 7:
+            raise CommandError(f"Unable to parse FD number '{number}'")
+    return [int(number) for number in numbers]
 
 
 def create(session: Session, arguments: Arguments) -> None:
     """Start a domain that is not kept."""
-    _no_descriptors(arguments)
-    path = arguments.text("file")
+    path, files = arguments.text("file"), descriptors(arguments)
     flags = arguments.flags(paused=1, autodestroy=2, validate=16, reset_nvram=32)
     text = read_file(path)
     with session.failing(f"Failed to create domain from {path}"):
-        domain = Domain(*session.call("domain_create_xml", text, flags))
+        if files:
+            made = session.call_with_files("domain_create_xml_with_files", text, flags, files=files)
+        else:
+            made = session.call("domain_create_xml", text, flags)
+        domain = Domain(*made)
     session.note(f"Domain '{domain.name}' created from {path}")
     if arguments.flag("console"):
         _console(session, domain)
@@ -67,6 +75,15 @@ def _console(session: Session, domain: Domain) -> None:
     attach(session, domain, None, 0)
 
 
+def dom_fd_associate(session: Session, arguments: Arguments) -> None:
+    """Give the domain descriptors under a name."""
+    files = descriptors(arguments)
+    flags = arguments.flags(seclabel_writable=2, seclabel_restore=1)
+    domain = session.domain(arguments)
+    with session.failing():
+        session.call_with_files("domain_fd_associate", domain, arguments.text("name"), flags, files=files)
+
+
 def define(session: Session, arguments: Arguments) -> None:
     """Define a domain."""
     path = arguments.text("file")
@@ -74,6 +91,21 @@ def define(session: Session, arguments: Arguments) -> None:
     with session.failing(f"Failed to define domain from {path}"):
         domain = Domain(*session.call("domain_define_xml_flags", text, arguments.flags(validate=1)))
     session.note(f"Domain '{domain.name}' defined from {path}")
+    warn_ignored(session, domain)
+
+
+def warn_ignored(session: Session, domain: Domain) -> None:
+    """Tell people, not scripts, what of a description has no effect."""
+    if not session.err.isatty():
+        return
+    try:
+        messages = session.call("domain_get_messages", domain, 0)
+    except RemoteError:
+        return  # the driver keeps none
+    prefix = "ignored configuration: "
+    for message in messages:
+        if message.startswith(prefix):
+            session.warn(f"warning: {message.removeprefix(prefix)}")
 
 
 DESCRIPTION, TITLE, ELEMENT = 0, 1, 2
@@ -220,7 +252,7 @@ def domjobinfo(session: Session, arguments: Arguments) -> None:
         for name, value in info.items():
             session.print(f"{name}: {value}")
         return
-    lines = [("Job type", named(JOB_TYPES, kind))]
+    lines = [("Job type", f"{named(JOB_TYPES, kind):<12}")]
     if kind in (1, 2, 3, 4):
         elapsed = info.get("time_elapsed", 0)
         lines.append(("Time elapsed", f"{elapsed:<12} ms"))
@@ -263,10 +295,13 @@ def dump(session: Session, arguments: Arguments) -> None:
     """Write the memory to a file."""
     path = arguments.text("file")
     flags = arguments.flags(crash=1, live=2, bypass_cache=4, reset=8, memory_only=16)
-    arguments.exclusive("live", "crash")
-    arguments.exclusive("live", "reset")
-    arguments.exclusive("crash", "reset")
     domain = session.domain(arguments)
+    for one, other in (("crash", "live"), ("crash", "reset"), ("live", "reset")):
+        if arguments.flag(one) and arguments.flag(other):
+            raise CommandError(
+                f"Failed to core dump domain '{domain.name}' to {path}",
+                f"Flags 'VIR_DUMP_{one.upper()}' and 'VIR_DUMP_{other.upper()}' are mutually exclusive",
+            )
     form = arguments.get("format")
     if form is not None:
         arguments.require("memory-only", "format")
@@ -302,7 +337,9 @@ def dumpxml(session: Session, arguments: Arguments) -> None:
 
 
 def edit(session: Session, arguments: Arguments) -> None:
-    """Edit the XML."""
+    """Edit the XML; at a terminal, what the change would do is shown before it is made."""
+    from manor.shell.commands.services import review
+
     domain = session.domain(arguments)
     validate = 0 if arguments.flag("skip-validate") else 1
 
@@ -319,6 +356,7 @@ def edit(session: Session, arguments: Arguments) -> None:
         session, fetch, lambda text: session.call("domain_define_xml_flags", text, validate),
         f"Domain '{domain.name}' XML configuration not changed.\n",
         f"Domain '{domain.name}' XML configuration edited.\n",
+        lambda text: review(session, "domain_define_xml_flags", text, validate),
     )  # fmt: skip
 
 
@@ -386,12 +424,13 @@ MODES = {"acpi": 1, "agent": 2, "initctl": 4, "signal": 8, "paravirt": 16}
 """Source: libvirt API reference, virDomainShutdownFlagValues."""
 
 
-def _mode(arguments: Arguments) -> int:
+def _mode(arguments: Arguments, comma: str = "") -> int:
+    """comma: virsh has one before `or` for one of both commands, and none for the other."""
     flags = 0
     for word in (arguments.get("mode") or "").split(","):
         if word and word not in MODES:
             raise CommandError(
-                f"Unknown mode {word} value, expecting 'acpi', 'agent', 'initctl', 'signal', or 'paravirt'"
+                f"Unknown mode {word} value, expecting 'acpi', 'agent', 'initctl', 'signal'{comma} or 'paravirt'"
             )
         flags |= MODES.get(word, 0)
     return flags
@@ -406,7 +445,7 @@ def reboot(session: Session, arguments: Arguments) -> None:
 def shutdown(session: Session, arguments: Arguments) -> None:
     """Ask the guest to shut down."""
     failed, done = "Failed to shutdown domain '{}'", "Domain '{}' is being shutdown"
-    flags = _mode(arguments)
+    flags = _mode(arguments, ",")
     if flags:
         act(session, arguments, "domain_shutdown_flags", flags, failed=failed, done=done)
     else:
@@ -508,13 +547,14 @@ def set_lifecycle_action(session: Session, arguments: Arguments) -> None:
 
 def start(session: Session, arguments: Arguments) -> None:
     """Start a domain."""
-    _no_descriptors(arguments)
     domain = session.domain(arguments, by="nu")
     if domain.id >= 0:
         raise CommandError("Domain is already active")
-    flags = arguments.flags(**START)
+    flags, files = arguments.flags(**START), descriptors(arguments)
     with session.failing(f"Failed to start domain '{domain.name}'"):
-        if flags:
+        if files:
+            session.call_with_files("domain_create_with_files", domain, flags, files=files)
+        elif flags:
             session.call("domain_create_with_flags", domain, flags)
         else:
             session.call("domain_create", domain)
@@ -574,8 +614,8 @@ def _volumes(session: Session, domain: Domain, wanted: str | None) -> list[tuple
             else:
                 volume = session.call("storage_vol_lookup_by_path", path)
         except RemoteError:
-            session.print(
-                f"Storage volume '{name}'({path}) is not managed by libvirt. Remove it manually.\n"
+            session.report(
+                CommandError(f"Storage volume '{name}'({path}) is not managed by libvirt. Remove it manually.\n")
             )
             continue
         found.append((name, StorageVol(*volume)))

@@ -116,14 +116,16 @@ def domblkstat(session: Session, arguments: Arguments) -> None:
     """Count what a disk has read and written."""
     domain, device = session.domain(arguments), arguments.get("device") or ""
     stats: dict[str, Any] = {}
-    with session.failing(f"Failed to get block stats {arguments.text('domain')} {device}"):
+    with session.failing():
+        failed = f"Failed to get block stats {arguments.text('domain')} {device}"
         try:
-            params = session.params("domain_block_stats_flags", domain, device)
+            params = session.params("domain_block_stats_flags", domain, device, failed=failed)
             stats = {param.field: param_text(param) for param in params}
         except RemoteError as error:
             if not error.is_unsupported:
                 raise
-            old = session.call("domain_block_stats", domain, device)
+            with session.failing(failed):
+                old = session.call("domain_block_stats", domain, device)
             values = (old.rd_requests, old.rd_bytes, old.wr_requests, old.wr_bytes, old.errs)
             stats = {row[1]: value for row, value in zip(BLOCK_STATS, values, strict=False) if value >= 0}
     rest = [name for name in stats if name not in {row[1] for row in BLOCK_STATS}]
@@ -142,6 +144,21 @@ def domblkstat(session: Session, arguments: Arguments) -> None:
         session.print(f"{device} {name} {stats[field]}")
     for field in rest:
         session.print(f"{device} {field} {stats[field]}")
+
+
+DIRTY_RATE_MODES = {"page-sampling": 0, "dirty-bitmap": 1, "dirty-ring": 2}
+"""Source: libvirt API reference, virDomainDirtyRateCalcFlags."""
+
+
+def domdirtyrate_calc(session: Session, arguments: Arguments) -> None:
+    """Begin to measure how fast the guest writes."""
+    seconds, mode = arguments.number("seconds", 1, high=2**31 - 1), arguments.get("mode") or "page-sampling"
+    if mode not in DIRTY_RATE_MODES:
+        raise CommandError(f"Unknown calculation mode '{mode}'")
+    domain = session.domain(arguments)
+    with session.failing():
+        session.call("domain_start_dirty_rate_calc", domain, seconds, DIRTY_RATE_MODES[mode])
+    session.note("Start to calculate domain's memory dirty rate successfully.")
 
 
 CONTROL_STATES = ("ok", "background job", "occupied", "error")
@@ -297,7 +314,7 @@ def dominfo(session: Session, arguments: Arguments) -> None:
         session.fields(pairs)
         return
     for name, value in pairs:
-        session.print(f"{name + ':':<15} {value}")
+        session.print(f"{name and name + ':':<15} {value}")
 
 
 def _security(session: Session, domain: Domain) -> list[tuple[str, str]]:
@@ -322,6 +339,8 @@ def _messages(session: Session, domain: Domain) -> list[tuple[str, str]]:
         messages = session.call("domain_get_messages", domain, 0)
     except RemoteError:
         return []  # the driver keeps none
+    if session.is_structured:
+        return [("Messages", "\n".join(messages))]
     return [("Messages" if index == 0 else "", text) for index, text in enumerate(messages)]
 
 

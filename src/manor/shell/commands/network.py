@@ -196,7 +196,7 @@ def net_update(session: Session, arguments: Arguments) -> None:
     kinds = {0: "live state", 1: "live state", 2: "persistent config", 3: "persistent config and live state"}
     if not affect and not session.call("network_is_active", network):
         kinds[0] = "persistent config"
-    session.note(f"Updated network {network.name} {kinds[affect]}")
+    session.note(f"Updated network {network.name} {kinds[affect]}", end="")
 
 
 def net_port_list(session: Session, arguments: Arguments) -> None:

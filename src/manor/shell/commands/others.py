@@ -129,7 +129,7 @@ def find_secret(session: Session, arguments: Arguments) -> Secret:
     text = arguments.text("secret")
     identity = as_uuid(text)
     if identity is None:
-        raise CommandError(f"failed to get secret '{text}'")
+        raise CommandError(f"failed to get secret '{text}'", "a secret is known by its UUID alone")
     with session.failing(f"failed to get secret '{text}'"):
         return Secret(*session.call("secret_lookup_by_uuid", identity))
 
@@ -197,7 +197,7 @@ def secret_set_value(session: Session, arguments: Arguments) -> None:
         elif arguments.flag("interactive"):
             value = getpass.getpass("Enter new value for secret: ").encode()
         elif text is not None:
-            session.warn("Passing secret value as command-line argument is insecure!")
+            session.report(CommandError("Passing secret value as command-line argument is insecure!"))
             value = base64.b64decode(text)
         else:
             raise CommandError("Input secret value is missing")

@@ -103,14 +103,13 @@ def _pool_xml(arguments: Arguments) -> str:
             raise CommandError("--auth-type, --auth-username and --secret-usage or --secret-uuid go together")
     initiator = get("source-initiator")
     adapter = [
-        ("type", "fc_host" if get("adapter-wwnn") else None), ("name", get("adapter-name")),
-        ("parent", get("adapter-parent")), ("wwnn", get("adapter-wwnn")), ("wwpn", get("adapter-wwpn")),
+        ("name", get("adapter-name")), ("parent", get("adapter-parent")),
         ("parent_wwnn", get("adapter-parent-wwnn")), ("parent_wwpn", get("adapter-parent-wwpn")),
-        ("parent_fabric_wwn", get("adapter-parent-fabric-wwn")),
+        ("parent_fabric_wwn", None if get("adapter-parent-wwnn") else get("adapter-parent-fabric-wwn")),
+        ("wwnn", get("adapter-wwnn")), ("wwpn", get("adapter-wwpn")),
     ]  # fmt: skip
+    adapter_type = "fc_host" if get("adapter-wwnn") else "scsi_host"
     children = []
-    if initiator:
-        children.append(element("initiator", [], [element("iqn", [("name", initiator)])]))
     if get("source-host"):
         children.append(element("host", [("name", get("source-host"))]))
     if get("source-path"):
@@ -118,17 +117,19 @@ def _pool_xml(arguments: Arguments) -> str:
     if get("source-dev"):
         children.append(element("device", [("path", get("source-dev"))]))
     if any(value for _, value in adapter):
-        children.append(element("adapter", adapter))
+        children.append(element("adapter", [("type", adapter_type), *adapter]))
+    if initiator:
+        children.append(element("initiator", [], [element("iqn", [("name", initiator)])]))
     if get("auth-type"):
         secret_element = element("secret", [("usage", get("secret-usage")), ("uuid", get("secret-uuid"))])
         names = [("type", get("auth-type")), ("username", get("auth-username"))]
         children.append(element("auth", names, [secret_element]))
     if get("source-format"):
         children.append(element("format", [("type", get("source-format"))]))
-    if get("source-protocol-ver"):
-        children.append(element("protocol", [("ver", get("source-protocol-ver"))]))
     if get("source-name"):
         children.append(element("name", [], text=get("source-name")))
+    if get("source-protocol-ver"):
+        children.append(element("protocol", [("ver", get("source-protocol-ver"))]))
     source = element("source", [], children) if children else ""
     target = element("target", [], [element("path", [], text=get("target"))]) if get("target") else ""
     return element("pool", [("type", get("type"))], [element("name", [], text=get("name")), source, target])

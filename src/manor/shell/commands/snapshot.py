@@ -92,7 +92,7 @@ def _disk_xml(text: str) -> str:
     kind = values.get("stype", "file")
     driver = element("driver", [("type", values.get("driver"))]) if "driver" in values else ""
     source = element("source", [("file" if kind == "file" else "dev", values.get("file"))]) if "file" in values else ""
-    stype = kind if "file" in values else None
+    stype = values.get("stype")
     names = [("name", first), ("snapshot", values.get("snapshot")), ("type", stype)]
     return element("disk", names, [driver, source])
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from typing import BinaryIO
 
 from manor.rpc.protocol.records import StoragePool, StorageVol
 from manor.shell import render
@@ -11,7 +14,7 @@ from manor.shell.commands import documents
 from manor.shell.commands.documents import element
 from manor.shell.commands.states import named
 from manor.shell.errors import CommandError
-from manor.shell.link import RemoteError
+from manor.shell.link import RemoteError, Stream
 from manor.shell.session import Session, read_file, uuid_text
 
 TYPES = ("file", "block", "dir", "network", "netdir", "ploop")
@@ -151,7 +154,6 @@ def vol_download(session: Session, arguments: Arguments) -> None:
     """Write a volume to a file."""
     offset, length = arguments.number("offset", 0), arguments.number("length", 0)
     volume, path = _volume(session, arguments), arguments.text("file")
-    _no_sparse(session, arguments)
     exists = os.path.exists(path)
     try:
         file = open(path, "wb")  # noqa: SIM115 - removed again below if nothing comes of it
@@ -160,11 +162,17 @@ def vol_download(session: Session, arguments: Arguments) -> None:
     is_whole = False
     try:
         with file, session.failing(f"cannot download from volume {arguments.text('vol')}"):
-            _, stream = session.link.open_stream("storage_vol_download", volume, offset, length, 0)
+            flags = arguments.flags(sparse=1)
+            _, stream = session.link.open_stream("storage_vol_download", volume, offset, length, flags)
             with session.failing(f"cannot receive data from volume {arguments.text('vol')}"):
-                while data := stream.receive():
-                    file.write(data)
+                while (piece := stream.receive_piece()) != b"":
+                    if isinstance(piece, int):
+                        file.seek(piece, os.SEEK_CUR)
+                    else:
+                        file.write(piece)
                 stream.finish()
+                if flags:
+                    file.truncate()  # a hole at the end is part of the volume
         is_whole = True
     finally:
         if not is_whole and not exists:
@@ -176,26 +184,47 @@ def vol_upload(session: Session, arguments: Arguments) -> None:
     offset, length = arguments.number("offset", 0), arguments.number("length", 0)
     path = arguments.text("file")
     volume = _volume(session, arguments)
-    _no_sparse(session, arguments)
     try:
         file = open(path, "rb")  # noqa: SIM115 - the next `with` closes it
     except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}") from None
+        raise CommandError(f"cannot read {path}") from error
     name = arguments.text("vol")
     with file, session.failing(f"cannot upload to volume {name}"):
-        _, stream = session.link.open_stream("storage_vol_upload", volume, offset, length, 0)
+        is_sparse = arguments.flag("sparse")
+        _, stream = session.link.open_stream("storage_vol_upload", volume, offset, length, 1 if is_sparse else 0)
         with session.failing(f"cannot send data to volume {name}"):
-            left = length or None
-            while data := file.read(CHUNK if left is None else min(CHUNK, left)):
-                stream.send(data)
-                left = None if left is None else left - len(data)
+            _send(stream, file, length or None, is_sparse)
         with session.failing(f"cannot close volume {name}"):
             stream.finish()
 
 
-def _no_sparse(session: Session, arguments: Arguments) -> None:
-    """--sparse saves traffic where the daemon can leave zeros out; the bytes are the same without it."""
-    arguments.flag("sparse")
+def _send(stream: Stream, file: BinaryIO, size: int | None, is_sparse: bool) -> None:
+    """Send a file, at most `size` bytes of it; of a sparse one, holes as such. Raises RemoteError."""
+    at = 0
+    while size is None or at < size:
+        hole = _hole(file.fileno(), at, size) if is_sparse else 0
+        if hole:
+            stream.send_hole(hole)
+            at = file.seek(at + hole)
+            continue
+        data = file.read(CHUNK if size is None else min(CHUNK, size - at))
+        if not data:
+            return
+        stream.send(data)
+        at += len(data)
+
+
+def _hole(descriptor: int, at: int, size: int | None) -> int:
+    """Bytes of a hole that begins at `at`; 0 where there is data, or the file system tells of none."""
+    length = os.fstat(descriptor).st_size
+    end = length if size is None else min(size, length)
+    try:
+        return max(0, min(os.lseek(descriptor, at, os.SEEK_DATA), end) - at)
+    except OSError as error:
+        return max(0, end - at) if error.errno == errno.ENXIO else 0
+    finally:
+        with contextlib.suppress(OSError):  # a pipe
+            os.lseek(descriptor, at, os.SEEK_SET)
 
 
 def vol_dumpxml(session: Session, arguments: Arguments) -> None:
