@@ -188,6 +188,45 @@ def test_start_paused_and_the_spec_of_a_vm(daemon: DaemonProcess, vm: str) -> No
     assert socket.gethostname() == daemon.virsh("hostname")
 
 
+def change_action(daemon: DaemonProcess, *actions: tuple[str, str]) -> None:
+    for kind, action in actions:
+        daemon.virsh("set-lifecycle-action", "vm", kind, action, "--config")
+
+
+def test_what_is_done_when_a_guest_powers_off_reboots_or_crashes(daemon: DaemonProcess, vm: str) -> None:
+    text = daemon.virsh("dumpxml", vm).replace("</cmdline>", " panic=1</cmdline>")
+    path = daemon.root / "panics.xml"
+    path.write_text(text)
+    daemon.virsh("define", str(path))
+    change_action(daemon, ("poweroff", "restart"), ("crash", "preserve"))
+    with subprocess.Popen(
+        ["virsh", "-c", daemon.uri(), "event", "--all", "--loop", "--timeout", "100"], stdout=subprocess.PIPE, text=True
+    ) as watcher:
+        boot(daemon)
+        number = daemon.virsh("domid", vm)
+        (log,) = (daemon.root / "state" / "run").glob("*/console.log")
+        (lock,) = (daemon.root / "state" / "run").glob("*/lock")
+        first = lock.read_text()
+        type_into(daemon, "exit\r", b"Power down")
+        wait_for(lambda: lock.read_text() not in ("", first))
+        wait_for(lambda: b"Manor: Linux is up" in log.read_bytes())
+        assert daemon.virsh("domid", vm) == number
+        daemon.virsh("reset", vm)
+        wait_for(lambda: log.read_bytes().count(b"Manor: Linux is up") == 2)
+        type_into(daemon, "echo c > /proc/sysrq-trigger\r", b"Kernel panic")
+        wait_for(lambda: daemon.virsh("domstate", vm, "--reason") == "crashed (panicked)")
+        assert "crashed" in daemon.virsh("resume", vm, check=False)
+        watcher.terminate()
+        assert watcher.stdout is not None
+        said = watcher.stdout.read()
+    daemon.kill()
+    daemon.start()
+    assert daemon.virsh("domstate", vm, "--reason") == "crashed (panicked)"
+    daemon.virsh("destroy", vm)
+    assert said.count("event 'reboot'") == 2
+    assert "Crashed Panicked" in said
+
+
 def test_the_console_is_read_from_positions_by_several_and_after_the_end(daemon: DaemonProcess, vm: str) -> None:
     boot(daemon)
     with sync.connect(daemon.uri()) as connection, sync.connect(daemon.uri()) as other:
@@ -247,42 +286,3 @@ def test_a_plan_of_devices_that_come_and_go_is_what_happens(daemon: DaemonProces
         assert refused.problem is not None
         with pytest.raises(RemoteError, match=re.escape(refused.problem.cause)):
             domain.attach_device(wanted, 1)
-
-
-def change_action(daemon: DaemonProcess, *actions: tuple[str, str]) -> None:
-    for kind, action in actions:
-        daemon.virsh("set-lifecycle-action", "vm", kind, action, "--config")
-
-
-def test_what_is_done_when_a_guest_powers_off_reboots_or_crashes(daemon: DaemonProcess, vm: str) -> None:
-    text = daemon.virsh("dumpxml", vm).replace("</cmdline>", " panic=1</cmdline>")
-    path = daemon.root / "panics.xml"
-    path.write_text(text)
-    daemon.virsh("define", str(path))
-    change_action(daemon, ("poweroff", "restart"), ("crash", "preserve"))
-    with subprocess.Popen(
-        ["virsh", "-c", daemon.uri(), "event", "--all", "--loop", "--timeout", "100"], stdout=subprocess.PIPE, text=True
-    ) as watcher:
-        boot(daemon)
-        number = daemon.virsh("domid", vm)
-        (log,) = (daemon.root / "state" / "run").glob("*/console.log")
-        (lock,) = (daemon.root / "state" / "run").glob("*/lock")
-        first = lock.read_text()
-        type_into(daemon, "exit\r", b"Power down")
-        wait_for(lambda: lock.read_text() not in ("", first))
-        wait_for(lambda: b"Manor: Linux is up" in log.read_bytes())
-        assert daemon.virsh("domid", vm) == number
-        daemon.virsh("reset", vm)
-        wait_for(lambda: log.read_bytes().count(b"Manor: Linux is up") == 2)
-        type_into(daemon, "echo c > /proc/sysrq-trigger\r", b"Kernel panic")
-        wait_for(lambda: daemon.virsh("domstate", vm, "--reason") == "crashed (panicked)")
-        assert "crashed" in daemon.virsh("resume", vm, check=False)
-        watcher.terminate()
-        assert watcher.stdout is not None
-        said = watcher.stdout.read()
-    daemon.kill()
-    daemon.start()
-    assert daemon.virsh("domstate", vm, "--reason") == "crashed (panicked)"
-    daemon.virsh("destroy", vm)
-    assert said.count("event 'reboot'") == 2
-    assert "Crashed Panicked" in said

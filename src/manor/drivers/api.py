@@ -83,7 +83,7 @@ class DomainInfo:
 
 @dataclass(frozen=True, slots=True)
 class DomainFlags:
-    """What lists are filtered by."""
+    """What lists are filtered by. updated: the configuration is no longer what was started."""
 
     active: bool
     persistent: bool
@@ -91,6 +91,7 @@ class DomainFlags:
     managed_save: bool
     snapshots: bool
     state: int
+    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from manor.domain.definition import Platform
 from manor.domain.state import PausedReason
@@ -114,13 +114,21 @@ Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Remov
 OnHappening = Callable[[Happening], None]
 
 
-class LiveChange(Enum):
-    """What may change in a machine that runs."""
+class DeviceChanges(Protocol):
+    """How what runs changes; see Hypervisor."""
 
-    ATTACH = "attach"
-    DETACH = "detach"
-    UPDATE = "update"
-    VCPUS = "vcpus"
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None: ...
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
+
+
+@runtime_checkable
+class Trying(Protocol):
+    """A hypervisor that can tell what it would do."""
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        """What makes the same documents and refusals, and leaves the VM alone."""
 
 
 class Hypervisor(Protocol):
@@ -157,10 +165,6 @@ class Hypervisor(Protocol):
     async def resume(self, uuid: bytes) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...
     async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
-
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        """Refuse what cannot change while a machine runs, as the change itself would: plans ask too. live, device: as
-        the change gets them, except for vCPUs."""
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         """Plug a device in; returns the live document with it, its alias and its address."""

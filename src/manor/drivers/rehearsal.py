@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from manor.base.errors import ApiError
-from manor.domain.xml import changes
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
-from manor.domain.xml.live import named
 from manor.domain.xml.property import Finding
 from manor.drivers.api import ByteStream, Driver, MachineStatistics, Scrollback
 from manor.drivers.errors import unsupported
-from manor.drivers.hypervisor import Ended, Found, Hypervisor, LiveChange, OnHappening
+from manor.drivers.hypervisor import DeviceChanges, Ended, Found, Hypervisor, OnHappening, Trying
 from manor.drivers.keeper import Keeper
 from manor.drivers.store import Stored
 from manor.rpc.protocol.records import GuestInterface
@@ -97,23 +95,22 @@ class RehearsalHypervisor(Hypervisor):
     def check(self, domain: Domain) -> Sequence[Finding]:
         return self._real.check(domain)
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        self._real.check_live(change, live, device)
-
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        self.check_live(LiveChange.ATTACH, live, device)
-        return named(changes.attach(live, device))
+        return await self._trial(uuid).attach(uuid, live, device)
 
     async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
-        self.check_live(LiveChange.DETACH, live, device)
-        return changes.detach(live, device)
+        return await self._trial(uuid).detach(uuid, live, device)
 
     async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        self.check_live(LiveChange.UPDATE, live, device)
-        return named(changes.update(live, device))
+        return await self._trial(uuid).update(uuid, live, device)
 
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
-        self.check_live(LiveChange.VCPUS)
+        await self._trial(uuid).set_vcpus(uuid, count)
+
+    def _trial(self, uuid: bytes) -> DeviceChanges:
+        if not isinstance(self._real, Trying):
+            raise _refusal("a machine that runs")
+        return self._real.trial(uuid)
 
     async def set_memory(self, uuid: bytes, kib: int) -> None:
         return

@@ -31,7 +31,7 @@ from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.devices.virtio.vsock import VirtioVsock
 from manor.machine.disks import disk_function, make_disks
-from manor.machine.doorbells import DoorbellWiring
+from manor.machine.doorbells import DirectDoorbells, DoorbellWiring
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.host_side import HostSide
 from manor.machine.hotplug import Hotplug
@@ -58,7 +58,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     lapics: list[LocalApic] = []
     exits = PcExits(pio, mmio, lapics, [host.serial, host.console], host.work)
     vm = accel.create_vm(memory, exits, spec.possible_cpus, spec.cpu)
-    doorbells = _watch_doorbells(vm, pio, mmio, host)
+    doorbells = _watch_doorbells(vm, pio, mmio, host, exits)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
     lapics += interrupts.lapics
     timer = connect_timer(vm, pio, interrupts.lines, host.clock, host.timers)
@@ -141,9 +141,11 @@ def _services(memory: GuestMemory, host: HostSide) -> list[VirtioDevice]:
     return devices
 
 
-def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:
+def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide, exits: PcExits) -> list[DoorbellWiring]:
     """Let the accelerator serve the doorbells of what will be mapped, if it can."""
     if vm.doorbells is None or host.readers is None:
+        direct = DirectDoorbells()
+        mmio.watcher, exits.doorbells = direct, direct.ring_of
         return []
     wirings = []
     for bus, is_port in ((pio, True), (mmio, False)):

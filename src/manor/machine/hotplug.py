@@ -57,7 +57,8 @@ class Hotplug:
         self._pci = pci
         self._memory = memory
         self._host = host
-        self._cpus = spec.cpus
+        self.cpus = spec.cpus
+        """vCPUs that devices are made for: those of the start, as a device keeps its number of queues."""
         self._possible_cpus = spec.possible_cpus
         self._asked_cpus: set[int] = set()
         """vCPUs that the guest was asked for, and has not answered: each question has one answer."""
@@ -94,7 +95,7 @@ class Hotplug:
         """What the ACPI tables say of it."""
         slots = tuple(slot for slot in range(SLOT_COUNT) if slot not in self._fixed)
         # The first processor stays: no guest can do without it.
-        cpus = tuple(range(1, self._possible_cpus)) if self._possible_cpus > self._cpus else ()
+        cpus = tuple(range(1, self._possible_cpus)) if self._possible_cpus > self.cpus else ()
         return HotplugSpec(layout.HOTPLUG, layout.HOTPLUG_GSI, slots, cpus)
 
     # --- devices --------------------------------------------------------------------------------------------
@@ -104,14 +105,14 @@ class Hotplug:
         if self._host.work is None:
             raise InternalError("a disk needs workers")
         disk = make_disk(spec, name, backend, self._host.lock, self._host.work)
-        function = disk_function(disk, spec, self._memory, self._host.defer, self._cpus)
+        function = disk_function(disk, spec, self._memory, self._host.defer, self.cpus)
         plugged = self.fill(name, function, spec.slot, disk=disk)
         self.controller.slot_arrived(plugged.slot)
         return plugged, disk
 
     def add_nic(self, spec: NicSpec, name: str, far: HostNic) -> tuple[Plugged, VirtioNet, NetPort]:
         """An interface arrives. Raises ConfigError if there is no slot for it."""
-        device, port = make_nic(spec, name, far, self._memory, self._host, self._cpus)
+        device, port = make_nic(spec, name, far, self._memory, self._host, self.cpus)
         plugged = self.fill(name, VirtioPci(device), spec.slot, port=port)
         self.controller.slot_arrived(plugged.slot)
         return plugged, device, port

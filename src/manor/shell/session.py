@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from manor.shell import render
 from manor.shell.arguments import Arguments, bind
 from manor.shell.catalog import find
 from manor.shell.errors import CommandError, Quit, UsageError, WaitTimeout
-from manor.shell.link import ClientLink, Link, RemoteError
+from manor.shell.link import Link, RemoteError
 
 EXIT_FAILURE = 1
 EXIT_TIMEOUT = 124
@@ -52,6 +51,8 @@ Opener = Callable[[Settings], Link]
 
 def open_link(settings: Settings) -> Link:
     """Connect to the daemon that the URI names. Raises RemoteError."""
+    from manor.shell.client_link import ClientLink
+
     return ClientLink(settings.uri, is_read_only=settings.is_read_only, keepalive=settings.keepalive)
 
 
@@ -255,9 +256,15 @@ class Session:
             self.out.write(render.table(headings, rows))
 
     def fields(self, pairs: Sequence[tuple[str, str]], width: int = 15, *, naming: str = "Name") -> None:
-        """Print facts, one a line."""
+        """Print facts, one a line. A fact without a name is one more of the kind before it."""
         if self.is_structured:
-            self.out.write(render.structured({render.key(name): value for name, value in pairs}, self.output))
+            facts: dict[str, list[str]] = {}
+            last = ""
+            for name, value in pairs:
+                last = render.key(name) if name else last
+                facts.setdefault(last, []).append(value)
+            plain = {name: values[0] if len(values) == 1 else values for name, values in facts.items()}
+            self.out.write(render.structured(plain, self.output))
         elif self.output == "name":
             self.out.write("".join(f"{value}\n" for name, value in pairs if name == naming))
         else:
@@ -409,7 +416,8 @@ def as_uuid(text: str) -> bytes | None:
 
 def uuid_text(raw: bytes) -> str:
     """A UUID as people write it."""
-    return str(uuid.UUID(bytes=raw))
+    digits = bytes(raw).hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def param_text(param: TypedParam) -> str:

@@ -124,6 +124,7 @@ class Vm:
         self._listeners: list[Callable[[LifeEvent], None]] = []
         self._preserves_crash = False
         self._has_crashed = False
+        self._reboots_next = False
         self._size: tuple[int, int] | None = None
         self._machine: Machine | None = None
         self._timers: LockedTimers | None = None
@@ -262,6 +263,20 @@ class Vm:
         if not self._reboot:
             raise StateError("reset", "stops at a reboot")
         self.request_end(VmEnd(Reason.REBOOT))
+
+    def press_power_button(self, then_reboot: bool = False) -> None:
+        """Ask the guest to shut down, as by the machine's power button (ACPI). One that minds no button goes on.
+
+        then_reboot: start the machine anew when it has shut down, in place of ending the VM. Raises StateError.
+        """
+        machine = self._running_machine()
+        if machine is None or machine.hotplug is None:
+            raise StateError("press the power button", self._lifecycle.state.value)
+        if then_reboot and not self._reboot:
+            raise StateError("reboot", "stops at a reboot")
+        self._reboots_next = then_reboot
+        with machine.lock:
+            machine.hotplug.controller.press_button()
 
     def request_end(self, end: VmEnd) -> None:
         """End the VM for the given reason. The first request counts, except that a reboot gives way to any other."""
@@ -551,7 +566,8 @@ class Vm:
         return read_symbols(self.spec.kernel).name_of(address)
 
     def _on_power_off(self) -> None:
-        self.request_end(VmEnd(Reason.POWER_OFF))
+        self.request_end(VmEnd(Reason.REBOOT if self._reboots_next else Reason.POWER_OFF))
+        self._reboots_next = False
 
     def _on_reset(self) -> None:
         """The guest asked for a reset. After a panic that ends the VM: nobody wants it to panic in a loop."""

@@ -18,8 +18,8 @@ from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.defining import MANAGED_SAVE
 from manor.drivers.domains.running import RESTART_SECONDS
 from manor.drivers.hypervisor import Crashed, End, Ended, Happening, Paused, Rebooted, Resumed, ShuttingDown
-from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.memory import MemoryHypervisor
+from manor.drivers.rehearsal import SilentKeeper
 
 XML = """
 <domain type='test'>
@@ -62,7 +62,7 @@ class World:
         self.xml = XML.format(on_poweroff="restart" if Cause.RESTARTED in causes else "destroy", on_crash=on_crash)
         self.hypervisor = Scripted()
         self.told: list[Notice] = []
-        self.book = DomainBook(self.hypervisor, MemoryKeeper(), self.told.append)
+        self.book = DomainBook(self.hypervisor, SilentKeeper(), self.told.append)
 
     def lifecycle(self) -> list[tuple[int, int]]:
         return [notice.values for notice in self.told if notice.kind is Kind.LIFECYCLE]  # type: ignore[misc]

@@ -12,12 +12,11 @@ from manor.base.errors import ApiError, ConfigError, ManorError
 from manor.domain.definition import Platform, complete
 from manor.domain.xml import changes
 from manor.domain.xml import domain as domain_xml
-from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.live import live
 from manor.domain.xml.to_spec import Resolvers
-from manor.drivers.hypervisor import LiveChange
-from manor.drivers.live_devices import LiveDevices, Names, check_change
+from manor.drivers.hypervisor import DeviceChanges
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall
 from manor.drivers.memory import MemoryDriver
 from manor.drivers.rehearsal import RehearsalHypervisor, rehearse
 
@@ -85,9 +84,12 @@ class Real:
 
     platform = Platform("/usr/bin/manor")
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        assert live is not None
-        check_change(change, live, device)
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        trial = Names(self._names.disks, self._names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, resolvers())
 
 
 async def result(devices: Any, how: str, document: Domain, xml: str) -> str:
@@ -103,7 +105,7 @@ async def result(devices: Any, how: str, document: Domain, xml: str) -> str:
 def test_a_rehearsal_says_what_the_change_does(how: str, xml: str) -> None:
     async def scenario() -> None:
         document, names = running()
-        real: Any = Real()
+        real: Any = Real(names)
         said = await result(RehearsalHypervisor(real), how, document, xml)
         machine = Machine(names)
         assert said == await result(LiveDevices(machine, lambda _: names, resolvers()), how, document, xml)

@@ -83,7 +83,7 @@ def run(*words: str, answers: dict[str, Any] | None = None) -> tuple[int, str, l
 )  # fmt: skip
 def test_a_console_is_attached(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     attached: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(terminal, "attach", lambda session, *what: attached.append(what))
+    monkeypatch.setattr(terminal, "attach", lambda session, *what, **how: attached.append(what))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.xml").write_text("<domain/>")
     status, said, _ = run(*words)
@@ -196,7 +196,7 @@ def test_what_a_time_limit_does(options: tuple[str, ...], call: str, monkeypatch
 def test_descriptors_are_passed_as_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    from manor.shell.link import ClientLink
+    from manor.shell.client_link import ClientLink
 
     link = object.__new__(ClientLink)
     sent: list[int] = []

@@ -176,7 +176,7 @@ def test_history_and_trash(shell: Shell, tmp_path: Path) -> None:
     diff = shell("history-diff", "web1", "1")[1]
     assert "-  <memory unit='KiB'>65536</memory>" in diff
     assert shell("history-diff", "web1", "1", "2", "--security-info")[1] == diff
-    assert shell.json("history-diff", "web1", "2", "2") == {"old": 2, "new": 2, "diff": ""}
+    assert shell.json("history-diff", "web1", "2", "--new", "2") == {"old": 2, "new": 2, "diff": ""}
     assert shell("history-revert", "web1", "1")[1] == "'web1' is as in revision 1 again\n\n"
     assert ">65536<" in shell("dumpxml", "web1")[1]
     assert shell("history-revert", "web1", "99")[2] == (
@@ -199,10 +199,10 @@ def test_history_and_trash(shell: Shell, tmp_path: Path) -> None:
     assert shell("undefine", "web1")[0] == 0
     assert shell("trash-purge")[2] == "error: name an entry of the trash, or say --all\n"
     assert shell("vol-create-as", "default-pool", "v1", "4096")[0] == 0
-    status, out, _ = shell("trash-volume", "v1", "default-pool")
+    status, out, _ = shell("trash-volume", "v1", "--pool", "default-pool")
     assert (status, out.startswith("Vol v1 moved to the trash; 'trash-restore ")) == (0, True)
     numbers = [str(each["id"]) for each in shell.json("trash")]
-    assert shell("trash-purge", numbers[0])[1] == "1 entry deleted for good\n\n"
+    assert shell("trash-purge", "--entry", numbers[0])[1] == "1 entry deleted for good\n\n"
     assert shell("trash-purge", "--all")[1] == "1 entry deleted for good\n\n"
     assert shell.json("trash") == []
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from manor.rpc.protocol.records import Domain
-from manor.shell.interactive import complete
+from manor.shell.completion import complete
 from manor.shell.link import RemoteError, Stream
 from manor.shell.main import main
 from manor.shell.session import Session, Settings
@@ -97,6 +97,41 @@ def test_output_for_programs() -> None:
     ]  # fmt: skip
     assert run("--output", "name", "list", "--all")[1] == "web1\ndb\n"
     assert run("--output=yaml", "list", "--all")[1].splitlines()[:2] == ["- id: '3'", "  name: web1"]
+
+
+class Terminal(io.StringIO):
+    """Somebody looks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_people_are_told_what_of_a_definition_has_no_effect(tmp_path: Path) -> None:
+    class Warning(FakeLink):
+        def call(self, name: str, *arguments: Any) -> Any:
+            if name == "domain_define_xml_flags":
+                return WEB
+            if name == "domain_get_messages":
+                return ["ignored configuration: domain/devices/video: there is no display", "tainted: by a test"]
+            return super().call(name, *arguments)
+
+    path = tmp_path / "web1.xml"
+    path.write_text("<domain/>", encoding="utf-8")
+    for err, told in ((Terminal(), "warning: domain/devices/video: there is no display\n"), (io.StringIO(), "")):
+        out = io.StringIO()
+        assert main(("define", str(path)), opener=lambda settings: Warning(), out=out, err=err) == 0
+        assert (out.getvalue(), err.getvalue()) == (f"Domain 'web1' defined from {path}\n\n", told)
+
+
+def test_several_messages_are_one_fact() -> None:
+    facts = [("Id", "3"), ("Messages", "one"), ("", "two")]
+    shown = {}
+    for output in ("table", "json"):
+        session = Session(Settings(), lambda settings: FakeLink(), out=io.StringIO(), output=output)
+        session.fields(facts)
+        shown[output] = session.out.getvalue()  # type: ignore[attr-defined]
+    assert shown["table"] == "Id:             3\nMessages:       one\n                two\n"
+    assert json.loads(shown["json"]) == {"id": "3", "messages": ["one", "two"]}
 
 
 def test_quiet_leaves_out_headings_and_notes() -> None:

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 
 from manor.base.errors import ConfigError
-from manor.domain.definition import Definition, definition_of, read_kept
+from manor.domain.definition import Definition, definition_of, read_kept, recall
 from manor.domain.model import Life
 from manor.domain.state import CrashedReason, DomainState, PausedReason, RunningReason
 from manor.domain.xml import domain as domain_xml
@@ -29,13 +29,17 @@ class DomainBook(Defining, Running, Asking):
         """Read what is kept, and find what runs."""
         for stored in await self._keeper.load("domains"):
             try:
-                definition = read_kept(stored.xml, self._hypervisor.platform)
+                definition = recall(stored.xml) if stored.is_own else None
+                if definition is None:
+                    definition = read_kept(stored.xml, self._hypervisor.platform)
             except ConfigError as error:
                 await self._keeper.set_aside(stored, str(error))
                 continue
             if definition.name in self._names or definition.uuid in self._records:
                 await self._keeper.set_aside(stored, "another has the same name or UUID")
                 continue
+            if stored.is_known and definition.text != stored.xml:  # an older version wrote it
+                await self._keeper.save("domains", definition.uuid, definition.name, definition.text, "manord")
             self._add(Record(Life.OFF, definition, autostart=stored.autostart))
         found, ended = await self._hypervisor.recover(self._happened)
         for each in found:

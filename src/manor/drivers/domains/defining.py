@@ -84,6 +84,8 @@ class Defining(DomainTable):
         async with record.lock:
             need(record, Cause.RENAME)
             config = self._config(record)
+            if record.snapshots:
+                raise invalid("cannot rename domain with snapshots: they name it; delete them first")
             with reading():
                 names.check_name(name)
             if name in self._names:

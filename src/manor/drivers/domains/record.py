@@ -16,7 +16,8 @@ from manor.rpc.protocol.records import Domain
 @dataclass(slots=True)
 class Record:
     """config: what the next start takes, None for a domain that is gone when it stops. live: what runs. number: of a
-    running domain, else -1. lock: held while it changes. is_stopping: the driver itself is about to end it.
+    running domain, else -1. lock: held while it changes.
+    is_updated: the configuration is no longer what was started. is_stopping: the driver itself is about to end it.
     is_restarting: its machine has ended, and is about to be started again under the same number.
     restarted: when that was last, on the event loop's clock."""
 
@@ -29,10 +30,12 @@ class Record:
     autostart: bool = False
     snapshots: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_updated: bool = False
     is_stopping: bool = False
     is_restarting: bool = False
     restarted: float = 0.0
     _names: tuple[Definition, DeviceNames] | None = None
+    _row: tuple[tuple[object, ...], tuple[Domain, DomainFlags]] | None = None
 
     @property
     def definition(self) -> Definition:
@@ -61,7 +64,17 @@ class Record:
             self.life is Life.SAVED,
             self.snapshots > 0,
             self.state,
+            self.is_updated,
         )
+
+    def row(self) -> tuple[Domain, DomainFlags]:
+        """Reference and flags, for lists: made again when something in them has changed."""
+        described = self.live or self.config
+        key = (described, self.number, self.life, self.autostart, self.snapshots, self.state, self.is_updated)
+        row = self._row
+        if row is None or row[0] != key:
+            row = self._row = (key, (self.reference(), self.flags()))
+        return row[1]
 
     def devices(self) -> DeviceNames:
         """Names of what has counters; read once for each description."""

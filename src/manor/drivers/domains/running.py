@@ -282,4 +282,4 @@ class Running(Changing):
             self._forget(record)
         else:
             record.live = None
-        record.number = -1
+        record.number, record.is_updated = -1, False

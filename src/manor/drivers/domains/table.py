@@ -125,6 +125,7 @@ class DomainTable:
     async def _save_config(self, record: Record, definition: Definition, who: str) -> None:
         """Give it another configuration; its lock is held."""
         await self._keeper.save("domains", definition.uuid, definition.name, definition.text, who)
+        record.is_updated = record.is_active and (record.config is None or record.config.text != definition.text)
         record.config = definition
 
     async def _set_live(self, record: Record, document: Document) -> None:

@@ -128,8 +128,7 @@ async def domain_is_active(client: Client, a: Any) -> int:
 
 
 async def domain_is_updated(client: Client, a: Any) -> int:
-    await client.driver.domains.find(a.domain.uuid)
-    return 0
+    return int((await client.driver.domains.flags(a.domain.uuid)).updated)
 
 
 async def domain_get_autostart(client: Client, a: Any) -> int:

@@ -9,13 +9,6 @@ from manor.rpc.protocol.records import DiskError, GuestInterface, TypedParam, Vc
 from manor.service.client import Client, is_config
 
 _VCPU_RUNNING: Final = 1
-PERF_EVENTS: Final = (
-    "cmt", "mbmt", "mbml", "cache_misses", "cache_references", "instructions", "cpu_cycles", "branch_instructions",
-    "branch_misses", "bus_cycles", "stalled_cycles_frontend", "stalled_cycles_backend", "ref_cpu_cycles", "cpu_clock",
-    "task_clock", "page_faults", "context_switches", "cpu_migrations", "page_faults_min", "page_faults_maj",
-    "alignment_faults", "emulation_faults",
-)  # fmt: skip
-"""Source: libvirt API reference, VIR_PERF_PARAM_*."""
 
 
 async def domain_get_info(client: Client, a: Any) -> tuple[int, int, int, int, int]:

@@ -91,6 +91,21 @@ def define(session: Session, arguments: Arguments) -> None:
     with session.failing(f"Failed to define domain from {path}"):
         domain = Domain(*session.call("domain_define_xml_flags", text, arguments.flags(validate=1)))
     session.note(f"Domain '{domain.name}' defined from {path}")
+    warn_ignored(session, domain)
+
+
+def warn_ignored(session: Session, domain: Domain) -> None:
+    """Tell people, not scripts, what of a description has no effect."""
+    if not session.err.isatty():
+        return
+    try:
+        messages = session.call("domain_get_messages", domain, 0)
+    except RemoteError:
+        return  # the driver keeps none
+    prefix = "ignored configuration: "
+    for message in messages:
+        if message.startswith(prefix):
+            session.warn(f"warning: {message.removeprefix(prefix)}")
 
 
 DESCRIPTION, TITLE, ELEMENT = 0, 1, 2
