@@ -6,7 +6,7 @@ The code that changes domains is the same, so that what a rehearsal says is what
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from manor.base.errors import ApiError
@@ -74,6 +74,9 @@ class SilentKeeper(Keeper):
 
     async def set_autostart(self, kind: str, name: str, on: bool) -> None:
         return
+
+    async def snapshot_owners(self) -> Collection[bytes]:
+        return ()
 
     async def load_snapshots(self, uuid: bytes) -> Sequence[str]:
         return ()
