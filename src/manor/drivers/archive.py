@@ -98,6 +98,8 @@ class Archive:
 
     @property
     def _db(self) -> sqlite3.Connection:
+        if self._database is None and self._path is None:
+            self.open()  # there is nothing that could go wrong
         assert self._database is not None, "the archive is not open"
         return self._database
 

@@ -70,7 +70,10 @@ class SnapshotBook:
 
     async def open(self) -> None:
         """Read what is kept."""
+        owners = await self._keeper.snapshot_owners()
         for reference, _ in await self._domains.all():
+            if reference.uuid not in owners:
+                continue
             for text in await self._keeper.load_snapshots(reference.uuid):
                 try:
                     document = snapshot_xml.parse(text)

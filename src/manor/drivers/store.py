@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+from uuid import UUID
 
 from manor import __version__
 from manor.base import process_lock
@@ -280,6 +281,14 @@ class Store:
             sync_directory(folder)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def snapshot_owners(self) -> set[bytes]:
+        """UUIDs of the domains that have any."""
+        found = set()
+        for name in os.listdir(self.root / "snapshots"):
+            with suppress(ValueError):
+                found.add(UUID(name).bytes)
+        return found
 
     def load_snapshots(self, uuid: bytes) -> list[str]:
         """The XML of a domain's snapshots."""

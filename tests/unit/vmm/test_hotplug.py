@@ -118,7 +118,7 @@ def test_disk_comes_and_goes(start: Start, image: Callable[[str], DiskSpec]) -> 
     assert events.wait("added", "disk0")
     (told,) = vm.devices.all()
     assert (told.name, told.kind, told.slot, told.is_leaving, told.source) == ("disk0", "disk", 4, False, spec.source)
-    assert vm.spec.disks == (DiskSpec(spec.source, format="raw", id="disk0", slot=4),)
+    assert vm.spec.disks == (DiskSpec(spec.source, format="raw", queues=1, id="disk0", slot=4),)
     assert open_files(spec.source) == 1
     assert "disk0" in vm.statistics().disks
     vm.devices.remove("disk0")

@@ -34,7 +34,7 @@ from manor.domain.xml.to_spec import Resolvers
 from manor.domain.xml.tree import Node
 from manor.domain.xml.values import Support
 from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
-from manor.drivers.errors import failed, invalid, invalid_argument, not_running, uuid_text
+from manor.drivers.errors import failed, invalid, invalid_argument, not_running, unsupported, uuid_text
 from manor.drivers.guest_addresses import agent_interfaces
 from manor.drivers.hypervisor import (
     AgentChanged,
@@ -44,6 +44,7 @@ from manor.drivers.hypervisor import (
     Ended,
     Found,
     Happening,
+    NoSaving,
     OnHappening,
     Paused,
     Rebooted,
@@ -90,7 +91,7 @@ _UNTOUCHED: Final = (
 """What is ignored here as well."""
 
 
-class QemuHypervisor:
+class QemuHypervisor(NoSaving):
     """All VMs of one driver (Hypervisor)."""
 
     def __init__(self, root: Path, accel: str, resolvers: Resolvers = _ANYTHING, binary: str = BINARY) -> None:
@@ -165,7 +166,9 @@ class QemuHypervisor:
     def _plan(self, domain: Domain, directory: Path, resolvers: Resolvers, accel: str = "tcg") -> Plan:
         return plan(named(domain), accel, Files(directory), resolvers)
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
+        if saved is not None:
+            raise unsupported("QEMU does not go on with what Manor's own machine wrote; use another URI")
         assert domain.uuid is not None
         binary = find_binary(domain.devices.emulator or self.platform.emulator)
         accel = await self._choose_accel(domain)

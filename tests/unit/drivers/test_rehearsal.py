@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from manor.base.errors import ConfigError, ManorError
+from manor.base.errors import ApiError, ConfigError, ManorError
 from manor.domain.definition import Platform, complete
 from manor.domain.xml import changes
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.live import live
 from manor.domain.xml.to_spec import Resolvers
+from manor.drivers.hypervisor import DeviceChanges
 from manor.drivers.live_devices import LiveDevices, Names, TrialCall
+from manor.drivers.memory import MemoryDriver
+from manor.drivers.rehearsal import RehearsalHypervisor, rehearse
 
 DOMAIN = """
 <domain type='qemu'>
@@ -76,32 +79,57 @@ def resolvers() -> Resolvers:
     return Resolvers(none, none)
 
 
-async def result(devices: LiveDevices, how: str, document: Domain, xml: str) -> str:
-    """The document without addresses, which only a machine gives; or why it was refused."""
+class Real:
+    """Of a hypervisor, what a rehearsal asks."""
+
+    platform = Platform("/usr/bin/manor")
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        trial = Names(self._names.disks, self._names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, resolvers())
+
+
+async def result(devices: Any, how: str, document: Domain, xml: str) -> str:
+    """The document without what only a machine gives; or why it was refused."""
     try:
         after = await getattr(devices, how)(bytes(16), document, changes.parse_device(xml))
     except ManorError as error:
         return str(error)
-    return re.sub(r" *<address [^>]*/>\n", "", domain_xml.format(after))
+    return re.sub(r" *<(address [^>]*|target dev='vnet\d+')/>\n", "", domain_xml.format(after))
 
 
 @pytest.mark.parametrize(("how", "xml"), CHANGES)
-def test_a_trial_says_what_the_change_does(how: str, xml: str) -> None:
+def test_a_rehearsal_says_what_the_change_does(how: str, xml: str) -> None:
     async def scenario() -> None:
         document, names = running()
-        tried = Names(names.disks, names.nics)
-        trial = LiveDevices(TrialCall(tried), lambda _: tried, resolvers())
-        said = await result(trial, how, document, xml)
-        assert (names.disks, names.nics) == (running()[1].disks, running()[1].nics)
+        real: Any = Real(names)
+        said = await result(RehearsalHypervisor(real), how, document, xml)
         machine = Machine(names)
         assert said == await result(LiveDevices(machine, lambda _: names, resolvers()), how, document, xml)
 
     asyncio.run(scenario())
 
 
-def test_vcpus_on_trial() -> None:
+def test_what_a_rehearsal_must_not_touch_it_refuses() -> None:
     async def scenario() -> None:
-        _, names = running()
-        await LiveDevices(TrialCall(names), lambda _: names, resolvers()).set_vcpus(bytes(16), 1)
+        driver = MemoryDriver(lambda _: None)
+        await driver.start()
+        trial = rehearse(driver, None)
+        books: tuple[Any, ...] = (trial.pools, trial.networks, trial.snapshots, trial.records)
+        for book in books:
+            with pytest.raises(ApiError, match="cannot be told beforehand"):
+                book.all  # noqa: B018
+        domain = await trial.domains.find_name("test")
+        for work in (
+            trial.domains.destroy(domain.uuid, False), trial.domains.suspend(domain.uuid),
+            trial.domains.console(domain.uuid, None, False), trial.domains.reset(domain.uuid),
+        ):  # fmt: skip
+            with pytest.raises(ApiError, match="cannot be told beforehand"):
+                await work
+        assert (await driver.domains.flags(domain.uuid)).active
+        await driver.close()
 
     asyncio.run(scenario())
