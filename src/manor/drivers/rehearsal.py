@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from manor.base.errors import ApiError
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, Driver, MachineStatistics, Scrollback
+from manor.drivers.api import ByteStream, Driver, MachineStatistics, Progress, Scrollback, unwatched
 from manor.drivers.errors import unsupported
 from manor.drivers.hypervisor import DeviceChanges, Ended, Found, Hypervisor, OnHappening, Trying
 from manor.drivers.keeper import Keeper
@@ -127,7 +128,12 @@ class RehearsalHypervisor(Hypervisor):
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
         return (), ()
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
+        raise _refusal("a VM")
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
         raise _refusal("a VM")
 
     async def stop(self, uuid: bytes) -> None:
