@@ -27,7 +27,8 @@ POOL_MIB = 64
 @pytest.fixture(scope="module")
 def daemon(place: Path) -> Iterator[DaemonProcess]:
     """Of this module: a small one."""
-    made = DaemonProcess(place, "--set", "max_clients=130", "--set", "max_clients_user=120", "--set", "max_calls=3")
+    limits = ("max_clients=130", "max_clients_user=120", "max_calls=3", "keepalive_interval=1", "keepalive_count=2")
+    made = DaemonProcess(place, *(word for limit in limits for word in ("--set", limit)))
     made.start()
     yield made
     assert made.end() == 0
@@ -81,6 +82,19 @@ def test_a_client_that_says_nothing_has_no_place_for_ever(
         assert other.call("connect_get_hostname")  # it has spoken before, and may be silent as long as it likes
 
 
+def test_a_client_that_answers_no_question_is_given_up(daemon: DaemonProcess) -> None:
+    with raw_client(daemon.socket) as dead, raw_client(daemon.socket) as alive:
+        for client in (dead, alive):
+            assert client.call("connect_supports_feature", 10) == 1
+        limit = time.monotonic() + 20
+        while "it has not answered for 2 s" not in daemon.log:
+            assert time.monotonic() < limit
+            alive.others += alive.receive()  # pings, which are answered
+            alive.flush()
+        dead.wait_end()
+        assert alive.call("connect_get_hostname")
+
+
 def test_who_does_not_read_is_not_read(daemon: DaemonProcess) -> None:
     """Thousands of calls whose answers nobody fetches: they wait in the client's own socket."""
     with raw_client(daemon.socket, timeout=1.0) as client:
@@ -96,6 +110,7 @@ def test_who_does_not_read_is_not_read(daemon: DaemonProcess) -> None:
         assert daemon.resident() < before + 24
 
 
+@pytest.mark.slow
 def test_who_asks_for_events_and_does_not_read_them_is_cut_off(daemon: DaemonProcess) -> None:
     with raw_client(daemon.socket) as deaf, raw_client(daemon.socket) as busy:
         for _ in range(60):  # each of them gets each event

@@ -14,6 +14,7 @@ from manor.base.errors import ProtocolError
 from manor.rpc.protocol import records
 from manor.rpc.protocol.catalog import QEMU, REMOTE, Field, Procedure
 from manor.rpc.protocol.events import EVENTS, REGISTER
+from manor.rpc.protocol.params import Prepared
 from manor.rpc.protocol.records import ParamType, TypedParam
 from manor.rpc.xdr import EncodeError
 
@@ -215,3 +216,15 @@ def test_every_event_has_a_message_and_every_message_of_the_catalog_is_one() -> 
     legacy = {procedure for procedure in REMOTE.values() if procedure.is_event} - known
     assert all(procedure.arguments[0].name == "domain" for procedure in legacy)
     assert len(legacy) == 16
+
+
+def test_parameters_that_were_prepared_are_sent_as_any_others() -> None:
+    params = [TypedParam("state.state", ParamType.INT, 5), TypedParam("name", ParamType.STRING, "a")]
+    procedure = REMOTE["connect_get_all_domain_stats"]
+    domain = records.Domain("a", bytes(16), -1)
+    prepared = Prepared(params)
+    assert list(prepared) == params
+    plain, ready = ([records.DomainStats(domain, each)] for each in (params, prepared))
+    assert procedure.encode_result(plain) == procedure.encode_result(ready)
+    with pytest.raises(struct.error):
+        Prepared([TypedParam("state.state", ParamType.INT, "no number")])

@@ -267,19 +267,16 @@ def test_a_save_is_a_job_that_can_be_followed_and_stopped(tmp_path: Path, monkey
 
 
 def test_a_domain_that_ends_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ending(uuid: bytes, *_: object) -> None:
-        driver.hypervisor.happen(Ended(uuid, End.POWER_OFF))
-        raise HostError("the VM has ended")
-
     async def scenario(h: Harness) -> None:
-        nonlocal driver
-        driver = h.driver
+        async def ending(uuid: bytes, *_: object) -> None:
+            h.driver.hypervisor.happen(Ended(uuid, End.POWER_OFF))
+            raise HostError("the VM has ended")
+
         await running(h)
         monkeypatch.setattr(h.driver.hypervisor, "save", ending)
         await h.refused("domain_save", domain=h.web1, path=str(tmp_path / "x"))
         assert await state(h) == (DomainState.SHUTOFF, ShutoffReason.SHUTDOWN)
 
-    driver: Any = None
     with_harness(scenario)
 
 

@@ -130,7 +130,7 @@ class QemuHypervisor(NoSaving):
                 how = End.POWER_OFF if status == "shutdown" else End.LOST
                 if vm is not None:
                     await self._finish(vm)
-                files.record.unlink(missing_ok=True)
+                sweep(files)
                 ended.append(Ended(uuid, how, "" if how is End.POWER_OFF else last_words(files)))
             else:
                 vm.is_settled = True
@@ -503,7 +503,7 @@ class QemuHypervisor(NoSaving):
         status = None if vm.process is None else vm.process.wait()
         self._begin(vm.let_go())
         is_known = self._vms.get(vm.uuid) is vm
-        vm.files.record.unlink(missing_ok=True)
+        sweep(vm.files)
         vm.ended.set_result(None)
         for future in vm.leaving.values():
             if not future.done():
@@ -512,6 +512,14 @@ class QemuHypervisor(NoSaving):
             del self._vms[vm.uuid]
             if self._on_happening is not None and vm.is_settled:
                 self._on_happening(_end_of(vm, status))
+
+
+def sweep(files: Files) -> None:
+    """Remove what a QEMU that has ended left behind, as far as the host lets us."""
+    try:
+        files.sweep()
+    except OSError as error:
+        logger.warning("what is left of a VM in %s cannot be removed: %s", files.directory, error.strerror)
 
 
 def find_binary(path: str, where: str = "domain/devices/emulator") -> str:
