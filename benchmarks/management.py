@@ -336,7 +336,7 @@ def _ratio(values: Sequence[float | None]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of the daemon with many domains, beside libvirtd.")
     parser.add_argument("--domains", type=int, default=1000)
-    parser.add_argument("--running", type=int, default=0, help="VMs to start; they stay paused, as QEMU's would be busy")
+    parser.add_argument("--running", type=int, default=0, help="VMs to start, paused")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("manor",), help="without libvirtd")
     parser.add_argument("--json", type=Path, help="write every value to this file")
