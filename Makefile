@@ -25,7 +25,7 @@ BENCH ?=
 ORACLES := iasl=acpica-tools qemu-system-x86_64=qemu-system-x86 busybox=busybox-static qemu-img=qemu-utils nbdkit=nbdkit \
 	nbdinfo=libnbd-bin tshark=tshark mke2fs=e2fsprogs fsck.fat=dosfstools mcopy=mtools isoinfo=genisoimage dmidecode=dmidecode \
 	qemu-ga=qemu-guest-agent newuidmap=uidmap ip=iproute2 iperf3=iperf3 dhclient=isc-dhcp-client cpio=cpio gpg=gpg gpgv=gpgv \
-	ssh-keygen=openssh-client curl=curl
+	ssh-keygen=openssh-client curl=curl virsh=libvirt-clients libvirtd=libvirt-daemon virt-install=virtinst
 
 # What the native parts are made from. The generators import a few more modules of the package.
 NATIVE_SOURCES := $(shell find src/manor/engine src/manor/mem \( -name '*.py' -o -name '*.pxd' -o -name '*.pyx' \) 2>/dev/null)

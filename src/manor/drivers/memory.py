@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from manor.base.errors import ApiError
@@ -31,6 +32,7 @@ from manor.drivers.api import (
     Progress,
     Scrollback,
     VolumeStream,
+    unwatched,
 )
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
@@ -44,6 +46,9 @@ from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
 from manor.drivers.volumes import Volume, VolumePlan, volume_exists
 from manor.rpc.protocol.records import GuestInterface, IpAddress
+from manor.spec import saved_vm
+from manor.spec.machine import MachineSpec
+from manor.spec.saved_vm import SavedHead
 
 POOL_SIZE: Final = 1 << 40
 """Bytes that an in-memory pool says it has."""
@@ -143,7 +148,7 @@ class MemoryHypervisor:
         refuse([one for one in found if one.path.startswith(("domain/vcpu", "domain/memory"))])
         return [one for one in found if one.verdict is Support.IGNORED]
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         now = time.monotonic()
         running = live(domain, number)
         definition = definition_of(running)
@@ -171,6 +176,16 @@ class MemoryHypervisor:
         if running is not None:
             for echo in running.echo:
                 echo.close()
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
+        """A file with a note and no machine."""
+        running = self._running[uuid]
+        spec = MachineSpec(None, memory=running.memory << 10, cpus=running.definition.vcpus)
+        is_paused = running.since is None if paused is None else paused
+        saved_vm.write_empty(path, SavedHead("test", time.time_ns(), "none", spec, 0, 0, is_paused, note))
+        self._forget(uuid)
 
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
         self.happen(Ended(uuid, End.POWER_OFF))

@@ -38,7 +38,16 @@ from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
+from manor.drivers.api import (
+    BlockStatistics,
+    ByteStream,
+    Cancelled,
+    MachineStatistics,
+    NicStatistics,
+    Progress,
+    Scrollback,
+    unwatched,
+)
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.errors import Code, Origin, failed, invalid_argument, not_running, uuid_text
@@ -58,6 +67,10 @@ START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
 ENDING_SECONDS: Final = 1.0
 """From the end of a VM's control socket to that of its process."""
+RESTORE_RATE: Final = 10 << 20
+"""Bytes of a saved state that a VMM reads in a second, at least."""
+SAVE_SECONDS: Final = 24 * 3600.0
+"""For a VM to write itself into a file, however slow that is; it can be given up."""
 LOOK_SECONDS: Final = 3.0
 """For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
@@ -71,6 +84,7 @@ _ENDS: Final = {
     "power-off": End.POWER_OFF,
     "reboot": End.REBOOT,
     "stopped": End.STOPPED,
+    "saved": End.SAVED,
     "panic": End.CRASH,
     "triple-fault": End.CRASH,
     "error": End.FAILED,
@@ -145,7 +159,7 @@ class Processes:
             return _end_of(uuid, directory, None)
         status = await self._status(vm)
         is_paused, has_crashed = status.get("state") == "paused", bool(status.get("crashed"))
-        return Found(uuid, number, await self._as_it_is(vm, text), is_paused, has_crashed)
+        return Found(uuid, number, await self._as_it_is(vm, text), is_paused, has_crashed, _started_ns(directory))
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
         """The VM that runs in `directory`, None if there is none."""
@@ -192,13 +206,13 @@ class Processes:
             check_disk(disk, f"domain/devices/disk[{index + 1}]")
         return launch
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         launch = self._launch(domain, self._resolvers)
         assert domain.uuid is not None
         uuid = UUID(domain.uuid).bytes
         running = live(domain, number)
         spec = with_names(launch.spec, running)
-        for path in (spec.kernel, spec.initrd):
+        for path in (spec.kernel, spec.initrd) if saved is None else ():
             if path is not None and not path.exists():
                 raise failed(f"cannot open {path}: No such file or directory")
         settings = {
@@ -207,6 +221,7 @@ class Processes:
             "paused": paused,
             "preserve_crash": launch.on_crash == "preserve",
             "reboot": launch.on_reboot in ("restart", "rename-restart"),
+            "saved": None if saved is None else os.fspath(saved),
         }
         directory = self._root / domain.uuid
         record = {"number": number, "live": domain_xml.format(running)}
@@ -218,7 +233,8 @@ class Processes:
             ) from error
         vm = self._watch(uuid, directory, process.pid, os.pidfd_open(process.pid), process)
         try:
-            report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
+            limit = START_SECONDS + (saved.stat().st_size / RESTORE_RATE if saved is not None else 0.0)
+            report = await asyncio.wait_for(_read_line(reading), limit)
             _check_report(report, directory)
             await self._control(vm)
             vm.names.note(running)
@@ -228,11 +244,11 @@ class Processes:
             await self._kill(vm)
             (directory / "record.json").unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
-                raise failed(f"the VM did not run within {START_SECONDS:g} s; see {directory}/vmm.log") from error
+                raise failed(f"the VM did not run within {limit:g} s; see {directory}/vmm.log") from error
             raise
         finally:
             os.close(reading)
-        if launch.current_memory < domain.memory:
+        if launch.current_memory < domain.memory and saved is None:
             try:
                 await self._call(uuid, "balloon", target=launch.current_memory)
             except ManorError as error:
@@ -272,6 +288,37 @@ class Processes:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
         await vm.ended
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
+        vm = self._get(uuid)
+        arguments = {} if paused is None else {"paused": paused}
+        asked: list[asyncio.Future[Json]] = []
+
+        def follow(event: Json) -> None:
+            if event.get("event") == "save" and not asked:
+                try:
+                    progress(int(event["done"]), int(event["total"]))
+                except Cancelled:
+                    asked.append(asyncio.ensure_future(control.call("save-cancel")))
+
+        # In a conversation of its own: the others are not to wait for its end.
+        control = await Control.connect(vm.directory / "control", follow)
+        try:
+            await control.call("subscribe", topic="save")
+            await control.call("save", SAVE_SECONDS, path=os.fspath(path), note=note, **arguments)
+        except HostError as error:
+            if asked:
+                raise Cancelled(str(error)) from error
+            raise
+        finally:
+            await asyncio.gather(*asked, return_exceptions=True)
+            await control.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(vm.ended), STOP_SECONDS)
+        except TimeoutError:
+            await self._kill(vm)  # it is saved, and has let go of its disks
 
     async def close(self) -> None:
         """VMs live on."""
@@ -581,6 +628,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _started_ns(directory: Path) -> int:
+    """When the VM in `directory` was started: its description is written just before."""
+    try:
+        return (directory / "spec.json").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _rss(pid: int) -> int:

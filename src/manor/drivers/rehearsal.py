@@ -6,14 +6,15 @@ The code that changes domains is the same, so that what a rehearsal says is what
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from manor.base.errors import ApiError
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, Driver, MachineStatistics, Scrollback
+from manor.drivers.api import ByteStream, Driver, MachineStatistics, Progress, Scrollback, unwatched
 from manor.drivers.errors import unsupported
 from manor.drivers.hypervisor import DeviceChanges, Ended, Found, Hypervisor, OnHappening, Trying
 from manor.drivers.keeper import Keeper
@@ -75,6 +76,9 @@ class SilentKeeper(Keeper):
     async def set_autostart(self, kind: str, name: str, on: bool) -> None:
         return
 
+    async def snapshot_owners(self) -> Collection[bytes]:
+        return ()
+
     async def load_snapshots(self, uuid: bytes) -> Sequence[str]:
         return ()
 
@@ -124,7 +128,12 @@ class RehearsalHypervisor(Hypervisor):
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
         return (), ()
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
+        raise _refusal("a VM")
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
         raise _refusal("a VM")
 
     async def stop(self, uuid: bytes) -> None:

@@ -6,7 +6,7 @@ it is done with it (or by itself); only then is it taken out. A guest that never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,8 +52,17 @@ class Hotplug:
     """Slots of PCI bus 0 and vCPUs of a machine. Machine lock held, once it runs."""
 
     def __init__(
-        self, pci: PciHost, lines: IrqSink, pio: Bus, memory: GuestMemory, host: HostSide, spec: MachineSpec
+        self,
+        pci: PciHost,
+        lines: IrqSink,
+        pio: Bus,
+        memory: GuestMemory,
+        host: HostSide,
+        spec: MachineSpec,
+        places: Mapping[str, int],
     ) -> None:
+        """places: slots of functions, by their names, that count whatever the description says."""
+        self._places = places
         self._pci = pci
         self._memory = memory
         self._host = host
@@ -62,9 +71,8 @@ class Hotplug:
         self._possible_cpus = spec.possible_cpus
         self._asked_cpus: set[int] = set()
         """vCPUs that the guest was asked for, and has not answered: each question has one answer."""
-        self._slots = SlotAllocator(
-            slot for slot in (*(nic.slot for nic in spec.nics), *(disk.slot for disk in spec.disks)) if slot
-        )
+        described = (*(nic.slot for nic in spec.nics), *(disk.slot for disk in spec.disks))
+        self._slots = SlotAllocator(slot for slot in (*places.values(), *described) if slot)
         self._fixed: set[int] = {0}
         self.plugged: dict[int, Plugged] = {}
         """By slot."""
@@ -78,7 +86,7 @@ class Hotplug:
     def fix(self, functions: Sequence[PciFunction]) -> None:
         """Put functions that stay into the next slots. Raises ConfigError when there is none left."""
         for function in functions:
-            slot = self._slots.take(function.name)
+            slot = self._slots.take(function.name, self._places.get(function.name, 0))
             self._fixed.add(slot)
             self._pci.add(slot, function)
 
@@ -86,7 +94,7 @@ class Hotplug:
         self, name: str, function: PciFunction, wanted: int, *, disk: Disk | None = None, port: NetPort | None = None
     ) -> Plugged:
         """Put a function that may go into the wanted slot, or into the next for 0. Raises ConfigError."""
-        slot = self._slots.take(name, wanted)
+        slot = self._slots.take(name, self._places.get(function.name, wanted))
         self._pci.add(slot, function)
         plugged = self.plugged[slot] = Plugged(name, slot, function, disk, port)
         return plugged
@@ -147,6 +155,12 @@ class Hotplug:
         if plugged.port is not None:
             plugged.port.close()
         self._host.ejected(plugged.name)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what the guest gave back is gone, and its vCPUs are the first ones: such a machine can be built."""
+        enabled = self.controller.cpu_enabled
+        return not any(each.is_ejected for each in self.plugged.values()) and enabled & (enabled + 1) == 0
 
     # --- vCPUs ----------------------------------------------------------------------------------------------
 

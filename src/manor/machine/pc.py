@@ -23,6 +23,8 @@ from manor.devices.virtio.console import ConsolePort, VirtioConsole
 from manor.devices.virtio.net import VirtioNet
 from manor.devices.virtio.net_port import NetPort
 from manor.machine.doorbells import DoorbellWiring
+from manor.machine.interrupts import Interrupts
+from manor.machine.interval_timer import IntervalTimer
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
 from manor.trace.event import declare
@@ -179,6 +181,8 @@ class Machine:
     exits: PcExits
     vm: VmHandle
     lapics: list[LocalApic]
+    interrupts: Interrupts
+    timer: IntervalTimer
     serial: Ns16550
     console: VirtioConsole
     balloon: VirtioBalloon | None

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
     "connect", "domain", "domain_agent", "domain_devices", "domain_jobs", "domain_looks", "domain_placing",
+    "domain_saving",
     "domain_statistics", "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices",
     "registration", "absent",
 )  # fmt: skip

@@ -187,6 +187,11 @@ class History:
         if last is None:
             return
         seconds = counters.time - last.time
+        if seconds < -1.0:
+            # The clock was set back: what was after that is not kept beside what comes now.
+            self._records[uuid] = Record(record.middle.capacity)
+            self._records[uuid].last = counters
+            return
         if seconds < 0.05:
             record.last = last  # two clients asked at once: the difference would say nothing
             return

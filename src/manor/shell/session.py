@@ -268,7 +268,7 @@ class Session:
         elif self.output == "name":
             self.out.write("".join(f"{value}\n" for name, value in pairs if name == naming))
         else:
-            self.out.write("".join(f"{name and name + ':':<{width}} {value}\n" for name, value in pairs))
+            self.out.write("".join(f"{name + ':' if name else '':<{width}} {value}\n" for name, value in pairs))
 
     def parameters(self, params: Sequence[TypedParam], unlimited: Sequence[str] = ()) -> None:
         """Print typed parameters."""

@@ -130,7 +130,7 @@ def test_qemu_takes_all_that_the_mapping_makes(daemon: DaemonProcess, virsh: Vir
     stats = virsh("domstats", name)
     assert "block.count=4" in stats  # an empty drive is no disk
     assert "vcpu.0.time=" in stats
-    log = next((daemon.root / "state" / "qemu" / "run").glob("*/qemu.log"))
+    log = daemon.root / "state" / "qemu" / "run" / virsh("domuuid", name) / "qemu.log"
     virsh("destroy", name)
     assert [line for line in log.read_text().splitlines() if "warning" not in line and "terminating" not in line] == []
 
@@ -255,6 +255,7 @@ def guest() -> DefaultGuest:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_guest_lives(daemon: DaemonProcess, virsh: Virsh, uri: str, guest: DefaultGuest) -> None:
     document = daemon.root / "guest.xml"
     document.write_text(
@@ -263,6 +264,7 @@ def test_a_guest_lives(daemon: DaemonProcess, virsh: Virsh, uri: str, guest: Def
         )
     )
     virsh("define", str(document))
+    uuid = virsh("domuuid", "guest")
     virsh("start", "guest")
     console = Console(uri, "guest")
     console.wait("manor:~#")
@@ -311,7 +313,7 @@ def test_a_guest_lives(daemon: DaemonProcess, virsh: Virsh, uri: str, guest: Def
     console.wait("going")  # its echo: the guest has it
     daemon.kill()
     console.close()
-    wait_status(next((daemon.root / "state" / "qemu" / "run").glob("*/monitor")), "shutdown")
+    wait_status(daemon.root / "state" / "qemu" / "run" / uuid / "monitor", "shutdown")
     daemon.start()
     assert virsh("domstate", "guest", "--reason") == "shut off (shutdown)"
     # And while one is.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from manor.domain.xml.checker import UNKNOWN
 from manor.domain.xml.property import Element, Note, declarations, schema
-from manor.domain.xml.values import Present
-from tests.unit.domain.documents import ALL, KINDS, kind
+from manor.domain.xml.values import Present, Support
+from tests.unit.domain.documents import ALL, EXAMPLES, KINDS, kind
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -27,6 +28,37 @@ def test_a_complete_document_comes_back_to_the_letter(path: Path) -> None:
     _, parse, format_, _ = KINDS[kind(path)]
     text = path.read_text("utf-8")
     assert format_(parse(text)).splitlines() == text.splitlines()
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_nothing_documented_is_unknown(path: Path) -> None:
+    _, parse, _, check = KINDS[kind(path)]
+    assert [str(one) for one in check(parse(path.read_text("utf-8"))) if one.text == UNKNOWN] == []
+
+
+REFUSED = {
+    "domain-windows": {
+        "domain/cpu/numa", "domain/devices/disk[1]/target/@bus", "domain/devices/hostdev",
+        "domain/devices/interface/model/@type", "domain/devices/tpm", "domain/devices/watchdog", "domain/genid",
+        "domain/os/loader",
+    },
+    "network-open": {"network/forward/@mode"},
+    "network-isolated": set(),
+    "network-ports": {"network/virtualport"},
+    "pool-netfs": {"pool/@type"},
+    "volume-luks": {"volume/target/encryption"},
+    "domainsnapshot-memory": set(),
+}  # fmt: skip
+"""What no machine here can be, of documents for other hypervisors."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_of_documents_for_others(name: str) -> None:
+    path = EXAMPLES / f"{name}.xml"
+    _, parse, _, check = KINDS[kind(path)]
+    found = [one for one in check(parse(path.read_text("utf-8"))) if one.verdict is Support.REFUSED]
+    assert {one.path for one in found} == REFUSED[name]
+    assert all(one.fix for one in found)
 
 
 @pytest.mark.parametrize("name", KINDS)

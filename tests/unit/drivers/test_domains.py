@@ -131,7 +131,7 @@ def test_a_file_that_a_user_wrote_is_completed_and_a_broken_one_left_out(
     (tmp_path / "domains" / "mine.xml").write_text(XML.format(name="mine").replace("<memory", f"{uuid}<memory", 1))
     (tmp_path / "domains" / "other.xml").write_text("<domain><name>other</name>")
     run(tmp_path, found)
-    assert "other.xml.damaged: mend it and define it again" in caplog.text
+    assert "other.xml cannot be used: domain: line 1: this is not XML" in caplog.text
 
 
 def test_names_and_uuids_are_unique(tmp_path: Path) -> None:
@@ -422,10 +422,12 @@ def test_autostart_starts_what_is_marked_and_survives_what_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Failing(MemoryHypervisor):
-        async def start(self, domain: Document, number: int, paused: bool) -> Document:
+        async def start(
+            self, domain: Document, number: int, paused: bool, saved: Path | None = None
+        ) -> Document:
             if domain.name == "broken":
                 raise HostError("its disk is gone; put it back")
-            return await super().start(domain, number, paused)
+            return await super().start(domain, number, paused, saved)
 
     async def scenario(world: World) -> None:
         for name, is_marked in (("broken", True), ("good", True), ("plain", False)):

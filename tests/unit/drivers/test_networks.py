@@ -11,8 +11,8 @@ import pytest
 from manor.base.errors import ApiError
 from manor.domain.xml import network as network_xml
 from manor.drivers.api import Kind, Notice
+from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
-from manor.drivers.rehearsal import SilentKeeper
 
 IP = "<ip address='10.9.0.1' netmask='255.255.255.0'>{}</ip>"
 
@@ -21,9 +21,12 @@ def run(scenario: Callable[[NetworkBook], Awaitable[None]], with_default: bool =
     told: list[Notice] = []
 
     async def work() -> None:
-        book = NetworkBook(SilentKeeper(), told.append)
+        keeper = MemoryKeeper()
+        await keeper.open()
+        book = NetworkBook(keeper, told.append)
         await book.open(with_default)
         await scenario(book)
+        await keeper.close()
 
     asyncio.run(work())
     return told

@@ -12,8 +12,8 @@ from manor.base.errors import ApiError
 from manor.domain.xml import storage
 from manor.drivers.api import Kind, Notice
 from manor.drivers.directory import Directory
+from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.pools import RESIZE_DELTA, RESIZE_SHRINK, PoolBook
-from manor.drivers.rehearsal import SilentKeeper
 from manor.rpc.protocol.records import StoragePool
 
 VOLUME = "<volume><name>{}</name><capacity unit='MiB'>4</capacity><target><format type='{}'/></target></volume>"
@@ -27,9 +27,12 @@ def run(scenario: Callable[[PoolBook], Awaitable[None]]) -> list[Notice]:
     told: list[Notice] = []
 
     async def work() -> None:
-        book = PoolBook(SilentKeeper(), told.append, Directory)
+        keeper = MemoryKeeper()
+        await keeper.open()
+        book = PoolBook(keeper, told.append, Directory)
         await book.open()
         await scenario(book)
+        await keeper.close()
 
     asyncio.run(work())
     return told

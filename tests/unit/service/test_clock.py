@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from manor.drivers.api import Kind, Notice
 from manor.drivers.store import Store
 from manor.rpc.protocol.records import Domain
 from manor.service.events import EventHub
-from manor.service.jobs import Job, Purpose
+from manor.service.history import Counters, History
+from manor.service.jobs import Job, Jobs, Phase, Purpose
 from manor.service.journal import Journal
 
 YEAR = 365 * 24 * 3600.0
@@ -44,17 +46,39 @@ def test_events_are_in_the_order_in_which_they_came(jump: Callable[[float], None
     for _ in range(3):
         hub.publish("u", Notice(Kind.LIFECYCLE, Domain("a", ONE.bytes, 1), (2, 0)))
         jump(seconds)
-    is_whole, entries = hub.journal.since(1, 10)
+    is_whole, entries = hub.journal.since(1, 100)
     assert is_whole
     assert [entry.sequence for entry in entries] == [2, 3]
 
 
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR])
 def test_a_job_has_no_rate_below_zero(jump: Callable[[float], None], seconds: float) -> None:
-    job = Job(1, Purpose("copy", "ann", "a", "nothing"), done=1 << 20, total=1 << 21)
-    jump(seconds)
+    async def main() -> Job:
+        async def work(job: Job) -> None:
+            job.progress(1 << 20, 1 << 21)
+            jump(seconds)
+            assert job.rate >= 0
+
+        jobs = Jobs(EventHub(Journal()))
+        await jobs.run(Purpose("copy", "ann", "a", "nothing"), work)
+        return jobs.all()[0]
+
+    job = asyncio.run(main())
+    assert job.phase is Phase.DONE
     assert job.rate >= 0
-    assert job.left == -1 or job.left > 0  # not known, or some time
+
+
+@pytest.mark.parametrize("seconds", [YEAR, -YEAR])
+def test_statistics_go_on_after_the_clock_was_set(seconds: float) -> None:
+    history = History()
+    for number in range(40):
+        when = 1e9 + 10 * number + (seconds if number >= 20 else 0)
+        history.add(ONE.bytes, Counters(when, (float(number),) * 7))
+    level = history.level(ONE.bytes, 10)
+    assert level is not None
+    found = list(level.buckets(1e9 + seconds, 1e9 + seconds + 1000))
+    assert len(found) >= 18
+    assert all(0 <= each.values[1] <= 0.11 for each in found)
 
 
 def test_revisions_and_trash_keep_their_order(jump: Callable[[float], None], tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from manor.domain.xml.values import Choice, Integer, Text, ignored, refused
 
 AGENT_PORT = "org.qemu.guest_agent.0"
 """Name of the port by which a guest's agent is met."""
+UNSERVED = ("spicevmc", "spiceport", "qemu-vdagent")
+"""Types of channels whose other end is a display server, which there is not: they are kept, and not made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

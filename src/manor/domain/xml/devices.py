@@ -109,7 +109,12 @@ class Rng(Device):
                                    verdict=ignored("requests are bounded, not their rate"))
     address: Address | None = part("address", Address, "place on the bus", verdict=PLACED)
 
-    NOTES = (note("backend/@type", "character device of EGD", ignored("EGD is not used")), *VIRTIO_OPTIONS)
+    NOTES = (
+        note("backend/@type", "character device of EGD", ignored("EGD is not used")),
+        note("backend/source", "server of EGD", ignored("EGD is not used")),
+        note("backend/protocol", "protocol of EGD", ignored("EGD is not used")),
+        *VIRTIO_OPTIONS,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

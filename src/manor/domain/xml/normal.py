@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from manor.base.errors import ConfigError
 from manor.domain import names
 from manor.domain.names import disk_index, generate_mac
-from manor.domain.xml.character import Character
+from manor.domain.xml.character import UNSERVED, Character
 from manor.domain.xml.common import Device
 from manor.domain.xml.devices import Balloon, Controller, Devices
 from manor.domain.xml.disk import Disk
@@ -218,7 +218,7 @@ def _channels(channels: Sequence[Character]) -> tuple[Character, ...]:
     for where, channel in _numbered_paths("channel", channels):
         if channel.target_type is None:
             raise ConfigError(f"{where}/target/@type", "it is missing; write type='virtio'")
-    used = [one.target_name for one in channels if one.target_name]
+    used = [one.target_name for one in channels if one.target_name and one.type not in UNSERVED]
     for name in used:
         if used.count(name) > 1:
             raise ConfigError("domain/devices/channel", f"two channels are called {name!r}; give each its own name")

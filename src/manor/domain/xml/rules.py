@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from manor.domain.xml.character import AGENT_PORT
+from manor.domain.xml.character import AGENT_PORT, UNSERVED
 from manor.domain.xml.disk import OTHER_BUSES
 from manor.domain.xml.property import Finding
 from manor.domain.xml.values import Support
@@ -142,7 +142,7 @@ def _characters(domain: Domain) -> Iterator[Finding]:
         if not (console.target_type == "virtio" and index == 1):
             yield _refused(f"devices/console[{index + 1}]", "there are two consoles, serial and virtio", "remove it")
     for index, channel in enumerate(devices.channels):
-        if channel.target_type == "virtio" and channel.target_name != AGENT_PORT and channel.type != "spicevmc":
+        if channel.target_type == "virtio" and channel.target_name != AGENT_PORT and channel.type not in UNSERVED:
             yield _refused(
                 f"{_path('channel', index, len(devices.channels))}/target/@name",
                 f"{channel.target_name!r} is not a port that the machine has",

@@ -12,17 +12,18 @@ from dataclasses import replace
 from manor.base.errors import ConfigError
 from manor.domain.definition import Definition, definition_of, read_kept, recall
 from manor.domain.model import Life
-from manor.domain.state import CrashedReason, DomainState, PausedReason, RunningReason
+from manor.domain.state import CrashedReason, DomainState, PausedReason, RunningReason, ShutoffReason
 from manor.domain.xml import domain as domain_xml
 from manor.drivers.domains.asking import Asking
 from manor.drivers.domains.defining import Defining
 from manor.drivers.domains.record import Record
-from manor.drivers.domains.running import REASONS, Running
+from manor.drivers.domains.running import REASONS
+from manor.drivers.domains.saving import Saving
 from manor.drivers.domains.table import logger
 from manor.drivers.hypervisor import Found
 
 
-class DomainBook(Defining, Running, Asking):
+class DomainBook(Saving, Defining, Asking):
     """The domains of one driver (api.Domains)."""
 
     async def open(self) -> None:
@@ -40,10 +41,15 @@ class DomainBook(Defining, Running, Asking):
                 continue
             if stored.is_known and definition.text != stored.xml:  # an older version wrote it
                 await self._keeper.save("domains", definition.uuid, definition.name, definition.text, "manord")
-            self._add(Record(Life.OFF, definition, autostart=stored.autostart))
+            kept = Record(Life.OFF, definition, autostart=stored.autostart)
+            if self._saves.exists(definition.uuid):
+                kept.life, kept.reason = Life.SAVED, ShutoffReason.SAVED
+            self._add(kept)
         found, ended = await self._hypervisor.recover(self._happened)
         for each in found:
             self._recover(each)
+            # An earlier daemon may have ended between the start and this.
+            self._saves.forget_older(each.uuid, each.started_ns)
         for end in ended:
             record = self._records.get(end.uuid)
             if record is not None and not record.is_active:
@@ -103,3 +109,4 @@ class DomainBook(Defining, Running, Asking):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hypervisor.close()
+        self._saves.close()

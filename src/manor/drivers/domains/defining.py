@@ -73,6 +73,7 @@ class Defining(DomainTable):
                 await self._keeper.remove_snapshot(uuid, None)
                 record.snapshots = 0
             record.autostart = False
+            await self._forget_saved(record)
             self._step(record, cause)
             if record.life is Life.ABSENT:
                 self._forget(record)

@@ -34,7 +34,7 @@ from manor.domain.xml.to_spec import Resolvers
 from manor.domain.xml.tree import Node
 from manor.domain.xml.values import Support
 from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
-from manor.drivers.errors import failed, invalid, invalid_argument, not_running, uuid_text
+from manor.drivers.errors import failed, invalid, invalid_argument, not_running, unsupported, uuid_text
 from manor.drivers.guest_addresses import agent_interfaces
 from manor.drivers.hypervisor import (
     AgentChanged,
@@ -44,6 +44,7 @@ from manor.drivers.hypervisor import (
     Ended,
     Found,
     Happening,
+    NoSaving,
     OnHappening,
     Paused,
     Rebooted,
@@ -90,7 +91,7 @@ _UNTOUCHED: Final = (
 """What is ignored here as well."""
 
 
-class QemuHypervisor:
+class QemuHypervisor(NoSaving):
     """All VMs of one driver (Hypervisor)."""
 
     def __init__(self, root: Path, accel: str, resolvers: Resolvers = _ANYTHING, binary: str = BINARY) -> None:
@@ -129,7 +130,7 @@ class QemuHypervisor:
                 how = End.POWER_OFF if status == "shutdown" else End.LOST
                 if vm is not None:
                     await self._finish(vm)
-                files.record.unlink(missing_ok=True)
+                sweep(files)
                 ended.append(Ended(uuid, how, "" if how is End.POWER_OFF else last_words(files)))
             else:
                 vm.is_settled = True
@@ -165,7 +166,9 @@ class QemuHypervisor:
     def _plan(self, domain: Domain, directory: Path, resolvers: Resolvers, accel: str = "tcg") -> Plan:
         return plan(named(domain), accel, Files(directory), resolvers)
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
+        if saved is not None:
+            raise unsupported("QEMU does not go on with what Manor's own machine wrote; use another URI")
         assert domain.uuid is not None
         binary = find_binary(domain.devices.emulator or self.platform.emulator)
         accel = await self._choose_accel(domain)
@@ -500,7 +503,7 @@ class QemuHypervisor:
         status = None if vm.process is None else vm.process.wait()
         self._begin(vm.let_go())
         is_known = self._vms.get(vm.uuid) is vm
-        vm.files.record.unlink(missing_ok=True)
+        sweep(vm.files)
         vm.ended.set_result(None)
         for future in vm.leaving.values():
             if not future.done():
@@ -509,6 +512,14 @@ class QemuHypervisor:
             del self._vms[vm.uuid]
             if self._on_happening is not None and vm.is_settled:
                 self._on_happening(_end_of(vm, status))
+
+
+def sweep(files: Files) -> None:
+    """Remove what a QEMU that has ended left behind, as far as the host lets us."""
+    try:
+        files.sweep()
+    except OSError as error:
+        logger.warning("what is left of a VM in %s cannot be removed: %s", files.directory, error.strerror)
 
 
 def find_binary(path: str, where: str = "domain/devices/emulator") -> str:

@@ -57,6 +57,13 @@ class Files:
     def vnc_password(self) -> Path:
         return self.directory / "vnc-password"
 
+    def sweep(self) -> None:
+        """Remove what is of use only while QEMU runs. Raises OSError."""
+        for path in (
+            self.record, self.monitor, self.agent, self.vnc, self.vnc_password, *self.directory.glob("*.sock"),
+        ):  # fmt: skip
+            path.unlink(missing_ok=True)
+
     def port(self, alias: str) -> Path:
         """A character device's socket."""
         return self.directory / f"{alias}.sock"

@@ -103,8 +103,7 @@ def spawn(binary: str, arguments: Sequence[str], files: Files, record: dict[str,
         if not process_lock.try_lock(lock):
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(directory))
         os.ftruncate(lock, 0)
-        for path in (files.monitor, files.agent, files.vnc, *directory.glob("*.sock")):
-            path.unlink(missing_ok=True)
+        files.sweep()
         if vnc_password is not None:
             write_atomically(files.vnc_password, vnc_password.encode())
         write_atomically(files.command, "\0".join([binary, *arguments]).encode())

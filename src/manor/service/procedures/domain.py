@@ -14,6 +14,7 @@ from manor.service.consoles import Mode
 from manor.service.procedures.own_console import open_console
 
 START_PAUSED: Final = 1
+START_FORCE_BOOT: Final = 8
 START_VALIDATE: Final = 16
 """virDomainCreateFlags."""
 XML_SECURE: Final = 1
@@ -147,7 +148,9 @@ async def domain_create(client: Client, a: Any) -> None:
 
 
 async def domain_create_with_flags(client: Client, a: Any) -> Domain:
-    return await client.driver.domains.start(a.domain.uuid, bool(a.flags & START_PAUSED))
+    return await client.driver.domains.start(
+        a.domain.uuid, bool(a.flags & START_PAUSED), fresh=bool(a.flags & START_FORCE_BOOT)
+    )
 
 
 async def domain_create_xml(client: Client, a: Any) -> Domain:
@@ -184,33 +187,6 @@ async def domain_suspend(client: Client, a: Any) -> None:
 
 async def domain_resume(client: Client, a: Any) -> None:
     await client.driver.domains.resume(a.domain.uuid)
-
-
-# --- saving -----------------------------------------------------------------------------------------------------------
-
-
-async def domain_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path)
-
-
-async def domain_save_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path)
-
-
-async def domain_restore(client: Client, a: Any) -> None:
-    await client.driver.domains.restore(a.path)
-
-
-async def domain_managed_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, None)
-
-
-async def domain_has_managed_save_image(client: Client, a: Any) -> int:
-    return int((await client.driver.domains.flags(a.domain.uuid)).managed_save)
-
-
-async def domain_managed_save_remove(client: Client, a: Any) -> None:
-    await client.driver.domains.remove_saved(a.domain.uuid)
 
 
 # --- console ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from manor.drivers.errors import invalid_argument
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.service.client import Client
 from manor.service.consoles import Mode, Seated
-from manor.service.streams import both_ways, send_all
+from manor.service.streams import both_ways
 
 MAX_PIECE: Final = 1 << 20
 """Bytes of one answer."""
@@ -28,7 +28,7 @@ async def manor_console_follow(client: Client, a: Any) -> Answer:
 
     async def give(session: Session, stream: SessionStream | None) -> None:
         assert stream is not None
-        await send_all(stream, reader)
+        await both_ways(stream, reader)  # not one way: who waits for more of a silent guest may leave at any time
 
     return Answer(None, (), give)
 
