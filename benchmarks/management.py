@@ -50,11 +50,11 @@ def undefine(first, count):
 
 def start(count):
     for number in range(count):
-        yield lambda: connection.lookupByName('run%05d' % number).create()
+        yield lambda: connection.lookupByName('run%05d' % number).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
 
 def stop(count):
-    for number in range(count):
-        yield lambda: connection.lookupByName('run%05d' % number).destroy()
+    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        yield domain.destroy
 
 def repeat(count, work):
     for _ in range(count):
@@ -290,12 +290,10 @@ def measure_running(targets: Sequence[Target], running: int, rounds: int) -> Non
         path.chmod(0o644)
         target.asker.ask("define", 0, running, str(path))
         target.measure("start of a VM", "start", running)
-    row = f"statistics of {running} running VMs"
+    row = f"statistics of {running} VMs"
     for turn in range(10 * rounds):
         for target in in_turns(targets, turn):
             target.measure(row, "active", 3)
-    for target in targets:
-        target.asker.ask("stop", running)
 
 
 def restart(target: Target, daemon: DaemonProcess, domains: int) -> None:
@@ -338,7 +336,7 @@ def _ratio(values: Sequence[float | None]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of the daemon with many domains, beside libvirtd.")
     parser.add_argument("--domains", type=int, default=1000)
-    parser.add_argument("--running", type=int, default=0, help="VMs to start, of a guest that only halts")
+    parser.add_argument("--running", type=int, default=0, help="VMs to start, paused")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("manor",), help="without libvirtd")
     parser.add_argument("--json", type=Path, help="write every value to this file")
@@ -357,7 +355,13 @@ def main() -> None:
             targets.append(stack.enter_context(libvirtd(Path(folder))))
         measure(targets, arguments.domains, arguments.rounds)
         if arguments.running:
-            measure_running(targets, arguments.running, arguments.rounds)
+            try:
+                measure_running(targets, arguments.running, arguments.rounds)
+            finally:
+                for target in targets:  # machines outlive their daemons
+                    asker = Asker(target.uri)
+                    asker.ask("stop", arguments.running)
+                    asker.close()
         restart(ours, daemon, arguments.domains)
         show(targets)
         if arguments.json:
