@@ -275,7 +275,8 @@ def beside(target: Target) -> None:
     try:
         other.ask("stats", 1)
         other.begin("stats", 30)
-        target.measure("information beside statistics of all", "info", 300)
+        wall = target.asker.ask("info", 300)  # of the processor's time most is for the other
+        target.found.setdefault("information beside statistics of all", Samples()).wall += wall
         other.finish()
     finally:
         other.close()
@@ -314,14 +315,15 @@ def show(targets: Sequence[Target]) -> None:
     print(f"| | {' | '.join(each.name for each in targets)} | ratio | of processor time |")
     print("|---|" + "---|" * (len(targets) + 2))
     for row in first.found:
-        cells, medians, costs = [], [], []
+        cells, medians = [], []
+        costs: list[float | None] = []
         for target in targets:
             wall = sorted(target.found[row].wall)
-            cpu = statistics.median(target.found[row].cpu)
+            cpu = statistics.median(target.found[row].cpu) if target.found[row].cpu else None
             medians.append(statistics.median(wall))
             costs.append(cpu)
             worst = wall[min(len(wall) - 1, int(len(wall) * 0.99))]
-            cells.append(f"{medians[-1]:.3f} ({worst:.3f}) ms [{cpu:.3f} ms]")
+            cells.append(f"{medians[-1]:.3f} ({worst:.3f}) ms" + ("" if cpu is None else f" [{cpu:.3f} ms]"))
         print(f"| {row} | {' | '.join(cells)} | {_ratio(medians)} | {_ratio(costs)} |")
     for row in first.single:
         values = [statistics.median(target.single[row]) if row in target.single else None for target in targets]

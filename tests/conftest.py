@@ -18,6 +18,9 @@ hypothesis.settings.register_profile("new", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 """`make test` tries the same generated cases each time, `make test-all` new ones."""
 
+os.environ.setdefault("MANOR_AUTOSTART", "0")
+"""A client under test starts no daemon in its user's name; those that are to, do so in a place of their own."""
+
 FIRED: set[str] = set()
 UNIT_TESTS = Path(__file__).parent / "unit"
 LAST = "test_every_trace_event_is_fired_by_a_test"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from manor.spec.net import NicSpec, PortForward
     from manor.vmm.console import Console, TextNotSeen
     from manor.vmm.lifecycle import Reason, VmEnd
+    from manor.vmm.saved import SavedVm
+    from manor.vmm.saving import Saving
     from manor.vmm.vm import Statistics, Vm, start
 
 __version__ = "0.1.0"
@@ -32,6 +34,8 @@ __all__ = [
     "Console",
     "TextNotSeen",
     "Statistics",
+    "SavedVm",
+    "Saving",
     "MachineSpec",
     "DiskSpec",
     "Throttle",
@@ -47,6 +51,8 @@ _HOMES = {
     "start": "manor.vmm.vm",
     "Vm": "manor.vmm.vm",
     "Statistics": "manor.vmm.vm",
+    "SavedVm": "manor.vmm.saved",
+    "Saving": "manor.vmm.saving",
     "VmEnd": "manor.vmm.lifecycle",
     "Reason": "manor.vmm.lifecycle",
     "Console": "manor.vmm.console",

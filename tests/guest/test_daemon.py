@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from manor.client import RemoteError, sync
 from manor.guests.default import DefaultGuest, KernelVariant
 from manor.testing.daemon import DaemonProcess
 
@@ -223,3 +225,64 @@ def test_what_is_done_when_a_guest_powers_off_reboots_or_crashes(daemon: DaemonP
     daemon.virsh("destroy", vm)
     assert said.count("event 'reboot'") == 2
     assert "Crashed Panicked" in said
+
+
+def test_the_console_is_read_from_positions_by_several_and_after_the_end(daemon: DaemonProcess, vm: str) -> None:
+    boot(daemon)
+    with sync.connect(daemon.uri()) as connection, sync.connect(daemon.uri()) as other:
+        domain, services = connection.domain("vm"), connection.services
+        text = services.console_log(domain).data
+        assert b"Linux version" in text
+        assert services.console_log(domain, 20, 7).data == text[20:27]
+        followers = [each.services.follow_console(each.domain("vm"), 20) for each in (connection, other)]
+        writer = services.open_console(domain, None, 2)
+        with pytest.raises(RemoteError, match="writes to this console; watch it, or take it over"):
+            other.services.open_console(other.domain("vm"), None, 1)
+        watcher = other.services.open_console(other.domain("vm"), None, 0)
+        watcher.send(b"echo wrong\n")
+        writer.send(b"echo right-$((20 + 3))\n")
+        for follower in followers:
+            seen = b""
+            while b"right-23" not in seen:
+                piece = follower.receive()
+                assert piece
+                seen += bytes(piece)
+            assert seen.startswith(text[20:40])
+        assert b"wrong" not in services.console_log(domain, -4096).data
+        end = services.console_log(domain, -1).end
+        for stream in (*followers, writer, watcher):
+            stream.abort()
+    daemon.kill()
+    daemon.start()
+    with sync.connect(daemon.uri()) as connection:
+        domain, services = connection.domain("vm"), connection.services
+        assert services.console_log(domain, 20, 7).data == text[20:27]
+        assert services.console_log(domain, -1).end >= end
+        follower = services.follow_console(domain, -10)
+        domain.destroy()
+        while follower.receive():
+            pass  # it ends with the VM
+        assert b"right-23" in services.console_log(domain, -65536).data  # and the past is still there
+        statistics = services.statistics(domain, time.time() - 3600, step=10)
+        assert {each.name for each in statistics.series} >= {"cpu", "memory", "read"}
+
+
+def test_a_plan_of_devices_that_come_and_go_is_what_happens(daemon: DaemonProcess, vm: str) -> None:
+    boot(daemon)
+    disk = "<disk type='file'><source file='{}'/><target dev='vdb' bus='virtio'/></disk>"
+    (daemon.root / "second.raw").write_bytes(bytes(1 << 20))
+    with sync.connect(daemon.uri()) as connection:
+        domain, services = connection.domain("vm"), connection.services
+        before = domain.xml()
+        wanted = disk.format(daemon.root / "second.raw")
+        plan = services.plan("domain_attach_device_flags", domain, wanted, 1)
+        assert plan.problem is None
+        assert [(item.path, item.when) for item in plan.items] == [("domain/devices/disk[vdb]", "live")]
+        assert domain.xml() == before
+        domain.attach_device(wanted, 1)
+        assert "second.raw" in domain.xml()
+        assert "second.raw" not in domain.xml(2)
+        refused = services.plan("domain_attach_device_flags", domain, wanted, 1)
+        assert refused.problem is not None
+        with pytest.raises(RemoteError, match=re.escape(refused.problem.cause)):
+            domain.attach_device(wanted, 1)

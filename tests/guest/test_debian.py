@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from manor.accel.choose import choose
 from manor.backends.block.open import OpenOptions, open_image
 from manor.backends.block.operations import resize
 from manor.base.errors import ConfigError, HostError
@@ -21,7 +22,11 @@ from manor.guests.cache import default_root
 from manor.guests.progress import Silent
 from manor.images.build import BuildOptions, build_debian
 from manor.images.customize import Settings
+from manor.spec.block import DiskSpec
+from manor.spec.machine import MachineSpec
 from manor.testing.guest_process import QEMU, GuestProcess
+from manor.vmm.lifecycle import Reason
+from manor.vmm.vm import Vm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -150,3 +155,14 @@ def test_boots_by_uefi_firmware_elsewhere(disk: Path, tmp_path: Path) -> None:
         assert "/sys/firmware/efi" in ask(guest, "ls -d /sys/firmware/efi")
         assert "systemd-boot" in ask(guest, "sudo bootctl status --no-pager | cat")
         power_off(guest)
+
+
+def test_the_power_button_shuts_it_down_and_reboots_it(disk: Path) -> None:
+    spec = MachineSpec(None, None, "", 512 << 20, disks=(DiskSpec(str(disk), snapshot=True),))
+    with Vm(spec, choose("dbt").accel, reboot=True) as vm:
+        vm.start()
+        for then_reboot in (True, False):
+            vm.serial.wait_for("witness login: ", LOGIN_S)
+            vm.press_power_button(then_reboot)
+            vm.serial.wait_for("Power down", STEP_S)
+        assert vm.wait(STEP_S).reason is Reason.POWER_OFF

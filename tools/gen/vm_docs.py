@@ -10,8 +10,8 @@ import click
 from manor.cli.main import COMMANDS
 
 NAMES: Final = (
-    "ls", "stop", "pause", "resume", "port", "devices", "attach", "detach", "media", "link", "resize", "memory", "cpus",
-    "rm", "console", "ssh", "exec", "cp",
+    "ls", "stop", "pause", "resume", "save", "port", "devices", "attach", "detach", "media", "link", "resize", "memory",
+    "cpus", "rm", "console", "ssh", "exec", "cp",
 )  # fmt: skip
 SUMMARIES: Final = {
     name: COMMANDS[name][1].rstrip(".")[:1].lower() + COMMANDS[name][1].rstrip(".")[1:] for name in NAMES
@@ -29,6 +29,8 @@ RUN_NOTES: Final = (
     "--user-data is looked at before the boot: its first line, by which cloud-init knows its kind, its encoding, and "
     "whether settings are a YAML mapping. Whether cloud-init knows each of them, only the guest can tell: cloud-init "
     "schema --system.",
+    "What `manor save NAME` wrote is gone on with, and removed once the VM runs; --discard-saved boots instead. The "
+    "machine has to be the one that was saved: an option that changes it is refused.",
     "--wait shows how far the guest is, by what it prints on its serial line: kernel, initrd, systemd with the number "
     "of its units, login. boot is reached when systemd, or a login, prints; cloud-init when it says that it has "
     "finished; agent when the guest's agent answers. After 30 seconds at one stage the last lines are shown.",
@@ -46,6 +48,7 @@ STATUSES: Final = {
     "stop": (("0", "all have ended"), ("1", "one could not be asked, or goes on running"), ("2", "wrong options")),
     "pause": _USUAL,
     "resume": _USUAL,
+    "save": (("0", "it is saved and has ended"), ("1", "it is not saved, and goes on"), ("2", "wrong options")),
     "port": _USUAL,
     "devices": _USUAL,
     "attach": _USUAL,
@@ -81,6 +84,13 @@ NOTES: Final = {
     ),
     "pause": ("A VM that is paused can be stopped with --force, and attached to; its guest does nothing.",),
     "resume": ("The guest's civil time is late by the pause until its agent, or NTP, sets it.",),
+    "save": (
+        "The state is one file, readable for you alone: it has all that was in the guest's memory. It belongs to this "
+        "version of Manor, and to the VM's disks as they are: manor run refuses it once one was written.",
+        "Connections that the guest has through the user-mode network end. A VM with a mounted shared folder, or a "
+        "disk in snapshot mode, is not saved.",
+        "The guest's civil time is late afterwards until its agent, or NTP, sets it.",
+    ),
     "port": (
         "What is added lasts until the VM ends; --port of manor run is remembered.",
         "Without an address only this machine itself can connect (its loopback interface).",
@@ -144,7 +154,7 @@ TABLES: Final = {
             "Fields",
             (
                 ("name", "of the VM"),
-                ("state", "stopped, running, rebooting, stopping, silent or damaged"),
+                ("state", "stopped, saved, running, paused, rebooting, stopping, silent or damaged"),
                 ("stage", "how far the guest is: start, kernel, initrd, systemd, login"),
                 ("image", "what its disk was cloned from"),
                 ("addresses", "of the guest, as far as known, from leases and from its own packets"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from manor.base.exits import Exit
@@ -139,6 +140,9 @@ class VmHandle(Protocol):
 
     def skip_time(self, duration_ns: int) -> None:
         """The guest was paused for so long: its time-stamp counters and clocks go on where they stood. No vCPU runs."""
+
+    def time_held(self) -> AbstractContextManager[None]:
+        """Inside, states of several vCPUs show one moment, and are taken as of one moment. No vCPU runs."""
 
     def statistics(self) -> dict[str, int | float]:
         """Counters of the accelerator, by name; stable names, see docs/reference."""

@@ -12,10 +12,11 @@ class PausableClock:
     Thread: `stop` and `start` belong to one at a time, while no vCPU runs; reading is for any.
     """
 
-    def __init__(self, host: Clock) -> None:
+    def __init__(self, host: Clock, stopped_at: int | None = None) -> None:
+        """stopped_at: stand still at this time from the beginning, as one that went on in another process."""
         self._host = host
         self._skipped = 0
-        self._stopped_at: int | None = None
+        self._stopped_at = stopped_at
 
     def now_ns(self) -> int:
         stopped_at = self._stopped_at
@@ -32,6 +33,17 @@ class PausableClock:
         """Stand still. Nothing happens if it does already."""
         if self._stopped_at is None:
             self._stopped_at = self._host.now_ns()
+
+    def catch_up(self) -> int:
+        """Stand still as before, but reckon the time since it stopped, or was caught up, as skipped; that time, in ns.
+        It is negative where another host's clock was ahead."""
+        if self._stopped_at is None:
+            return 0
+        now = self._host.now_ns()
+        stood = now - self._stopped_at
+        self._skipped += stood
+        self._stopped_at = now
+        return stood
 
     def start(self) -> int:
         """Go on from where it stopped; how long it stood still, in ns."""

@@ -1,4 +1,5 @@
 """Hot-plug in the DSDT: a Generic Event Device, the controller's registers, and the methods of slots and processors.
+And the power button, whose presses come the same way.
 
 Source: ACPI 6.5, 5.6.9 "Interrupt-signaled ACPI events", 5.6.6 "Device Object Notifications", 6.3 "Device Insertion,
 Removal, and Status Objects".
@@ -19,6 +20,8 @@ from manor.boot import aml
 DEVICE_CHECK: Final = 1
 EJECT_REQUEST: Final = 3
 """Notifications. Source: ACPI 6.5, table 5.164."""
+BUTTON_PRESSED: Final = 0x80
+"""Notification of a power button. Source: ACPI 6.5, table 5.173, and 4.8.2.2.1.2 "Control Method Power Button"."""
 EJECTION_PROCESSING: Final = 0x103
 """Source event of _OST while an ejection goes on. Source: ACPI 6.5, table 6.58."""
 EJECTION_PENDING: Final = 0x84
@@ -27,7 +30,7 @@ _PRESENT: Final = 0xF
 """_STA: present, enabled, shown, functioning. Source: ACPI 6.5, 6.3.7."""
 _CONTROLLER: Final = "\\_SB.HPC0"
 REGISTERS: Final = (
-    ("PUP", 32), ("PDN", 32), ("PEJ", 32), ("", 32), ("CUP", 64), ("CDN", 64), ("CEJ", 64), ("CKP", 64), ("CEN", 64),
+    ("PUP", 32), ("PDN", 32), ("PEJ", 32), ("BTN", 32), ("CUP", 64), ("CDN", 64), ("CEJ", 64), ("CKP", 64), ("CEN", 64),
 )  # fmt: skip
 """Names and bits of the controller's registers from its first port on; a test compares them with the device's."""
 
@@ -54,7 +57,7 @@ def cpu_name(uid: int) -> str:
 
 
 def event_devices(spec: HotplugSpec) -> list[bytes]:
-    """The controller and the event device, for \\_SB."""
+    """The controller, the power button and the event device, for \\_SB."""
     size = sum(bits for _, bits in REGISTERS) // 8
     controller = aml.device(
         "HPC0",
@@ -64,7 +67,13 @@ def event_devices(spec: HotplugSpec) -> list[bytes]:
         aml.io_region("REGS", spec.ports, size),
         aml.fields("REGS", *REGISTERS),
     )
+    button = aml.device(
+        "PWRB",
+        aml.name("_HID", aml.eisa_id("PNP0C0C")),
+        aml.name("_UID", aml.integer(0)),
+    )
     scan = [
+        *_scan("BTN", (0,), lambda _: "\\_SB.PWRB", BUTTON_PRESSED),
         *_scan("PUP", spec.slots, lambda slot: f"\\_SB.PCI0.{slot_name(slot)}", DEVICE_CHECK),
         *_scan("PDN", spec.slots, lambda slot: f"\\_SB.PCI0.{slot_name(slot)}", EJECT_REQUEST),
         *_scan("CUP", spec.cpus, lambda uid: f"\\_SB.{cpu_name(uid)}", DEVICE_CHECK),
@@ -77,7 +86,7 @@ def event_devices(spec: HotplugSpec) -> list[bytes]:
         aml.name("_CRS", aml.resource_template(aml.interrupt(spec.gsi, level=True))),
         aml.method("_EVT", 1, *scan),
     )
-    return [controller, events]
+    return [controller, button, events]
 
 
 def _register(name: str) -> bytes:

@@ -49,6 +49,8 @@ def describe(instance: Instance) -> dict[str, Any]:
     pid = instance.running_pid()
     if pid is None:
         row["last_end"] = instance.last_end()
+        if row["state"] == "stopped" and instance.saved.exists():
+            row["state"] = "saved"
         return row
     row |= {"pid": pid, "state": "running"}
     status = ask(instance.control, "status")

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "stop": ("manor.cli.stop:stop", "Shut VMs down."),
     "pause": ("manor.cli.pause:pause", "Stop VMs for a while."),
     "resume": ("manor.cli.pause:resume", "Let paused VMs go on."),
+    "save": ("manor.cli.save:save", "Save a VM, and end it; run goes on with it."),
     "port": ("manor.cli.port:port", "List and change the ports that lead into a VM."),
     "devices": ("manor.cli.devices:devices", "List the disks and network interfaces of a VM."),
     "attach": ("manor.cli.devices:attach", "Plug disks and network interfaces into a running VM."),

@@ -22,11 +22,13 @@ from manor.cli.names import complete_runnable
 
 if TYPE_CHECKING:
     from manor.images.store import Store, StoredImage
+    from manor.instances.config import InstanceConfig
     from manor.instances.detach import Report
     from manor.instances.instance import Instance, Instances
     from manor.spec.block import DiskSpec
     from manor.spec.machine import MachineSpec
     from manor.vmm.control import ControlServer
+    from manor.vmm.saved import SavedVm
     from manor.vmm.vm import Vm
 
 WAITS: Final = ("boot", "login", "cloud-init", "agent")
@@ -60,6 +62,14 @@ def named_options(command: Callable[..., int]) -> Callable[..., int]:
                 "--password-hash", metavar="HASH",
                 help="The password of a new VM's account, as `openssl passwd -6` prints it. Default: none.",
             ),
+            click.option(
+                "--restore", metavar="FILE", type=click.Path(path_type=Path, readable=False),
+                help="Go on with what `manor save NAME FILE` wrote, instead of booting.",
+            ),
+            click.option(
+                "--discard-saved", is_flag=True,
+                help="Boot, and forget what `manor save NAME` wrote. For the guest that is as if the power had failed.",
+            ),
             click.option("-d", "--detach", is_flag=True, help="Run NAME in the background."),
             click.option(
                 "--wait", type=click.Choice(WAITS),
@@ -71,7 +81,10 @@ def named_options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-_OWN: Final = ("name", "image", "size", "user", "user_data", "ssh_keys", "password_hash", "detach", "wait")
+_OWN: Final = (
+    "name", "image", "size", "user", "user_data", "ssh_keys", "password_hash", "restore", "discard_saved", "detach",
+    "wait",
+)  # fmt: skip
 _MAX_KEY: Final = 1 << 16
 
 
@@ -145,6 +158,8 @@ class NamedRun:
         user_data: Path | None,
         ssh_keys: tuple[Path, ...],
         password_hash: str | None,
+        restore: Path | None,
+        discard_saved: bool,
         detach: bool,
         wait: str | None,
     ) -> None:
@@ -163,6 +178,9 @@ class NamedRun:
         self._keys = tuple(_read_key(path) for path in ssh_keys)
         self._password_hash = password_hash or ""
         self._is_new = False
+        self._restore = restore
+        self._discards = discard_saved
+        self._saved: SavedVm | None = None
         self._server: ControlServer | None = None
         given = _given(command, ctx)
         self.has_options = bool(given)
@@ -207,6 +225,34 @@ class NamedRun:
 
         return Store()
 
+    def saved(self) -> SavedVm | None:
+        """What the VM goes on with, if that is there. Raises ManorError if it cannot."""
+        path, own = self._restore, None if self._instance is None else self._instance.saved
+        if own is not None and own.exists() and not self._discards:
+            if path is not None:
+                raise ConfigError("restore", f"{self.name} has a saved state already; add --discard-saved to lose it")
+            path = own
+        if path is None:
+            return None
+        if own is None:
+            raise ConfigError("restore", f"there is no VM {self.name} to go on with; make it first")
+        from manor.vmm.saved import SavedVm
+
+        self._saved = SavedVm(path)
+        return self._saved
+
+    def prepare(self, vm: Vm) -> None:
+        """`vm.prepare`, with progress where that takes its time."""
+        if self._saved is None:
+            vm.prepare()
+            return
+        from manor.cli.progress import shown_progress
+
+        with shown_progress() as progress:
+            progress.step(f"restoring {self.name}")
+            self._saved.progress = progress.advance
+            vm.prepare()
+
     # --- for `manor run` ----------------------------------------------------------------------------------------------
 
     def disks(self, others: tuple[DiskSpec, ...]) -> tuple[DiskSpec, ...]:
@@ -219,11 +265,18 @@ class NamedRun:
         instance = self._instance or self._create()
         instance.lock()
         self._instance = instance
+        if self._discards:
+            instance.saved.unlink(missing_ok=True)
         config = instance.config()
+        if self._saved is None:
+            config = self._remember_options(instance, config)
+        return with_root(instance, config, others)
+
+    def _remember_options(self, instance: Instance, config: InstanceConfig) -> InstanceConfig:
         if config.options != self._options:
             config = replace(config, options=self._options)
             instance.save(config)
-        return with_root(instance, config, others)
+        return config
 
     def complete(self, spec: MachineSpec) -> MachineSpec:
         """Add the VM's name and identity, and credentials for its guest. After `disks`."""
@@ -278,6 +331,12 @@ class NamedRun:
         if self._instance is not None:
             self._instance.note_pid()
             self._instance.forget_end()
+            if self._saved is not None:
+                # Not before: options that do not fit what was saved are refused, and shall be refused only once.
+                self._remember_options(self._instance, self._instance.config())
+            if self._saved is not None and self._saved.path == self._instance.saved:
+                # From here on its disks are others. An end from now on is as if the power had failed.
+                self._instance.saved.unlink(missing_ok=True)
             if self.report is not None:
                 self.report.running(self._instance.vmm_log)
 

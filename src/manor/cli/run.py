@@ -166,15 +166,20 @@ def run(
     share_specs = tuple(parse_share(text) for text in shares)
     vsock_spec = None if vsock is None else parse_vsock(vsock)
     kinds = parse_kinds(trace)
-    if kernel is not None:
+    named = current_run()
+    saved = None if named is None else named.saved()
+    if kernel is not None and saved is None:
         # Before the accelerator, which takes the most of the time.
         check_files(kernel, initrd)
-    choice = choose(accel)
-    named = current_run()
+    choice = choose(saved.head.accel if saved is not None and accel == "auto" else accel)
     with tracing(kinds, trace_file):
         if named is not None:
             disk_specs = named.disks(disk_specs)
-        if kernel is None and boots_from(disk_specs):
+        if kernel is None and saved is not None:
+            # It counts only if the guest reboots; what is on the disks now may be half of something.
+            was = saved.head.machine
+            spec = MachineSpec(was.kernel, was.initrd, was.append, size, count, console)
+        elif kernel is None and boots_from(disk_specs):
             spec = MachineSpec(None, None, append or "", size, count, console)
         else:
             mounts = f"MANOR_SHARES={','.join(share.tag for share in share_specs)}" if share_specs else None
@@ -184,10 +189,15 @@ def run(
         spec = replace(spec, shares=share_specs, vsock=vsock_spec, agent=agent, max_cpus=most)
         if named is not None:
             spec = named.complete(spec)
+        if saved is not None and named is not None and not named.has_options:
+            spec = saved.head.machine  # with all that came and went while it ran
         from manor.vmm.vm import Vm
 
-        vm = Vm(spec, choice.accel, reboot=not no_reboot)
-        vm.prepare()
+        vm = Vm(spec, choice.accel, not no_reboot, saved)
+        if named is not None:
+            named.prepare(vm)
+        else:
+            vm.prepare()
         if named is not None:
             named.serve(vm, str(choice))
         print(f"manor: {choice}.", file=sys.stderr)

@@ -15,6 +15,7 @@ EXIT_SIGNAL: Final = 128
 STATUS: Final = {
     Reason.POWER_OFF: EXIT_OK,
     Reason.STOPPED: EXIT_OK,
+    Reason.SAVED: EXIT_OK,
     Reason.ERROR: EXIT_ERROR,
     Reason.REBOOT: 3,
     Reason.PANIC: 4,

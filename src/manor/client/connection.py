@@ -20,18 +20,9 @@ from manor.client.services import Services
 from manor.client.storage import StoragePool, Volume
 from manor.client.stream import Stream
 from manor.rpc.caller import Caller, RemoteError
-from manor.rpc.dial import dial
+from manor.rpc.opening import open_caller
 from manor.rpc.protocol.catalog import MANOR, QEMU, REMOTE, Procedure
 from manor.rpc.uri import Uri, default_uri, parse_uri
-
-READ_ONLY = 1
-"""The flag of a connection that may change nothing."""
-
-AUTH_NONE, AUTH_SASL, AUTH_POLKIT = 0, 1, 2
-FEATURE_PROGRAM_KEEPALIVE = 10
-FEATURE_CLOSE_CALLBACK = 15
-KEEPALIVE_INTERVAL = 5.0
-KEEPALIVE_COUNT = 5
 
 
 class Connection:
@@ -399,37 +390,37 @@ async def open_connection(
     """Connect. Raises HostError, ConfigError, RemoteError; use `connect` for one that closes itself.
 
     uri: as libvirt's, default `$LIBVIRT_DEFAULT_URI` or manord's. keepalive: (seconds, questions) after which a daemon
-    that does not answer is given up; default 5 s and 5, (0, 0) never.
+    that does not answer is given up; default 5 s and 5, (0, 0) never. For `manor:///session` a daemon is started if
+    there is none, which ends some time after its last client and VM; $MANOR_AUTOSTART=0 forbids it.
     """
     parsed = parse_uri(uri or default_uri())
     dispatcher = Dispatcher()
-    caller = Caller(await dial(parsed, is_read_only=is_read_only), dispatcher.accept)
+    caller = await _open(parsed, dispatcher, is_read_only, keepalive)
     caller.closed.add_done_callback(lambda future: dispatcher.end(future.result()))
-    caller.start()
-    connection = Connection(caller, parsed, dispatcher)
+    return Connection(caller, parsed, dispatcher)
+
+
+async def _open(
+    uri: Uri, dispatcher: Dispatcher, is_read_only: bool, keepalive: tuple[float, int] | None
+) -> Caller:
+    """As `open_caller`; a user's own daemon is started if there is none."""
     try:
-        await _authenticate(connection)
-        interval, count = (KEEPALIVE_INTERVAL, KEEPALIVE_COUNT) if keepalive is None else keepalive
-        if interval > 0 and await connection.supports_feature(FEATURE_PROGRAM_KEEPALIVE):
-            caller.start_keepalive(interval, count)
-        await connection.call("connect_open", parsed.name, READ_ONLY if is_read_only else 0)
-        if await connection.supports_feature(FEATURE_CLOSE_CALLBACK):
-            await connection.call("connect_register_close_callback")
-    except BaseException:
-        await caller.close()
+        return await open_caller(uri, dispatcher.accept, is_read_only=is_read_only, keepalive=keepalive)
+    except RemoteError:
         raise
-    return connection
+    except HostError as error:
+        from manor.client.ondemand import ensure_daemon, is_wanted
 
-
-async def _authenticate(connection: Connection) -> None:
-    """Raises HostError if the daemon wants what we have not."""
-    kinds = await connection.call("auth_list")
-    if not kinds or AUTH_NONE in kinds:
-        return
-    if AUTH_POLKIT in kinds:
-        await connection.call("auth_polkit")
-        return
-    raise HostError("the daemon wants a user name and password (SASL), which is not supported: use ssh or TLS")
+        if not is_wanted(uri):
+            if uri.is_own and not uri.is_session and uri.effective_transport == "unix":
+                raise HostError(
+                    f"{error}; start the host's daemon: `systemctl start manord.socket`, or `manord --system` as root",
+                    error.errno, error.file,
+                ) from error  # fmt: skip
+            raise
+        # There is none, or the one that was there has just ended for want of clients.
+        await ensure_daemon(uri)
+        return await open_caller(uri, dispatcher.accept, is_read_only=is_read_only, keepalive=keepalive)
 
 
 @asynccontextmanager

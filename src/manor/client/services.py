@@ -3,7 +3,7 @@ of definitions, and a trash.
 
     async with connect() as connection:
         services = connection.services
-        plan = await services.plan("domain_set_vcpus_flags", domain.record, 4, 2)
+        plan = await services.plan("domain_set_vcpus_flags", domain, 4, 2)
         async with services.watch_events(since=0) as events:
             async for entry in events:
                 print(entry.sequence, entry.name, entry.what)
@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manor.base.errors import HostError, ManorError
-from manor.client.handle import UuidHandle
+from manor.client.handle import Handle, UuidHandle
 from manor.client.network import Network
 from manor.client.storage import StoragePool, Volume
 from manor.client.stream import Stream
@@ -88,9 +88,13 @@ class Services:
         return found
 
     async def plan(self, procedure: str, *arguments: Any) -> Plan:
-        """What a call of libvirt's that changes a domain would do. procedure, arguments: as for `Connection.call`."""
+        """What a call of libvirt's that changes a domain would do.
+
+        procedure, arguments: as for `Connection.call`; a Domain may stand for its record.
+        """
         called = REMOTE[procedure]
-        found: Plan = await self._call("plan", called.number, bytes(called.encode_arguments(arguments)))
+        values = [each.record if isinstance(each, Handle) else each for each in arguments]
+        found: Plan = await self._call("plan", called.number, bytes(called.encode_arguments(values)))
         return found
 
     async def plan_definition(self, xml: str) -> Plan:

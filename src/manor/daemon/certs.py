@@ -21,7 +21,7 @@ def make(directory: Path, hosts: Sequence[str], clients: Sequence[str], days: in
     """Make what is missing in `directory`; the files that were made. An authority that is there is used.
 
     hosts: names and addresses that clients call the daemon by; the first is the certificate's name. clients: names, as
-    tls_allow lists them. Raises ConfigError without openssl, HostError.
+    tls_allow lists them; several get a directory each. Raises ConfigError without openssl, HostError.
     """
     if shutil.which("openssl") is None:
         raise ConfigError("", "there is no openssl on this machine; install it to make certificates")
@@ -45,14 +45,24 @@ def make(directory: Path, hosts: Sequence[str], clients: Sequence[str], days: in
             directory, "server", hosts[0], f"{usage}extendedKeyUsage=serverAuth\nsubjectAltName={names}\n", days
         )
         for client in clients:
-            stem = "client" if len(clients) == 1 else f"client-{client}"
-            yield from _sign(directory, stem, client, f"{usage}extendedKeyUsage=clientAuth\n", days)
+            # What a client needs is in one directory, ready to be given to it (pkipath).
+            place = directory if len(clients) == 1 else directory / client
+            place.mkdir(exist_ok=True, mode=0o700)
+            if place != directory and not (place / "cacert.pem").exists():
+                shutil.copy(authority, place / "cacert.pem")
+                yield place / "cacert.pem"
+            yield from _sign(
+                directory, "client", client, f"{usage}extendedKeyUsage=clientAuth\n", days, place
+            )
     except OSError as error:
         raise HostError.from_os_error(f"making certificates in {directory}", error) from error
 
 
-def _sign(directory: Path, stem: str, name: str, extensions: str, days: int) -> Iterator[Path]:
-    certificate, key = directory / f"{stem}cert.pem", directory / f"{stem}key.pem"
+def _sign(
+    directory: Path, stem: str, name: str, extensions: str, days: int, place: Path | None = None
+) -> Iterator[Path]:
+    """With the authority in `directory`; into `place`, or there as well."""
+    certificate, key = (place or directory) / f"{stem}cert.pem", (place or directory) / f"{stem}key.pem"
     if certificate.exists():
         return
     with tempfile.TemporaryDirectory(dir=directory) as folder:

@@ -25,9 +25,11 @@ class Config:
     socket, socket_ro: paths. group: who may use them beside this user, by its name; "" for nobody. state: directory.
     max_clients: connections at a time; max_clients_user: of one user. max_calls: of one client, being worked on.
     keepalive_interval: seconds between questions to a silent client; keepalive_count: unanswered ones until it is given
-    up. idle_exit: seconds without clients until the daemon ends, while VMs live on; 0 for never.
+    up. idle_exit: seconds without clients and running VMs until the daemon ends; 0 for never.
     tls_listen: address:port for TLS, "" for none; tls_ca, tls_cert, tls_key: files. tls_allow: names of clients'
     certificates that may come, empty for all that the authority signed. accel: for VMs.
+    vmm: what `qemu:///session` and `/system` mean to clients that do not say: `manor`, or a real `qemu`.
+    remotes: `libvirt+URI`s that every client may have opened; programs of this daemon's user may name any.
     """
 
     socket: Path
@@ -47,8 +49,11 @@ class Config:
     tls_key: str = ""
     tls_allow: tuple[str, ...] = ()
     accel: AccelName = "auto"
+    vmm: str = "manor"
+    remotes: tuple[str, ...] = ()
 
 
+_WORDS: Final = {"accel": ACCEL_NAMES, "vmm": ("manor", "qemu")}
 _LIMITS: Final = {
     "max_clients": (1, 100_000),
     "max_clients_user": (1, 100_000),
@@ -120,6 +125,6 @@ def _check(path: str, name: str, old: object, value: Any) -> Any:
         low, high = _LIMITS[name]
         if not low <= value <= high:
             raise ConfigError(path, f"{value} is not from {low} to {high}")
-    if name == "accel" and value not in ACCEL_NAMES:
-        raise ConfigError(path, f"{value!r} is unknown; give one of {', '.join(ACCEL_NAMES)}")
+    if name in _WORDS and value not in _WORDS[name]:
+        raise ConfigError(path, f"{value!r} is unknown; give one of {', '.join(_WORDS[name])}")
     return value

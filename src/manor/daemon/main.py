@@ -17,15 +17,21 @@ from manor.base.errors import ManorError
 
 logger = logging.getLogger("manord")
 
+BUSY_STATUS = 75
+"""Exit status if another daemon has the sockets or the state directory. Source: sysexits.h, EX_TEMPFAIL."""
 
-@click.group(invoke_without_command=True, epilog="Exit status: 0 ended in order; 1 an error.")
+
+@click.group(invoke_without_command=True, epilog="Exit status: 0 ended in order; 1 an error; 75 another one is there.")
 @click.version_option(__version__, prog_name="manord")
 @click.option("--system", is_flag=True, help="Serve the whole host (manor:///system), not this user alone.")
 @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="Settings, in TOML.")
 @click.option("--state", metavar="DIR", type=click.Path(path_type=Path), help="Where descriptions are kept.")
 @click.option("--socket", metavar="PATH", type=click.Path(path_type=Path), help="The socket clients connect to.")
 @click.option("--tls-listen", metavar="ADDRESS:PORT", help="Listen for TLS too. Default: no port at all.")
-@click.option("--idle-exit", metavar="SECONDS", type=int, help="End after so long without clients; VMs live on.")
+@click.option(
+    "-t", "--timeout", "--idle-exit", "idle_exit", metavar="SECONDS", type=int,
+    help="End after so long without clients and running VMs. Default: never.",
+)
 @click.option("--accel", metavar="auto|dbt|kvm", help="What runs VMs.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Any setting of the file. Repeatable.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
@@ -68,10 +74,16 @@ def manord(
         base = read_file(config or default_file(system), defaults(system), config is not None)
         return apply(base, given, "option")
 
+    from manor.daemon.server import SocketInUse
+    from manor.drivers.store import Busy
+
     try:
         from manor.daemon.daemon import Daemon
 
         asyncio.run(_run(Daemon(read()), read))
+    except (Busy, SocketInUse) as error:
+        click.echo(f"manord: {error}", err=True)
+        ctx.exit(BUSY_STATUS)
     except ManorError as error:
         click.echo(f"manord: {error}", err=True)
         ctx.exit(1)

@@ -10,12 +10,14 @@ import os
 import pwd
 import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from manor.base import process_lock
 from manor.base.errors import ApiError, ConfigError, HostError
 from manor.daemon.config import Config
 from manor.drivers.errors import Code, Origin
@@ -31,10 +33,16 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 128
 HANDSHAKE_SECONDS: Final = 10.0
 """For a client to finish TLS, and for any client to say its first word."""
+LOCK_SECONDS: Final = 5.0
+"""For another daemon that starts to see whether a socket is in use."""
 REFUSED_AT_ONCE: Final = 64
 """Clients that are being told why they are turned away; further ones are not told."""
 CLOSED_EOF: Final = 1
 """virConnectCloseReason, VIR_CONNECT_CLOSE_REASON_EOF: what a daemon that goes says."""
+
+
+class SocketInUse(HostError):
+    """Another daemon listens at a socket."""
 
 
 class Server:
@@ -61,20 +69,21 @@ class Server:
     async def open(self, inherited: dict[str, socket.socket]) -> None:
         """Begin to listen. inherited: sockets by the name `manord-sock`, `manord-sock-ro`. Raises HostError."""
         if self.config.tls_listen:
-            await self._open_tls()  # first: who waits for the socket may count on the rest
+            await self._open_tls()
+        # The writable socket last: whoever finds it may count on the rest.
         for name, path, read_only in (
-            ("manord-sock", self.config.socket, False),
             ("manord-sock-ro", self.config.socket_ro, True),
+            ("manord-sock", self.config.socket, False),
         ):
             found = inherited.pop(name, None)
             if found is None:
                 found, kept = listen_unix(path, 0o666 if read_only and self.config.is_system else 0o660), path
-                if self.config.group:
-                    _give_to(path, self.config.group)
             else:
                 kept = None
             found.setblocking(False)
             self._listeners.append((found, kept))
+            if kept is not None and self.config.group:
+                _give_to(path, self.config.group)
             self._start(self._accept(found, read_only))
         for each in inherited.values():
             each.close()
@@ -96,10 +105,11 @@ class Server:
     async def close(self) -> None:
         """Tell the clients, and let them go."""
         for listener, path in self._listeners:
-            listener.close()
             if path is not None:
+                # Before it is closed: once it is, another daemon may have its own socket there.
                 with suppress(OSError):
                     path.unlink()
+            listener.close()
         if self._tls is not None:
             self._tls.close()
         for session in list(self._sessions):
@@ -125,7 +135,9 @@ class Server:
                     continue
                 return  # closed
             channel = UnixChannel(client)
-            self._serve(channel, read_only, _user(channel))
+            # Who is this user, or root, can reach other daemons without us as well.
+            is_trusted = channel.peer is not None and channel.peer.uid in (0, os.geteuid())
+            self._serve(channel, read_only, _user(channel), may_dial=is_trusted and not read_only)
 
     async def _accept_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = _certificate_name(writer.get_extra_info("peercert"))
@@ -136,7 +148,7 @@ class Server:
         channel: StreamChannel = await accept_tls(reader, writer)
         self._serve(channel, False, f"tls:{name}")
 
-    def _serve(self, channel: Channel, read_only: bool, who: str) -> None:
+    def _serve(self, channel: Channel, read_only: bool, who: str, *, may_dial: bool = False) -> None:
         config = self.config
         if len(self._sessions) >= config.max_clients or self._users[who] >= config.max_clients_user:
             if not self._is_full:
@@ -147,6 +159,7 @@ class Server:
             return
         session = Session(channel, handle, is_read_only=read_only, calls_max=config.max_calls)
         session.state = self._service.client(session, who)
+        session.state.may_dial = may_dial
         self._sessions[session] = who
         self._users[who] += 1
         self._start(self._run(session, who))
@@ -211,12 +224,20 @@ class Server:
 def listen_unix(path: Path, mode: int) -> socket.socket:
     """A listening socket; one that a daemon left behind is replaced, one that answers is not. Raises HostError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    lock = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        # Of two daemons that find a socket left behind, the slower would remove the other's new one.
+        lock = process_lock.open_lock(path.with_name(f"{path.name}.lock"))
+        limit = time.monotonic() + LOCK_SECONDS
+        while not process_lock.try_lock(lock):
+            if time.monotonic() > limit:
+                raise HostError(f"another daemon has been starting at {path} for {LOCK_SECONDS:g} s; end it")
+            time.sleep(0.01)
         if path.exists():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 if probe.connect_ex(os.fspath(path)) == 0:
-                    raise HostError(f"another daemon listens at {path}; end it, or give this one another socket")
+                    raise SocketInUse(f"another daemon listens at {path}; end it, or give this one another socket")
             path.unlink()
         old = os.umask(0o777 & ~mode)
         try:
@@ -231,6 +252,9 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
     except BaseException:
         listener.close()
         raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
     return listener
 
 

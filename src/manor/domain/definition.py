@@ -9,6 +9,7 @@ import sys
 import uuid as uuid_module
 from dataclasses import dataclass
 from typing import Final
+from xml.etree import ElementTree
 
 from manor.base.units import KiB
 from manor.domain.xml import domain as domain_xml
@@ -69,6 +70,35 @@ def read_kept(text: str, platform: Platform) -> Definition:
     domain = domain_xml.parse(text)
     completed = normalise(domain, emulator=platform.emulator, machine=platform.machine)
     return definition_of(completed, text if completed == domain else None)
+
+
+def recall(text: str) -> Definition | None:
+    """What `definition_of` made of a document that it wrote itself; None if it is none. Twenty times as fast as
+    `read_kept`: a daemon reads thousands at its start, and nothing in them has changed."""
+    try:
+        root = ElementTree.fromstring(text)
+        vcpu = root.find("vcpu")
+        if vcpu is None or root.tag != "domain":
+            return None
+        vcpus = int(vcpu.text or "")
+        name, os_type = root.findtext("name"), root.findtext("os/type")
+        memory, current = root.find("memory"), root.find("currentMemory")
+        if not name or not os_type or memory is None or current is None:
+            return None
+        if (memory.get("unit"), current.get("unit")) != ("KiB", "KiB"):
+            return None
+        return Definition(
+            text,
+            name,
+            uuid_module.UUID(root.findtext("uuid", "")).bytes,
+            int(memory.text or ""),
+            int(current.text or ""),
+            int(vcpu.get("current", vcpus)),
+            vcpus,
+            sys.intern(os_type),
+        )
+    except (ElementTree.ParseError, ValueError, TypeError):
+        return None
 
 
 _SECRET: Final = "passwd"

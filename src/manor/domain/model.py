@@ -69,6 +69,7 @@ class Cause(Enum):
     """Start afresh, and throw the managed save away."""
     RESTORE = auto()
     """Continue from a file."""
+    RESTORE_PAUSED = auto()
     SHUTDOWN = auto()
     REBOOT = auto()
     RESET = auto()
@@ -227,6 +228,7 @@ LIFE: Final = StateTable(
         (Life.ABSENT, Cause.CREATE): Life.TRANSIENT_RUNNING,
         (Life.ABSENT, Cause.CREATE_PAUSED): Life.TRANSIENT_PAUSED,
         (Life.ABSENT, Cause.RESTORE): Life.TRANSIENT_RUNNING,
+        (Life.ABSENT, Cause.RESTORE_PAUSED): Life.TRANSIENT_PAUSED,
         (Life.OFF, Cause.DEFINE): Life.OFF,
         (Life.OFF, Cause.UNDEFINE): Life.ABSENT,
         (Life.OFF, Cause.UNDEFINE_SAVED): Life.ABSENT,
@@ -234,6 +236,7 @@ LIFE: Final = StateTable(
         (Life.OFF, Cause.START_PAUSED): Life.PAUSED,
         (Life.OFF, Cause.START_FORCED): Life.RUNNING,
         (Life.OFF, Cause.RESTORE): Life.RUNNING,
+        (Life.OFF, Cause.RESTORE_PAUSED): Life.PAUSED,
         # A create of a domain that has a definition starts it, with the document that was given.
         (Life.OFF, Cause.CREATE): Life.RUNNING,
         (Life.OFF, Cause.CREATE_PAUSED): Life.PAUSED,
@@ -269,6 +272,10 @@ def _stopped(reason: ShutoffReason, detail: StoppedDetail) -> _Told:
 
 _RUNS: Final[_Told] = (DomainState.RUNNING, RunningReason.BOOTED, (_BOOTED,))
 _STARTS_PAUSED: Final[_Told] = (DomainState.PAUSED, PausedReason.USER, (_BOOTED, _PAUSED))
+_RESTORED_PAUSED: Final[_Told] = (
+    DomainState.PAUSED, PausedReason.USER,
+    (_RESTORED, Lifecycle(LifecycleEvent.SUSPENDED, SuspendedDetail.RESTORED)),
+)  # fmt: skip
 _SAVED: Final = _stopped(ShutoffReason.SAVED, StoppedDetail.SAVED)
 
 _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
@@ -278,6 +285,7 @@ _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
     Cause.CREATE_PAUSED: _STARTS_PAUSED,
     Cause.START_PAUSED: _STARTS_PAUSED,
     Cause.RESTORE: (DomainState.RUNNING, RunningReason.RESTORED, (_RESTORED,)),
+    Cause.RESTORE_PAUSED: _RESTORED_PAUSED,
     Cause.SUSPEND: (DomainState.PAUSED, PausedReason.USER, (_PAUSED,)),
     Cause.RESUME: (DomainState.RUNNING, RunningReason.UNPAUSED, (_UNPAUSED,)),
     Cause.DESTROY: _stopped(ShutoffReason.DESTROYED, StoppedDetail.DESTROYED),
@@ -310,10 +318,7 @@ _TOLD_OF_CAUSE: Final[dict[Cause, _Told]] = {
 
 _TOLD_OF_LIFE: Final[dict[tuple[Life, Cause], _Told]] = {
     (Life.SAVED, Cause.START): (DomainState.RUNNING, RunningReason.RESTORED, (_RESTORED,)),
-    (Life.SAVED, Cause.START_PAUSED): (
-        DomainState.PAUSED, PausedReason.USER,
-        (_RESTORED, Lifecycle(LifecycleEvent.SUSPENDED, SuspendedDetail.RESTORED)),
-    ),
+    (Life.SAVED, Cause.START_PAUSED): _RESTORED_PAUSED,
     (Life.OFF, Cause.START_FAILED): (DomainState.SHUTOFF, ShutoffReason.FAILED, (_FAILED,)),
     # The saved state is still what the next start continues from.
     (Life.SAVED, Cause.START_FAILED): (DomainState.SHUTOFF, ShutoffReason.SAVED, (_FAILED,)),

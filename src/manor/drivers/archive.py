@@ -6,13 +6,14 @@ Thread: one at a time. Every method raises sqlite3.Error if the file cannot be u
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from manor.base.errors import HostError
 
@@ -28,9 +29,14 @@ CREATE TABLE IF NOT EXISTS revision (
     name TEXT NOT NULL, xml TEXT NOT NULL, PRIMARY KEY (kind, uuid, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trash (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, uuid TEXT NOT NULL, time REAL NOT NULL, who TEXT NOT NULL,
-    name TEXT NOT NULL, xml TEXT NOT NULL, autostart INTEGER NOT NULL DEFAULT 0, place TEXT NOT NULL DEFAULT '');
+    name TEXT NOT NULL, xml TEXT NOT NULL);
 """
-_TRASH: Final = "id, kind, uuid, time, who, name, xml, autostart, place"
+_ADDED: Final = {
+    "autostart": "INTEGER NOT NULL DEFAULT 0", "place": "TEXT NOT NULL DEFAULT ''",
+    "snapshots": "TEXT NOT NULL DEFAULT '[]'",
+}  # fmt: skip
+"""Columns of the trash that came later; a file of an earlier version gets them when it is opened."""
+_TRASH: Final = "id, kind, uuid, time, who, name, xml, autostart, place, snapshots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,10 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Trashed:
-    """What was deleted. uuid: the object's, or its pool's for a volume. place: where a volume's file is now."""
+    """What was deleted. uuid: the object's, or its pool's for a volume. place: where a volume's file is now.
+
+    snapshots: descriptions of a domain's snapshots, which are inside its disks.
+    """
 
     id: int
     kind: str
@@ -57,6 +66,7 @@ class Trashed:
     xml: str
     autostart: bool = False
     place: str = ""
+    snapshots: tuple[str, ...] = ()
 
 
 class Archive:
@@ -88,6 +98,8 @@ class Archive:
 
     @property
     def _db(self) -> sqlite3.Connection:
+        if self._database is None and self._path is None:
+            self.open()  # there is nothing that could go wrong
         assert self._database is not None, "the archive is not open"
         return self._database
 
@@ -135,14 +147,24 @@ class Archive:
 
     # --- trash --------------------------------------------------------------------------------------------------------
 
-    def put(self, kind: str, uuid: str, name: str, xml: str, who: str, autostart: bool = False, place: str = "") -> int:
+    def put(
+        self,
+        kind: str,
+        uuid: str,
+        name: str,
+        xml: str,
+        who: str,
+        autostart: bool = False,
+        place: str = "",
+        snapshots: Sequence[str] = (),
+    ) -> int:
         """Into the trash; its number there, which is never used again. The disk has it when this returns."""
         self._db.execute("PRAGMA synchronous=FULL")
         try:
             cursor = self._db.execute(
-                "INSERT INTO trash (kind, uuid, time, who, name, xml, autostart, place)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (kind, uuid, time.time(), who, name, xml, autostart, place),
+                "INSERT INTO trash (kind, uuid, time, who, name, xml, autostart, place, snapshots)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (kind, uuid, time.time(), who, name, xml, autostart, place, json.dumps(list(snapshots))),
             )
         finally:
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -201,11 +223,18 @@ def _connect(path: Path | str) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")
         database.executescript(_SCHEMA)
+        there = {row[1] for row in database.execute("PRAGMA table_info(trash)")}
+        for column, kind in _ADDED.items():
+            if column not in there:
+                database.execute(f"ALTER TABLE trash ADD COLUMN {column} {kind}")
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _trashed(rows: Iterable[tuple[int, str, str, float, str, str, str, int, str]]) -> list[Trashed]:
-    return [Trashed(*row[:7], bool(row[7]), row[8]) for row in rows]
+def _trashed(rows: Iterable[tuple[Any, ...]]) -> list[Trashed]:
+    return [
+        Trashed(number, kind, uuid, when, who, name, xml, bool(autostart), place, tuple(json.loads(snapshots)))
+        for number, kind, uuid, when, who, name, xml, autostart, place, snapshots in rows
+    ]

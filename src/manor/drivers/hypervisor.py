@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from manor.domain.definition import Platform
 from manor.domain.state import PausedReason
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, MachineStatistics, Scrollback
+from manor.drivers.api import ByteStream, MachineStatistics, Progress, Scrollback, unwatched
+from manor.drivers.errors import unsupported
 from manor.rpc.protocol.records import GuestInterface
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A VM that ran when the driver started. live: its document. is_paused: it waits to be resumed.
-    has_crashed: it is paused because its guest crashed."""
+    has_crashed: it is paused because its guest crashed. started_ns: when it was started, ns since 1970."""
 
     uuid: bytes
     number: int
     live: str
     is_paused: bool = False
     has_crashed: bool = False
+    started_ns: int = 0
 
 
 class End(Enum):
@@ -37,6 +40,8 @@ class End(Enum):
     """Its guest rebooted, and was to be stopped then."""
     STOPPED = "stopped"
     """Somebody pulled the plug, past the driver."""
+    SAVED = "saved"
+    """Its state is in a file."""
     CRASH = "crash"
     """Its guest crashed."""
     LOST = "lost"
@@ -114,13 +119,30 @@ Happening = Ended | Paused | Resumed | ShuttingDown | Rebooted | Crashed | Remov
 OnHappening = Callable[[Happening], None]
 
 
-class LiveChange(Enum):
-    """What may change in a machine that runs."""
+class DeviceChanges(Protocol):
+    """How what runs changes; see Hypervisor."""
 
-    ATTACH = "attach"
-    DETACH = "detach"
-    UPDATE = "update"
-    VCPUS = "vcpus"
+    async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None: ...
+    async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain: ...
+    async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
+
+
+@runtime_checkable
+class Trying(Protocol):
+    """A hypervisor that can tell what it would do."""
+
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        """What makes the same documents and refusals, and leaves the VM alone."""
+
+
+class NoSaving:
+    """For hypervisors whose VMs cannot be written into files."""
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
+        raise unsupported("the state of a running domain is not written to a file here; shut it down instead")
 
 
 class Hypervisor(Protocol):
@@ -135,8 +157,14 @@ class Hypervisor(Protocol):
     def check(self, domain: Domain) -> Sequence[Finding]:
         """What will not be as the description asks, without harm. Raises ConfigError for what could not be run."""
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
-        """Run it; returns its live document, with what is known only now."""
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
+        """Run it; returns its live document, with what is known only now. saved: the file that it goes on with."""
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
+        """Write it into a file, with a note, and end it; it is gone then. paused: whether it shall be when it goes on;
+        None: as it is. If that fails it goes on; so it does if `progress` raises Cancelled, which is raised then."""
 
     async def keep_live(self, uuid: bytes, text: str) -> None:
         """Have the live document of a running VM for `recover`."""
@@ -157,10 +185,6 @@ class Hypervisor(Protocol):
     async def resume(self, uuid: bytes) -> None: ...
     async def set_memory(self, uuid: bytes, kib: int) -> None: ...
     async def set_vcpus(self, uuid: bytes, count: int) -> None: ...
-
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        """Refuse what cannot change while a machine runs, as the change itself would: plans ask too. live, device: as
-        the change gets them, except for vCPUs."""
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         """Plug a device in; returns the live document with it, its alias and its address."""

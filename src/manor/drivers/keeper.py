@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,9 @@ class Keeper(Protocol):
     async def rename(self, kind: str, uuid: bytes, old: str, new: str, xml: str, who: str) -> None: ...
     async def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None: ...
     async def set_autostart(self, kind: str, name: str, on: bool) -> None: ...
+    async def snapshot_owners(self) -> Collection[bytes]:
+        """UUIDs of the domains that have any."""
+
     async def load_snapshots(self, uuid: bytes) -> Sequence[str]: ...
     async def save_snapshot(self, uuid: bytes, name: str, xml: str) -> None: ...
     async def remove_snapshot(self, uuid: bytes, name: str | None) -> None: ...
@@ -67,6 +70,9 @@ class MemoryKeeper:
             self._autostart.add((kind, name))
         else:
             self._autostart.discard((kind, name))
+
+    async def snapshot_owners(self) -> Collection[bytes]:
+        return ()
 
     async def load_snapshots(self, uuid: bytes) -> Sequence[str]:
         return ()
@@ -133,6 +139,9 @@ class StoreKeeper:
 
     async def set_autostart(self, kind: str, name: str, on: bool) -> None:
         await self.run(lambda: self.store.set_autostart(kind, name, on))
+
+    async def snapshot_owners(self) -> Collection[bytes]:
+        return await self.run(self.store.snapshot_owners)
 
     async def load_snapshots(self, uuid: bytes) -> Sequence[str]:
         return await self.run(lambda: self.store.load_snapshots(uuid))

@@ -24,7 +24,6 @@ from manor.domain.xml.live import has_medium, live, machine_order, named
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Resolvers, disk_spec, nic_spec, refuse
 from manor.drivers.errors import failed, unsupported
-from manor.drivers.hypervisor import LiveChange
 from manor.spec.control import Json
 from manor.spec.machine import MachineSpec
 from manor.spec.machine_json import part_to_json
@@ -118,42 +117,6 @@ def without_gone(document: Domain, present: Mapping[str, int]) -> Domain:
     return replace(document, devices=replace(devices, disks=disks, interfaces=nics))
 
 
-def check_change(change: LiveChange, running: Domain, device: NamedDevice | None) -> None:
-    """Refuse what the change would refuse before the VM is asked. Raises ApiError, ConfigError."""
-    if device is None:
-        return
-    if change is LiveChange.ATTACH:
-        _check_kind(device.device)
-        refuse(domain_xml.check(named(changes.attach(running, device))))
-    elif change is LiveChange.DETACH:
-        _check_kind(_found(running, device))
-    elif change is LiveChange.UPDATE:
-        old = _found(running, device)
-        after = named(changes.update(running, device))
-        refuse(domain_xml.check(after))
-        _check_update(device.name, old, _found(after, NamedDevice(device.name, old)))
-
-
-def _check_kind(device: Device) -> None:
-    if not isinstance(device, Disk | Interface):
-        raise unsupported("only disks and interfaces come and go while a domain runs; use --config, and start it again")
-
-
-def _check_update(name: str, old: Device, new: Device) -> None:
-    if isinstance(old, Disk) and isinstance(new, Disk):
-        new = _completed(new, old, _MEDIUM)
-        same = {name: getattr(old, name) for name in _MEDIUM}
-        if replace(new, **same, **{name: getattr(old, name) for name in _NOTHING}) != old:
-            raise unsupported(f"of a disk of a running domain only the medium can be changed; {_NO_DRIVE}")
-        if old.device != "cdrom" and any(getattr(new, name) != value for name, value in same.items()):
-            raise unsupported(_NO_DRIVE)
-    elif isinstance(old, Interface) and isinstance(new, Interface):
-        if replace(_completed(new, old), address=old.address, link=old.link) != old:
-            raise unsupported("of an interface of a running domain only the link's state can be changed; use --config")
-    else:
-        raise unsupported(f"a <{name}> of a running domain cannot be changed; use --config")
-
-
 class LiveDevices:
     """Changes of VMs that run. Raises ApiError, ConfigError, HostError."""
 
@@ -164,9 +127,9 @@ class LiveDevices:
 
     async def attach(self, uuid: bytes, running: Domain, device: NamedDevice) -> Domain:
         """As Hypervisor.attach."""
-        check_change(LiveChange.ATTACH, running, device)
         before = {one.alias for one in changes.all_devices(running)}
         after = named(changes.attach(running, device))
+        refuse(domain_xml.check(after))
         new = next(one for one in changes.all_devices(after) if one.alias not in before)
         if isinstance(new, Interface) and new.target is None:
             # The name under which clients ask for its counters.
@@ -179,7 +142,6 @@ class LiveDevices:
 
     async def detach(self, uuid: bytes, running: Domain, device: NamedDevice) -> Domain | None:
         """As Hypervisor.detach."""
-        check_change(LiveChange.DETACH, running, device)
         old = _found(running, device)
         after = changes.detach(running, device)
         if _is_empty(old):
@@ -195,14 +157,16 @@ class LiveDevices:
 
     async def update(self, uuid: bytes, running: Domain, device: NamedDevice) -> Domain:
         """As Hypervisor.update."""
-        check_change(LiveChange.UPDATE, running, device)
         old = _found(running, device)
         after = named(changes.update(running, device))
+        refuse(domain_xml.check(after))
         new = _found(after, NamedDevice(device.name, old))
         if isinstance(old, Disk) and isinstance(new, Disk):
             new = await self._update_disk(uuid, after, old, new)
         elif isinstance(old, Interface) and isinstance(new, Interface):
             new = await self._update_interface(uuid, old, new)
+        else:
+            raise unsupported(f"a <{device.name}> of a running domain cannot be changed; use --config")
         return self._done(uuid, _with(after, new))
 
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
@@ -230,9 +194,14 @@ class LiveDevices:
 
     async def _update_disk(self, uuid: bytes, after: Domain, old: Disk, new: Disk) -> Disk:
         new = _completed(new, old, _MEDIUM)
+        same = {name: getattr(old, name) for name in _MEDIUM}
+        if replace(new, **same, **{name: getattr(old, name) for name in _NOTHING}) != old:
+            raise unsupported(f"of a disk of a running domain only the medium can be changed; {_NO_DRIVE}")
         new = replace(new, address=old.address)
-        if all(getattr(new, name) == getattr(old, name) for name in _MEDIUM):
+        if all(getattr(new, name) == value for name, value in same.items()):
             return new
+        if old.device != "cdrom":
+            raise unsupported(_NO_DRIVE)
         alias = _alias(old)
         if _is_empty(old) and _is_empty(new):
             return new
@@ -247,6 +216,8 @@ class LiveDevices:
 
     async def _update_interface(self, uuid: bytes, old: Interface, new: Interface) -> Interface:
         new = replace(_completed(new, old), address=old.address)
+        if replace(new, link=old.link) != old:
+            raise unsupported("of an interface of a running domain only the link's state can be changed; use --config")
         await self._call(uuid, "link", 30.0, nic=_alias(old), up=new.link != "down")
         return new
 
@@ -259,11 +230,35 @@ class LiveDevices:
             warnings: list[Finding] = []
             nic = nic_spec(device, "interface", document.name, self._resolvers, warnings)
             return {"nic": part_to_json(replace(nic, id=_alias(device)))}
-        raise AssertionError(f"{type(device).__name__} was let through")
+        raise unsupported("only disks and interfaces come and go while a domain runs; use --config, and start it again")
 
     def _done(self, uuid: bytes, document: Domain) -> Domain:
         self._names(uuid).note(document)
         return document
+
+
+class TrialCall:
+    """Answers as a VM that does at once what it is told, and is none (Call). names: of the devices that it has."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._changed: list[str] = []
+
+    async def __call__(self, uuid: bytes, command: str, timeout: float, /, **arguments: object) -> Json:
+        name = str(arguments.get("device"))
+        match command:
+            case "device-add":
+                return {"slot": 0}
+            case "device-remove":
+                self._names.leaving[name].set_result(None)
+            case "device-change":
+                self._changed.append(name)
+            case "devices":
+                present = (*self._names.disks, *self._names.nics, *self._changed)
+                return {"devices": [{"name": each, "slot": 0} for each in present]}
+            case "cpus":
+                return {"count": arguments["count"]}
+        return {}
 
 
 async def present(call: Call, uuid: bytes) -> dict[str, int]:

@@ -38,7 +38,7 @@ class LocalDriver:
         self.networks = NetworkBook(self.store, notify)
         self.pools = PoolBook(self.store, notify, Directory)
         processes = Processes(root / "run", accel, Resolvers(self.networks.network, self.pools.volume_path))
-        self.domains = DomainBook(processes, self.store, notify)
+        self.domains = DomainBook(processes, self.store, notify, root / "saved")
         self.snapshots = SnapshotBook(self.domains, self.store, InternalSnapshots(), notify)
         self.secrets = SecretBook(root / "secrets", notify)
         self.node = HostNode(DOMAIN_TYPES, EMULATOR)

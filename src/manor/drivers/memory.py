@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from manor.base.errors import ApiError
@@ -24,17 +25,19 @@ from manor.domain.xml.values import Support
 from manor.drivers.api import (
     BlockStatistics,
     ByteStream,
+    DeviceNames,
     MachineStatistics,
     NicStatistics,
     Notify,
     Progress,
     Scrollback,
     VolumeStream,
+    unwatched,
 )
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import device_names
 from manor.drivers.errors import Code, Origin, invalid_argument, unsupported
-from manor.drivers.hypervisor import End, Ended, Found, Happening, LiveChange, OnHappening, Rebooted
+from manor.drivers.hypervisor import DeviceChanges, End, Ended, Found, Happening, OnHappening, Rebooted
 from manor.drivers.keeper import MemoryKeeper
 from manor.drivers.networks import NetworkBook
 from manor.drivers.node import EMULATOR, HostNode
@@ -43,6 +46,9 @@ from manor.drivers.secrets import SecretBook
 from manor.drivers.snapshots import NoContents, SnapshotBook
 from manor.drivers.volumes import Volume, VolumePlan, volume_exists
 from manor.rpc.protocol.records import GuestInterface, IpAddress
+from manor.spec import saved_vm
+from manor.spec.machine import MachineSpec
+from manor.spec.saved_vm import SavedHead
 
 POOL_SIZE: Final = 1 << 40
 """Bytes that an in-memory pool says it has."""
@@ -81,6 +87,13 @@ class _Running:
     used: float = 0.0
     since: float | None = None
     echo: list[_Echo] = field(default_factory=list)
+    names: tuple[Definition, DeviceNames] | None = None
+
+    def devices(self) -> DeviceNames:
+        """Read once for each description."""
+        if self.names is None or self.names[0] is not self.definition:
+            self.names = (self.definition, device_names(self.definition))
+        return self.names[1]
 
 
 class _Echo:
@@ -135,7 +148,7 @@ class MemoryHypervisor:
         refuse([one for one in found if one.path.startswith(("domain/vcpu", "domain/memory"))])
         return [one for one in found if one.verdict is Support.IGNORED]
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         now = time.monotonic()
         running = live(domain, number)
         definition = definition_of(running)
@@ -164,6 +177,16 @@ class MemoryHypervisor:
             for echo in running.echo:
                 echo.close()
 
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
+        """A file with a note and no machine."""
+        running = self._running[uuid]
+        spec = MachineSpec(None, memory=running.memory << 10, cpus=running.definition.vcpus)
+        is_paused = running.since is None if paused is None else paused
+        saved_vm.write_empty(path, SavedHead("test", time.time_ns(), "none", spec, 0, 0, is_paused, note))
+        self._forget(uuid)
+
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
         self.happen(Ended(uuid, End.POWER_OFF))
 
@@ -190,8 +213,8 @@ class MemoryHypervisor:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         return
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        return
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        return self  # only documents are made anyway
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return named(changes.attach(live, device))
@@ -211,7 +234,7 @@ class MemoryHypervisor:
         cpu_time = int(used * 1e9)
         definition = running.definition
         count = definition.vcpus
-        names = device_names(definition)
+        names = running.devices()
         return MachineStatistics(
             cpu_time,
             tuple(cpu_time // count for _ in range(count)),
@@ -222,7 +245,7 @@ class MemoryHypervisor:
         )
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
-        nics = device_names(self._running[uuid].definition).nics
+        nics = self._running[uuid].devices().nics
         return [
             GuestInterface(nic.target, nic.mac, [IpAddress(0, f"192.168.122.{3 + index % 250}", 24)])
             for index, nic in enumerate(nics)

@@ -33,11 +33,13 @@ _KIB: Final = re.compile(r"(\w+):\s+(\d+) kB")
 
 
 class HostNode:
-    """This host (api.Node). kinds: values of a domain's type that are taken. emulator: what clients are shown."""
+    """This host (api.Node). kinds: values of a domain's type that are taken. emulator, machines: what clients are
+    shown; the first machine is the usual one."""
 
-    def __init__(self, kinds: tuple[str, ...], emulator: str) -> None:
+    def __init__(self, kinds: tuple[str, ...], emulator: str, machines: tuple[str, ...] = (MACHINE,)) -> None:
         self._kinds = kinds
         self._emulator = emulator
+        self._machines = machines
 
     def info(self) -> HostInfo:
         return _host_info()
@@ -91,6 +93,7 @@ class HostNode:
         """What clients look at before they offer anything."""
         info = self.info()
         domains = "".join(f"\n      <domain type='{kind}'/>" for kind in self._kinds)
+        machines = "".join(f"\n      <machine maxCpus='{MAX_CPUS}'>{machine}</machine>" for machine in self._machines)
         cpus = "".join(
             f"\n            <cpu id='{i}' socket_id='0' die_id='0' core_id='{i}' siblings='{i}'/>"
             for i in range(info.cpus)
@@ -126,8 +129,7 @@ class HostNode:
     <os_type>hvm</os_type>
     <arch name='x86_64'>
       <wordsize>64</wordsize>
-      <emulator>{escape(self._emulator)}</emulator>
-      <machine maxCpus='{MAX_CPUS}'>{MACHINE}</machine>{domains}
+      <emulator>{escape(self._emulator)}</emulator>{machines}{domains}
     </arch>
     <features>
       <acpi default='on' toggle='no'/>

@@ -38,12 +38,22 @@ from manor.domain.xml.live import live
 from manor.domain.xml.network import Network
 from manor.domain.xml.property import Finding
 from manor.domain.xml.to_spec import Launch, Resolvers, to_spec
-from manor.drivers.api import BlockStatistics, ByteStream, MachineStatistics, NicStatistics, Scrollback
+from manor.drivers.api import (
+    BlockStatistics,
+    ByteStream,
+    Cancelled,
+    MachineStatistics,
+    NicStatistics,
+    Progress,
+    Scrollback,
+    unwatched,
+)
 from manor.drivers.console import VmConsole
 from manor.drivers.control import CALL_TIMEOUT, Control
-from manor.drivers.errors import Code, Origin, failed, invalid, invalid_argument, not_running, uuid_text
-from manor.drivers.hypervisor import Crashed, End, Ended, Found, LiveChange, OnHappening, Rebooted, Removed
-from manor.drivers.live_devices import LiveDevices, Names, check_change, present, with_names, without_gone
+from manor.drivers.errors import Code, Origin, failed, invalid_argument, not_running, uuid_text
+from manor.drivers.guest_addresses import agent_interfaces
+from manor.drivers.hypervisor import Crashed, DeviceChanges, End, Ended, Found, OnHappening, Rebooted, Removed
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
@@ -57,10 +67,16 @@ START_SECONDS: Final = 60.0
 """For a VMM to say that it runs: it opens disks and prepares memory meanwhile."""
 ENDING_SECONDS: Final = 1.0
 """From the end of a VM's control socket to that of its process."""
+RESTORE_RATE: Final = 10 << 20
+"""Bytes of a saved state that a VMM reads in a second, at least."""
+SAVE_SECONDS: Final = 24 * 3600.0
+"""For a VM to write itself into a file, however slow that is; it can be given up."""
 LOOK_SECONDS: Final = 3.0
 """For a VM to say what it counts: who only looks does not wait long for one that is stuck."""
 STOP_SECONDS: Final = 15.0
 """For a VMM to end in order, before it is killed."""
+PING_SECONDS: Final = 2.0
+"""For a guest's agent to show that it is there, before the guest is asked by its power button."""
 ANSWER_SECONDS: Final = 5.0
 """For a VMM to say that it ends."""
 _MAX_FILE: Final = 8 << 20
@@ -68,6 +84,7 @@ _ENDS: Final = {
     "power-off": End.POWER_OFF,
     "reboot": End.REBOOT,
     "stopped": End.STOPPED,
+    "saved": End.SAVED,
     "panic": End.CRASH,
     "triple-fault": End.CRASH,
     "error": End.FAILED,
@@ -120,28 +137,29 @@ class Processes:
 
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
         self._on_happening = on_happening
-        found: list[Found] = []
-        ended: list[Ended] = []
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for directory in sorted(self._root.iterdir()):
-            record = _read_json(directory / "record.json")
-            if record is None:
-                continue
-            try:
-                uuid = UUID(directory.name).bytes
-                number, text = int(record["number"]), str(record["live"])
-            except (ValueError, KeyError, TypeError):
-                logger.warning("%s is left alone: it is no VM's", directory)
-                continue
-            vm = await self._adopt(uuid, directory)
-            if vm is None:
-                ended.append(_end_of(uuid, directory, None))
-                (directory / "record.json").unlink(missing_ok=True)
-            else:
-                status = await self._status(vm)
-                is_paused, has_crashed = status.get("state") == "paused", bool(status.get("crashed"))
-                found.append(Found(uuid, number, await self._as_it_is(vm, text), is_paused, has_crashed))
-        return found, ended
+        # All at once: one that does not answer takes its time, and the others are found meanwhile.
+        looked = await asyncio.gather(*(self._look(each) for each in sorted(self._root.iterdir())))
+        return [one for one in looked if isinstance(one, Found)], [one for one in looked if isinstance(one, Ended)]
+
+    async def _look(self, directory: Path) -> Found | Ended | None:
+        """What has become of the VM that was started in `directory`; None if it is no VM's."""
+        record = _read_json(directory / "record.json")
+        if record is None:
+            return None
+        try:
+            uuid = UUID(directory.name).bytes
+            number, text = int(record["number"]), str(record["live"])
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s is left alone: it is no VM's", directory)
+            return None
+        vm = await self._adopt(uuid, directory)
+        if vm is None:
+            (directory / "record.json").unlink(missing_ok=True)
+            return _end_of(uuid, directory, None)
+        status = await self._status(vm)
+        is_paused, has_crashed = status.get("state") == "paused", bool(status.get("crashed"))
+        return Found(uuid, number, await self._as_it_is(vm, text), is_paused, has_crashed, _started_ns(directory))
 
     async def _adopt(self, uuid: bytes, directory: Path) -> _Vm | None:
         """The VM that runs in `directory`, None if there is none."""
@@ -169,7 +187,7 @@ class Processes:
         """What a VM that was found says of itself; nothing if it does not answer."""
         if vm.control is not None:
             with suppress(ManorError):
-                status = await vm.control.call("status")
+                status = await vm.control.call("status", LOOK_SECONDS)
                 vm.memory = int(status.get("memory", 0)) >> 10
                 return status
         return {}
@@ -188,13 +206,13 @@ class Processes:
             check_disk(disk, f"domain/devices/disk[{index + 1}]")
         return launch
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
         launch = self._launch(domain, self._resolvers)
         assert domain.uuid is not None
         uuid = UUID(domain.uuid).bytes
         running = live(domain, number)
         spec = with_names(launch.spec, running)
-        for path in (spec.kernel, spec.initrd):
+        for path in (spec.kernel, spec.initrd) if saved is None else ():
             if path is not None and not path.exists():
                 raise failed(f"cannot open {path}: No such file or directory")
         settings = {
@@ -203,6 +221,7 @@ class Processes:
             "paused": paused,
             "preserve_crash": launch.on_crash == "preserve",
             "reboot": launch.on_reboot in ("restart", "rename-restart"),
+            "saved": None if saved is None else os.fspath(saved),
         }
         directory = self._root / domain.uuid
         record = {"number": number, "live": domain_xml.format(running)}
@@ -214,23 +233,22 @@ class Processes:
             ) from error
         vm = self._watch(uuid, directory, process.pid, os.pidfd_open(process.pid), process)
         try:
-            report = await asyncio.wait_for(_read_line(reading), START_SECONDS)
+            limit = START_SECONDS + (saved.stat().st_size / RESTORE_RATE if saved is not None else 0.0)
+            report = await asyncio.wait_for(_read_line(reading), limit)
             _check_report(report, directory)
             await self._control(vm)
             vm.names.note(running)
             vm.memory = domain.memory >> 10
         except BaseException as error:
             self._vms.pop(uuid, None)
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
-            await vm.ended
+            await self._kill(vm)
             (directory / "record.json").unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
-                raise failed(f"the VM did not run within {START_SECONDS:g} s; see {directory}/vmm.log") from error
+                raise failed(f"the VM did not run within {limit:g} s; see {directory}/vmm.log") from error
             raise
         finally:
             os.close(reading)
-        if launch.current_memory < domain.memory:
+        if launch.current_memory < domain.memory and saved is None:
             try:
                 await self._call(uuid, "balloon", target=launch.current_memory)
             except ManorError as error:
@@ -262,9 +280,45 @@ class Processes:
         try:
             await asyncio.wait_for(asyncio.shield(vm.ended), patience)
         except TimeoutError:
+            await self._kill(vm)
+
+    @staticmethod
+    async def _kill(vm: _Vm) -> None:
+        if not vm.ended.done():  # its descriptor is closed then
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(vm.descriptor, signal.SIGKILL)
-            await vm.ended
+        await vm.ended
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
+        vm = self._get(uuid)
+        arguments = {} if paused is None else {"paused": paused}
+        asked: list[asyncio.Future[Json]] = []
+
+        def follow(event: Json) -> None:
+            if event.get("event") == "save" and not asked:
+                try:
+                    progress(int(event["done"]), int(event["total"]))
+                except Cancelled:
+                    asked.append(asyncio.ensure_future(control.call("save-cancel")))
+
+        # In a conversation of its own: the others are not to wait for its end.
+        control = await Control.connect(vm.directory / "control", follow)
+        try:
+            await control.call("subscribe", topic="save")
+            await control.call("save", SAVE_SECONDS, path=os.fspath(path), note=note, **arguments)
+        except HostError as error:
+            if asked:
+                raise Cancelled(str(error)) from error
+            raise
+        finally:
+            await asyncio.gather(*asked, return_exceptions=True)
+            await control.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(vm.ended), STOP_SECONDS)
+        except TimeoutError:
+            await self._kill(vm)  # it is saved, and has let go of its disks
 
     async def close(self) -> None:
         """VMs live on."""
@@ -281,19 +335,26 @@ class Processes:
     # --- what a VM is asked -------------------------------------------------------------------------------------------
 
     async def shutdown(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "powerdown")
+        await self._power(uuid, agent, "powerdown")
 
     async def reboot(self, uuid: bytes, agent: bool) -> None:
-        await self._power(uuid, "reboot")
+        await self._power(uuid, agent, "reboot")
 
-    async def _power(self, uuid: bytes, mode: str) -> None:
-        status = await self._call(uuid, "status")
-        if not status.get("agent"):
-            raise invalid(
-                "the guest cannot be asked: it runs no agent on org.qemu.guest_agent.0; do it inside the guest, "
-                "or destroy the domain"
-            )
-        await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+    async def _power(self, uuid: bytes, agent: bool, mode: str) -> None:
+        """By the agent, if that is wanted or it answers; else by the power button."""
+        if agent or await self._agent_answers(uuid):
+            await self.agent(uuid, "guest-shutdown", {"mode": mode}, 5.0)
+        else:
+            await self._call(uuid, "power-button", reboot=mode == "reboot")
+
+    async def _agent_answers(self, uuid: bytes) -> bool:
+        if not (await self._call(uuid, "status")).get("agent"):
+            return False
+        try:
+            await self.agent(uuid, "guest-ping", {}, PING_SECONDS)
+        except ApiError:
+            return False
+        return True
 
     async def reset(self, uuid: bytes) -> None:
         await self._call(uuid, "reset")
@@ -313,9 +374,10 @@ class Processes:
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
         await self._devices.set_vcpus(uuid, count)
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        if live is not None:
-            check_change(change, live, device)
+    def trial(self, uuid: bytes) -> DeviceChanges:
+        names = self._get(uuid).names
+        trial = Names(names.disks, names.nics)
+        return LiveDevices(TrialCall(trial), lambda _: trial, self._resolvers)
 
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
         return await self._devices.attach(uuid, live, device)
@@ -350,7 +412,7 @@ class Processes:
 
     async def addresses(self, uuid: bytes, source: int) -> Sequence[GuestInterface]:
         if source == 1:
-            return _agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
+            return agent_interfaces(await self.agent(uuid, "guest-network-get-interfaces", {}, 5.0))
         found = {nic["name"]: nic for nic in (await self._call(uuid, "nics"))["nics"]}
         nics = [found[name] for name in self._get(uuid).names.nics if name in found]
         return [
@@ -393,9 +455,14 @@ class Processes:
         its life. Raises HostError."""
         async with vm.connecting:
             if vm.control is None or not vm.control.is_open:
-                vm.control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
-                for topic in ("devices", "life"):
-                    await vm.control.call("subscribe", topic=topic)
+                control = await Control.connect(vm.directory / "control", partial(self._on_event, vm))
+                try:
+                    for topic in ("devices", "life"):
+                        await control.call("subscribe", ANSWER_SECONDS, topic=topic)
+                except BaseException:
+                    await control.close()
+                    raise
+                vm.control = control
             return vm.control
 
     def _on_event(self, vm: _Vm, event: Json) -> None:
@@ -563,6 +630,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _started_ns(directory: Path) -> int:
+    """When the VM in `directory` was started: its description is written just before."""
+    try:
+        return (directory / "spec.json").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _rss(pid: int) -> int:
     """KiB of the process's memory that are in RAM."""
     try:
@@ -588,17 +663,3 @@ def _nic(found: Mapping[str, Any]) -> NicStatistics:
 
 def _kib(name: str, value: int) -> int:
     return value if name.endswith("faults") else value >> 10
-
-
-def _agent_interfaces(found: object) -> list[GuestInterface]:
-    rows = []
-    for each in found if isinstance(found, list) else []:
-        if not isinstance(each, dict):
-            continue
-        addresses = [
-            IpAddress(int(one.get("ip-address-type") == "ipv6"), str(one.get("ip-address")), int(one.get("prefix", 0)))
-            for one in each.get("ip-addresses", ())
-            if isinstance(one, dict)
-        ]
-        rows.append(GuestInterface(str(each.get("name", "")), each.get("hardware-address"), addresses))
-    return rows

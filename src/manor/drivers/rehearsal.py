@@ -6,18 +6,17 @@ The code that changes domains is the same, so that what a rehearsal says is what
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from manor.base.errors import ApiError
-from manor.domain.xml import changes
 from manor.domain.xml.changes import NamedDevice
 from manor.domain.xml.domain import Domain
-from manor.domain.xml.live import named
 from manor.domain.xml.property import Finding
-from manor.drivers.api import ByteStream, Driver, MachineStatistics, Scrollback
+from manor.drivers.api import ByteStream, Driver, MachineStatistics, Progress, Scrollback, unwatched
 from manor.drivers.errors import unsupported
-from manor.drivers.hypervisor import Ended, Found, Hypervisor, LiveChange, OnHappening
+from manor.drivers.hypervisor import DeviceChanges, Ended, Found, Hypervisor, OnHappening, Trying
 from manor.drivers.keeper import Keeper
 from manor.drivers.store import Stored
 from manor.rpc.protocol.records import GuestInterface
@@ -25,10 +24,10 @@ from manor.rpc.protocol.records import GuestInterface
 _KEPT = ("uri", "kind", "node")
 
 
-def rehearse(driver: Driver, is_off: bool = False) -> Driver:
-    """A driver whose domains can be changed without any effect; all else of it refuses.
+def rehearse(driver: Driver, uuid: bytes | None, is_off: bool = False) -> Driver:
+    """A driver one of whose domains can be changed, or a new one defined, without any effect; all else of it refuses.
 
-    is_off: as if no domain ran. Raises ApiError if the driver cannot.
+    is_off: as if that domain did not run. Raises ApiError if the driver cannot.
     """
     book: Any = driver.domains
     if not hasattr(book, "rehearsal"):
@@ -37,7 +36,7 @@ def rehearse(driver: Driver, is_off: bool = False) -> Driver:
     for name in vars(driver):
         if name not in _KEPT:
             setattr(made, name, _Refusing(name))
-    made.domains = book.rehearsal(is_off)
+    made.domains = book.rehearsal(uuid, is_off)
     found: Driver = made
     return found
 
@@ -77,6 +76,9 @@ class SilentKeeper(Keeper):
     async def set_autostart(self, kind: str, name: str, on: bool) -> None:
         return
 
+    async def snapshot_owners(self) -> Collection[bytes]:
+        return ()
+
     async def load_snapshots(self, uuid: bytes) -> Sequence[str]:
         return ()
 
@@ -97,23 +99,22 @@ class RehearsalHypervisor(Hypervisor):
     def check(self, domain: Domain) -> Sequence[Finding]:
         return self._real.check(domain)
 
-    def check_live(self, change: LiveChange, live: Domain | None = None, device: NamedDevice | None = None) -> None:
-        self._real.check_live(change, live, device)
-
     async def attach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        self.check_live(LiveChange.ATTACH, live, device)
-        return named(changes.attach(live, device))
+        return await self._trial(uuid).attach(uuid, live, device)
 
     async def detach(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain | None:
-        self.check_live(LiveChange.DETACH, live, device)
-        return changes.detach(live, device)
+        return await self._trial(uuid).detach(uuid, live, device)
 
     async def update(self, uuid: bytes, live: Domain, device: NamedDevice) -> Domain:
-        self.check_live(LiveChange.UPDATE, live, device)
-        return named(changes.update(live, device))
+        return await self._trial(uuid).update(uuid, live, device)
 
     async def set_vcpus(self, uuid: bytes, count: int) -> None:
-        self.check_live(LiveChange.VCPUS)
+        await self._trial(uuid).set_vcpus(uuid, count)
+
+    def _trial(self, uuid: bytes) -> DeviceChanges:
+        if not isinstance(self._real, Trying):
+            raise _refusal("a machine that runs")
+        return self._real.trial(uuid)
 
     async def set_memory(self, uuid: bytes, kib: int) -> None:
         return
@@ -127,7 +128,12 @@ class RehearsalHypervisor(Hypervisor):
     async def recover(self, on_happening: OnHappening) -> tuple[Sequence[Found], Sequence[Ended]]:
         return (), ()
 
-    async def start(self, domain: Domain, number: int, paused: bool) -> Domain:
+    async def start(self, domain: Domain, number: int, paused: bool, saved: Path | None = None) -> Domain:
+        raise _refusal("a VM")
+
+    async def save(
+        self, uuid: bytes, path: Path, note: str, paused: bool | None, progress: Progress = unwatched
+    ) -> None:
         raise _refusal("a VM")
 
     async def stop(self, uuid: bytes) -> None:

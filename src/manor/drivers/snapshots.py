@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from manor.base.errors import ApiError, ConfigError, ManorError
 from manor.domain.definition import Definition, definition_of
 from manor.domain.events import DefinedDetail, LifecycleEvent
+from manor.domain.model import Cause
 from manor.domain.state import DomainState, ShutoffReason
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml import snapshot as snapshot_xml
@@ -23,6 +24,7 @@ from manor.domain.xml.to_spec import refuse
 from manor.drivers.api import Kind, Notice, Notify
 from manor.drivers.domains.book import DomainBook
 from manor.drivers.domains.record import Record
+from manor.drivers.domains.table import need
 from manor.drivers.errors import Code, Origin, failed, invalid, judging, no_snapshot, reading, unsupported, xml_error
 from manor.drivers.keeper import Keeper
 from manor.rpc.protocol.records import Snapshot
@@ -68,7 +70,10 @@ class SnapshotBook:
 
     async def open(self) -> None:
         """Read what is kept."""
+        owners = await self._keeper.snapshot_owners()
         for reference, _ in await self._domains.all():
+            if reference.uuid not in owners:
+                continue
             for text in await self._keeper.load_snapshots(reference.uuid):
                 try:
                     document = snapshot_xml.parse(text)
@@ -101,6 +106,7 @@ class SnapshotBook:
                 raise unsupported(
                     "a snapshot of a running domain cannot be taken; shut it down first", Origin.DOMAIN_SNAPSHOT
                 )
+            need(record, Cause.CHANGE_CONFIG)  # it may have been undefined meanwhile
             assert record.config is not None
             if flags & REDEFINE:
                 _check_redefined(wanted)
@@ -129,13 +135,13 @@ class SnapshotBook:
         return self._get(uuid, name).parent
 
     async def current(self, uuid: bytes) -> str | None:
-        self._domains.record(uuid)
+        self._of(uuid)
         return self._current.get(uuid)
 
     async def revert(self, uuid: bytes, name: str, flags: int) -> None:
         record = self._domains.record(uuid)
-        taken = self._get(uuid, name)
         async with record.lock:
+            taken = self._get(uuid, name)
             if record.is_active:
                 raise invalid("the domain runs; destroy it before it is reverted", Origin.DOMAIN_SNAPSHOT)
             node = taken.read().domain
@@ -153,8 +159,8 @@ class SnapshotBook:
 
     async def delete(self, uuid: bytes, name: str, flags: int) -> None:
         record = self._domains.record(uuid)
-        taken = self._get(uuid, name)
         async with record.lock:
+            taken = self._get(uuid, name)
             below = self._below(uuid, name)
             doomed = ([] if flags & CHILDREN_ONLY else [name]) + (below if flags & (CHILDREN | CHILDREN_ONLY) else [])
             for each in doomed:
@@ -165,20 +171,24 @@ class SnapshotBook:
                     await _in_thread(functools.partial(self._contents.delete, record.config, each))
                 await self._keeper.remove_snapshot(uuid, each)
                 del self._of(uuid)[each]
-            for other in self._of(uuid).values():
+            # Whatever hung on one that is gone hangs on what is left above it.
+            heir = name if flags & CHILDREN_ONLY else taken.parent
+            left = self._of(uuid)
+            for other in left.values():
                 if other.parent in doomed:
-                    other.parent = taken.parent
-                    other.xml = snapshot_xml.format(replace(other.read(), parent=taken.parent))
+                    other.parent = heir
+                    other.xml = snapshot_xml.format(replace(other.read(), parent=heir))
                     await self._keeper.save_snapshot(uuid, other.name, other.xml)
-            record.snapshots = len(self._of(uuid))
             if self._current.get(uuid) in doomed:
-                left = (one for one in (name, taken.parent) if one in self._of(uuid))
-                await self._set_current(uuid, next(left, None))
+                await self._set_current(uuid, heir if heir in left else None)
+            record.snapshots = len(left)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _of(self, uuid: bytes) -> dict[str, Taken]:
-        self._domains.record(uuid)
+        if not self._domains.record(uuid).snapshots:  # undefining drops them
+            self._taken[uuid] = {}
+            self._current.pop(uuid, None)
         return self._taken.setdefault(uuid, {})
 
     def _get(self, uuid: bytes, name: str) -> Taken:
@@ -193,8 +203,9 @@ class SnapshotBook:
 
     def _put(self, uuid: bytes, document: Document) -> None:
         name = document.name or ""
-        self._of(uuid)[name] = Taken(name, snapshot_xml.format(document), document.parent)
-        self._domains.record(uuid).snapshots = len(self._of(uuid))
+        taken = self._of(uuid)
+        taken[name] = Taken(name, snapshot_xml.format(document), document.parent)
+        self._domains.record(uuid).snapshots = len(taken)
 
     async def _set_current(self, uuid: bytes, name: str | None) -> None:
         old = self._current.get(uuid)

@@ -1,7 +1,8 @@
 """The state directory: descriptions as XML files that a user can read, and what they were before in SQLite.
 
     lock                       held by the daemon, with its number
-    format                     number of this layout; a daemon that knows only older ones leaves it alone
+    format                     number of this layout, and the version of Manor that used it last; a daemon that knows
+                               only older layouts leaves it alone
     domains/NAME.xml           and networks/, pools/
     domains/NAME.xml.damaged   one that could not be used; nothing reads it any more
     domains/autostart/NAME.xml a link to it
@@ -24,11 +25,13 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+from uuid import UUID
 
+from manor import __version__
 from manor.base import process_lock
 from manor.base.errors import HostError
 from manor.base.files import create_synced, sync_directory, write_atomically
@@ -54,12 +57,15 @@ class Busy(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A description as it was found."""
+    """A description as it was found. is_known: a daemon wrote it, and nobody has changed it since. is_own: that was
+    this version of Manor."""
 
     name: str
     xml: str
     autostart: bool
     path: Path = Path()
+    is_known: bool = False
+    is_own: bool = False
 
 
 class Store:
@@ -70,6 +76,9 @@ class Store:
         self._lock = -1
         self.archive = Archive(root / "history.sqlite")
         self._syncer: ThreadPoolExecutor | None = None
+        self._is_same_version = False
+        self._found: dict[str, list[Stored]] = {}
+        """What `open` has found, until it is asked for, or changed."""
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -115,16 +124,20 @@ class Store:
     def _check_format(self) -> None:
         """Raise HostError if a newer version has written here: what it means by its files is not known."""
         path = self.root / "format"
+        ours = f"{FORMAT} {__version__}"
         try:
-            found = path.read_bytes()[:16].strip()
+            found = path.read_bytes()[:64].decode(errors="replace").strip()
         except FileNotFoundError:
-            write_atomically(path, b"%d\n" % FORMAT)
-            return
-        if not found.isdigit() or not 1 <= int(found) <= FORMAT:
+            found = ""
+        number = found.partition(" ")[0]
+        if found and not (number.isdecimal() and 1 <= int(number) <= FORMAT):
             raise HostError(
-                f"{self.root} has the format {found.decode(errors='replace') or 'nothing'!r}, and this manord knows "
-                f"{FORMAT}: a newer version has used it; start that one, or give this one another --state"
+                f"{self.root} has the format {number!r}, and this manord knows {FORMAT}: a newer version has used it; "
+                f"start that one, or give this one another --state"
             )
+        self._is_same_version = found == ours
+        if found != ours:
+            write_atomically(path, f"{ours}\n".encode())
 
     def _sweep(self) -> None:
         """Half-written files; links to nothing; a rename that got half way."""
@@ -164,18 +177,23 @@ class Store:
         """Note states that the archive has missed, and forget trash that is none: a deletion that got half way."""
         latest = self.archive.latest()
         trash = self.archive.trash()
+        trashed = {(each.kind, each.uuid, each.xml): each.id for each in trash}
         there = set()
         for kind in KINDS:
-            for stored in self.load(kind):
+            loaded = self.load(kind)
+            self._found[kind] = []
+            for stored in loaded:
                 found = _UUID.search(stored.xml)
-                if found is None:
+                uuid = found[1] if found else ""
+                is_known = latest.get((kind, uuid)) == hash(stored.xml)
+                is_own = is_known and self._is_same_version
+                self._found[kind].append(replace(stored, is_known=is_known, is_own=is_own))
+                if not uuid:
                     continue
-                uuid = found[1]
                 there.add((kind, uuid))
-                for each in trash:
-                    if (each.kind, each.uuid, each.xml) == (kind, uuid, stored.xml):
-                        self.archive.forget(each.id)
-                if latest.get((kind, uuid)) != hash(stored.xml):
+                if (kind, uuid, stored.xml) in trashed:
+                    self.archive.forget(trashed[kind, uuid, stored.xml])
+                if not is_known:
                     self.archive.note(kind, uuid, stored.name, stored.xml, "found in its file")
         for each in trash:
             # A volume's entry is written before its file is moved. Where the whole pool is away, nothing is known.
@@ -188,6 +206,8 @@ class Store:
 
     def load(self, kind: str) -> list[Stored]:
         """All of `kind`, in the order of names; a file that is no text of a description's size is set aside."""
+        if kind in self._found:
+            return self._found.pop(kind)
         folder = self.root / kind
         found = []
         marked = set(os.listdir(folder / "autostart"))
@@ -197,10 +217,12 @@ class Store:
                 self.set_aside(path, reason)
             else:
                 found.append(Stored(_name_in(text) or path.stem, text, path.name in marked, path))
-        return found
+        # Of a file and its copy under another name, the copy is the one too many.
+        return sorted(found, key=lambda each: each.path.name != _file_name(each.name))
 
     def save(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Write a description; the disk has it when this returns. Raises HostError."""
+        self._found.pop(kind, None)
         with self._writing(f"writing the description of {name}"):
             path, data = self.root / kind / _file_name(name), xml.encode("utf-8", "surrogateescape")
             if path.exists():
@@ -214,6 +236,7 @@ class Store:
     def rename(self, kind: str, uuid: bytes, old: str, new: str, xml: str, who: str) -> None:
         """Give it another name; xml: with that name in it."""
         folder = self.root / kind
+        self._found.pop(kind, None)
         with self._writing(f"renaming {old}"):
             # With the new name under the old file's name first: whoever finds that knows how to go on.
             write_atomically(folder / _file_name(old), xml.encode("utf-8", "surrogateescape"))
@@ -235,9 +258,11 @@ class Store:
     def remove(self, kind: str, uuid: bytes, name: str, xml: str, who: str) -> None:
         """Delete a description; it goes to the trash first."""
         folder = self.root / kind
+        self._found.pop(kind, None)
         with self._writing(f"removing the description of {name}"):
             link = folder / "autostart" / _file_name(name)
-            self.archive.put(kind, uuid_text(uuid), name, xml, who, link.is_symlink())
+            snapshots = self.load_snapshots(uuid) if kind == "domains" else []
+            self.archive.put(kind, uuid_text(uuid), name, xml, who, link.is_symlink(), "", snapshots)
             link.unlink(missing_ok=True)
             (folder / _file_name(name)).unlink(missing_ok=True)
             sync_directory(folder)
@@ -246,6 +271,7 @@ class Store:
         """Whether it is started with the daemon."""
         folder = self.root / kind / "autostart"
         link = folder / _file_name(name)
+        self._found.pop(kind, None)
         with self._writing(f"changing the autostart of {name}"):
             if on:
                 with suppress(FileExistsError):
@@ -255,6 +281,14 @@ class Store:
             sync_directory(folder)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def snapshot_owners(self) -> set[bytes]:
+        """UUIDs of the domains that have any."""
+        found = set()
+        for name in os.listdir(self.root / "snapshots"):
+            with suppress(ValueError):
+                found.add(UUID(name).bytes)
+        return found
 
     def load_snapshots(self, uuid: bytes) -> list[str]:
         """The XML of a domain's snapshots."""

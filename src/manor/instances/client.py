@@ -59,7 +59,7 @@ class ControlClient:
         while True:
             message = self._next(limit)
             if message.get("id") == number:
-                return _result(message)
+                return result_of(message)
             self._events.append(message)
 
     def begin(self, command: str, /, **arguments: object) -> int:
@@ -113,7 +113,8 @@ class ControlClient:
         return message
 
 
-def _result(message: Json) -> Json:
+def result_of(message: Json) -> Json:
+    """The result in the answer to a `begin`. Raises the error that is there instead."""
     if "error" in message:
         raise error_from_json(message["error"])
     result = message.get("result")

@@ -5,6 +5,7 @@ $XDG_STATE_HOME/manor/vms/NAME/
     disk.qcow2       the root disk, an overlay of an image in the store
     seed.iso         what the first boot reads
     lock             locked by the process that runs the VM; holds its number
+    saved.state      what `manor save` wrote, until the VM goes on
     console.log      the serial output of a VM in the background
     vmm.log          messages of its VMM
     end.json         how its last run ended
@@ -64,6 +65,11 @@ class Instance:
     @property
     def log(self) -> Path:
         return self.path / "console.log"
+
+    @property
+    def saved(self) -> Path:
+        """Where `manor save` leaves the VM's state."""
+        return self.path / "saved.state"
 
     @property
     def vmm_log(self) -> Path:

@@ -7,7 +7,7 @@ controllers, devices, and last the state in which the first vCPU starts.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from manor.devices.virtio.pci import VirtioPci
 from manor.devices.virtio.rng import VirtioRng
 from manor.devices.virtio.vsock import VirtioVsock
 from manor.machine.disks import disk_function, make_disks
-from manor.machine.doorbells import DoorbellWiring
+from manor.machine.doorbells import DirectDoorbells, DoorbellWiring
 from manor.machine.firmware import FIRMWARE_MSRS, write_tables
 from manor.machine.host_side import HostSide
 from manor.machine.hotplug import Hotplug
@@ -49,16 +49,20 @@ _SEED_SIZE = 32
 """Bytes of entropy handed to the kernel: what its random generator takes as one seed."""
 
 
-def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
-    """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError."""
+def build(spec: MachineSpec, accel: Accel, host: HostSide, places: Mapping[str, int] | None = None) -> Machine:
+    """The machine, ready to run. Raises ConfigError, naming the field of `spec`, or HostError.
+
+    places: in which slots PCI functions are, for a saved state (machine.saved); memory and processors then stay as
+    after power-on.
+    """
     memory = GuestMemory([Region(start, size, "ram") for start, size in layout.ram_ranges(spec.memory)])
-    booted = _load_guest(spec, memory, host.disks)
+    booted = _load_guest(spec, memory, host.disks) if places is None else None
     pio = Bus("pio", host.lock)
     mmio = Bus("mmio", host.lock)
     lapics: list[LocalApic] = []
     exits = PcExits(pio, mmio, lapics, [host.serial, host.console], host.work)
     vm = accel.create_vm(memory, exits, spec.possible_cpus, spec.cpu)
-    doorbells = _watch_doorbells(vm, pio, mmio, host)
+    doorbells = _watch_doorbells(vm, pio, mmio, host, exits)
     interrupts = connect_interrupts(vm, mmio, host.clock, host.timers, host.wake)
     lapics += interrupts.lapics
     timer = connect_timer(vm, pio, interrupts.lines, host.clock, host.timers)
@@ -74,7 +78,7 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
     disks = make_disks(spec, host.disks, host.lock, host.work)
     agent = _agent_port(memory, host)
     # In an order that keeps the slots of the first ones, by which Linux names network interfaces.
-    hotplug = Hotplug(pci, interrupts.lines, pio, memory, host, spec)
+    hotplug = Hotplug(pci, interrupts.lines, pio, memory, host, spec, places or {})
     hotplug.fix([VirtioPci(device) for device in (console, rng, *([balloon] if balloon else []))])
     for nic, (device, port) in zip(spec.nics, nics, strict=True):
         hotplug.fill(device.name.removeprefix("virtio-"), VirtioPci(device), nic.slot, port=port)
@@ -83,8 +87,10 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         function = disk_function(disk, described, memory, host.defer, spec.cpus)
         hotplug.fill(disk.name, function, described.slot, disk=disk)
     pci.reset()
-    write_tables(memory, spec.possible_cpus, spec.smbios, hotplug.tables(), spec.cpus)
-    for vcpu in vm.vcpus:
+    if booted is not None:
+        write_tables(memory, spec.possible_cpus, spec.smbios, hotplug.tables(), spec.cpus)
+    for vcpu in vm.vcpus if booted is not None else ():
+        assert booted is not None
         state = booted.state if vcpu.index == 0 else CpuState(runnable=False)
         vcpu.set_state(replace(state, msrs=state.msrs | FIRMWARE_MSRS))
     return Machine(
@@ -95,6 +101,8 @@ def build(spec: MachineSpec, accel: Accel, host: HostSide) -> Machine:
         exits=exits,
         vm=vm,
         lapics=lapics,
+        interrupts=interrupts,
+        timer=timer,
         serial=serial,
         console=console,
         balloon=balloon,
@@ -141,9 +149,11 @@ def _services(memory: GuestMemory, host: HostSide) -> list[VirtioDevice]:
     return devices
 
 
-def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide) -> list[DoorbellWiring]:
+def _watch_doorbells(vm: VmHandle, pio: Bus, mmio: Bus, host: HostSide, exits: PcExits) -> list[DoorbellWiring]:
     """Let the accelerator serve the doorbells of what will be mapped, if it can."""
     if vm.doorbells is None or host.readers is None:
+        direct = DirectDoorbells()
+        mmio.watcher, exits.doorbells = direct, direct.ring_of
         return []
     wirings = []
     for bus, is_port in ((pio, True), (mmio, False)):

@@ -6,7 +6,7 @@ it is done with it (or by itself); only then is it taken out. A guest that never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,18 +52,27 @@ class Hotplug:
     """Slots of PCI bus 0 and vCPUs of a machine. Machine lock held, once it runs."""
 
     def __init__(
-        self, pci: PciHost, lines: IrqSink, pio: Bus, memory: GuestMemory, host: HostSide, spec: MachineSpec
+        self,
+        pci: PciHost,
+        lines: IrqSink,
+        pio: Bus,
+        memory: GuestMemory,
+        host: HostSide,
+        spec: MachineSpec,
+        places: Mapping[str, int],
     ) -> None:
+        """places: slots of functions, by their names, that count whatever the description says."""
+        self._places = places
         self._pci = pci
         self._memory = memory
         self._host = host
-        self._cpus = spec.cpus
+        self.cpus = spec.cpus
+        """vCPUs that devices are made for: those of the start, as a device keeps its number of queues."""
         self._possible_cpus = spec.possible_cpus
         self._asked_cpus: set[int] = set()
         """vCPUs that the guest was asked for, and has not answered: each question has one answer."""
-        self._slots = SlotAllocator(
-            slot for slot in (*(nic.slot for nic in spec.nics), *(disk.slot for disk in spec.disks)) if slot
-        )
+        described = (*(nic.slot for nic in spec.nics), *(disk.slot for disk in spec.disks))
+        self._slots = SlotAllocator(slot for slot in (*places.values(), *described) if slot)
         self._fixed: set[int] = {0}
         self.plugged: dict[int, Plugged] = {}
         """By slot."""
@@ -77,7 +86,7 @@ class Hotplug:
     def fix(self, functions: Sequence[PciFunction]) -> None:
         """Put functions that stay into the next slots. Raises ConfigError when there is none left."""
         for function in functions:
-            slot = self._slots.take(function.name)
+            slot = self._slots.take(function.name, self._places.get(function.name, 0))
             self._fixed.add(slot)
             self._pci.add(slot, function)
 
@@ -85,7 +94,7 @@ class Hotplug:
         self, name: str, function: PciFunction, wanted: int, *, disk: Disk | None = None, port: NetPort | None = None
     ) -> Plugged:
         """Put a function that may go into the wanted slot, or into the next for 0. Raises ConfigError."""
-        slot = self._slots.take(name, wanted)
+        slot = self._slots.take(name, self._places.get(function.name, wanted))
         self._pci.add(slot, function)
         plugged = self.plugged[slot] = Plugged(name, slot, function, disk, port)
         return plugged
@@ -94,7 +103,7 @@ class Hotplug:
         """What the ACPI tables say of it."""
         slots = tuple(slot for slot in range(SLOT_COUNT) if slot not in self._fixed)
         # The first processor stays: no guest can do without it.
-        cpus = tuple(range(1, self._possible_cpus)) if self._possible_cpus > self._cpus else ()
+        cpus = tuple(range(1, self._possible_cpus)) if self._possible_cpus > self.cpus else ()
         return HotplugSpec(layout.HOTPLUG, layout.HOTPLUG_GSI, slots, cpus)
 
     # --- devices --------------------------------------------------------------------------------------------
@@ -104,14 +113,14 @@ class Hotplug:
         if self._host.work is None:
             raise InternalError("a disk needs workers")
         disk = make_disk(spec, name, backend, self._host.lock, self._host.work)
-        function = disk_function(disk, spec, self._memory, self._host.defer, self._cpus)
+        function = disk_function(disk, spec, self._memory, self._host.defer, self.cpus)
         plugged = self.fill(name, function, spec.slot, disk=disk)
         self.controller.slot_arrived(plugged.slot)
         return plugged, disk
 
     def add_nic(self, spec: NicSpec, name: str, far: HostNic) -> tuple[Plugged, VirtioNet, NetPort]:
         """An interface arrives. Raises ConfigError if there is no slot for it."""
-        device, port = make_nic(spec, name, far, self._memory, self._host, self._cpus)
+        device, port = make_nic(spec, name, far, self._memory, self._host, self.cpus)
         plugged = self.fill(name, VirtioPci(device), spec.slot, port=port)
         self.controller.slot_arrived(plugged.slot)
         return plugged, device, port
@@ -146,6 +155,12 @@ class Hotplug:
         if plugged.port is not None:
             plugged.port.close()
         self._host.ejected(plugged.name)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what the guest gave back is gone, and its vCPUs are the first ones: such a machine can be built."""
+        enabled = self.controller.cpu_enabled
+        return not any(each.is_ejected for each in self.plugged.values()) and enabled & (enabled + 1) == 0
 
     # --- vCPUs ----------------------------------------------------------------------------------------------
 

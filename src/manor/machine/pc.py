@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -22,6 +23,8 @@ from manor.devices.virtio.console import ConsolePort, VirtioConsole
 from manor.devices.virtio.net import VirtioNet
 from manor.devices.virtio.net_port import NetPort
 from manor.machine.doorbells import DoorbellWiring
+from manor.machine.interrupts import Interrupts
+from manor.machine.interval_timer import IntervalTimer
 from manor.mem.guest_memory import GuestMemory
 from manor.mem.layout import LOCAL_APIC, LOCAL_APIC_SIZE
 from manor.trace.event import declare
@@ -71,6 +74,9 @@ class PcExits:
         self._port_counts: dict[int, int] = {}
         self._page_counts: dict[int, int] = {}
         self._lapic_count = 0
+        self.doorbells: Mapping[int, Callable[[], None]] = {}
+        """What a write to device memory at an address rings, where that is all it does; looked up again under the
+        machine lock (machine.doorbells.DirectDoorbells)."""
 
     def pio_read(self, port: int, size: int) -> int:
         self._port_counts[port] = self._port_counts.get(port, 0) + 1
@@ -105,7 +111,15 @@ class PcExits:
             self._lapics[vcpu_index].write(gpa - LOCAL_APIC, size, value)
             return
         self._count_page(gpa)
-        self._mmio.write(gpa, size, value)
+        if gpa in self.doorbells:
+            with self._mmio.lock:
+                ring = self.doorbells.get(gpa)
+                if ring is not None:
+                    ring()
+                else:  # unmapped meanwhile
+                    self._mmio.write(gpa, size, value)
+        else:
+            self._mmio.write(gpa, size, value)
         self._wait_for_backends()
 
     def by_device(self) -> dict[str, int]:
@@ -167,6 +181,8 @@ class Machine:
     exits: PcExits
     vm: VmHandle
     lapics: list[LocalApic]
+    interrupts: Interrupts
+    timer: IntervalTimer
     serial: Ns16550
     console: VirtioConsole
     balloon: VirtioBalloon | None

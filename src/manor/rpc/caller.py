@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from manor.base.errors import ApiError, HostError, ManorError, ProtocolError, StateError
@@ -44,6 +44,10 @@ class RemoteError(ApiError):
     def __init__(self, record: ErrorRecord) -> None:
         super().__init__(record.code, record.origin, record.message or "the other end gave no reason")
         self.record = record
+
+
+class Silence(HostError):
+    """The other end has not answered questions whether it lives."""
 
 
 class Caller:
@@ -104,6 +108,17 @@ class Caller:
         stream: list[Stream] = []
         reply = await self._call(procedure, arguments, (), stream)
         return reply.value, stream[0]
+
+    async def forward(
+        self, procedure: Procedure, arguments: Sequence[Any], files: tuple[int, ...] = ()
+    ) -> tuple[Reply, Stream | None]:
+        """Any call, on somebody's behalf: the reply, whose descriptors are the caller's, and the stream it opened.
+
+        files: as for `call`. Raises as `call` does.
+        """
+        stream: list[Stream] = []
+        reply = await self._call(procedure, tuple(arguments), files, stream)
+        return reply, stream[0] if stream else None
 
     async def _call(
         self,
@@ -209,7 +224,7 @@ class Caller:
     async def _keep_alive(self, interval: float, count: int) -> None:
         while self._end is None:
             if self._unanswered >= count:
-                self._finish(HostError(f"the other end has not answered for {interval * count:g} s"))
+                self._finish(Silence(f"the other end has not answered for {interval * count:g} s"))
                 await self._channel.close()
                 return
             self._unanswered += 1
@@ -277,6 +292,7 @@ class Stream:
         self._check()
         self._caller._connection.send_stream_hole(self._serial, size)
         self._caller._send()
+        await self._caller._channel.drain()
 
     async def finish(self) -> None:
         """End the stream in good order, and wait until the other end has all. Raises RemoteError, HostError."""

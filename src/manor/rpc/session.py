@@ -277,8 +277,7 @@ class Session:
     def _fail(self, call: Call, error: ApiError) -> None:
         if call_failed.on:
             call_failed(call.serial, call.procedure.name, error.message)
-        record = getattr(error, "record", None)
-        self._connection.fail(call, record if isinstance(record, ErrorRecord) else error_record(error))
+        self._connection.fail(call, error_record(error))
 
     async def _keep_alive(self, interval: float, count: int) -> None:
         while True:
@@ -292,7 +291,10 @@ class Session:
 
 
 def error_record(error: ApiError) -> ErrorRecord:
-    """The record of an error."""
+    """The record of an error: as another daemon sent it, where it comes from one."""
+    record = getattr(error, "record", None)
+    if isinstance(record, ErrorRecord):
+        return record
     return ErrorRecord(error.code, error.domain, error.message, ErrorLevel.ERROR, str1="%s", str2=error.message)
 
 
@@ -354,11 +356,15 @@ class SessionStream:
         self._session._send()
         await self._session._channel.drain()
 
-    async def end(self) -> None:
-        """Say that there is no more data, wait for the client to finish, and confirm."""
+    def end_data(self) -> None:
+        """Say that there is no more data. The client then finishes the stream."""
         self._check()
         self._session._connection.end_stream_data(self._serial)
         self._session._send()
+
+    async def end(self) -> None:
+        """Say that there is no more data, wait for the client to finish, and confirm."""
+        self.end_data()
         await self.wait_finished()
 
     async def wait_finished(self) -> None:

@@ -3,13 +3,14 @@
     driver[+transport]://[user@][host][:port]/[path][?key=value&...]
 
 Source: libvirt, "Connection URIs" (https://libvirt.org/uri.html) and "Remote support" (remote.html). Of our own are the
-drivers `manor` and `test`, which mean manord without a transport.
+drivers `manor` and `test`, which mean manord without a transport, the parameter `vmm`, and `libvirt+URI`: manord is to
+pass everything on to another daemon, which it reaches by URI.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -20,8 +21,12 @@ TRANSPORTS = ("unix", "ssh", "tls", "tcp", "ext")
 TLS_PORT = 16514
 TCP_PORT = 16509
 
-OWN_DRIVERS = ("manor", "test")
+PASSED_ON = "libvirt"
+"""`libvirt+URI`: through manord to the daemon at URI."""
+OWN_DRIVERS = ("manor", "test", PASSED_ON)
 """Drivers that manord itself has; without a transport they mean its socket."""
+VMM = "vmm"
+"""Parameter of `qemu:///session` and `/system` at manord: what runs the domains, `manor` or `qemu`."""
 
 _OF_THE_CLIENT = frozenset({
     "name", "command", "socket", "netcat", "keyfile", "no_verify", "no_tty", "no_sanity", "pkipath", "mode", "proxy",
@@ -32,7 +37,10 @@ _OF_THE_CLIENT = frozenset({
 
 @dataclass(frozen=True)
 class Uri:
-    """A parsed URI. transport: one of `TRANSPORTS`, or "" for the default; path: with its leading slash."""
+    """A parsed URI. transport: one of `TRANSPORTS`, or "" for the default; path: with its leading slash.
+
+    is_foreign: it leads to another daemon than manord, whatever its driver is called.
+    """
 
     driver: str
     transport: str = ""
@@ -41,6 +49,12 @@ class Uri:
     port: int | None = None
     path: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
+    is_foreign: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether without a transport manord is meant, and not a libvirt daemon."""
+        return not self.is_foreign and (self.driver in OWN_DRIVERS or VMM in self.parameters)
 
     @property
     def effective_transport(self) -> str:
@@ -65,7 +79,7 @@ class Uri:
         if "socket" in self.parameters:
             return self.parameters["socket"]
         suffix = "-ro" if is_read_only else ""
-        if self.driver in OWN_DRIVERS:
+        if self.is_own:
             return str(own_socket(is_session=self.is_session)) + suffix
         if self.is_session:
             runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -106,6 +120,9 @@ def parse_uri(text: str) -> Uri:
     if not parts.scheme or "://" not in text:
         raise ConfigError("uri", f"{text!r} is no URI; an example: manor:///session")
     driver, _, transport = parts.scheme.partition("+")
+    if driver == PASSED_ON and transport:
+        parse_foreign(text)
+        return Uri(PASSED_ON, parameters={"name": text})
     if transport and transport not in TRANSPORTS:
         raise ConfigError("uri", f"{text}: no transport {transport}; there are {', '.join(TRANSPORTS)}")
     return Uri(
@@ -117,6 +134,14 @@ def parse_uri(text: str) -> Uri:
         unquote(parts.path),
         dict(parse_qsl(parts.query, keep_blank_values=True)),
     )
+
+
+def parse_foreign(text: str) -> Uri:
+    """The way that manord takes to the daemon of `libvirt+URI`. Raises ConfigError."""
+    scheme, _, inner = text.partition("+")
+    if scheme != PASSED_ON or not inner or inner.startswith(f"{PASSED_ON}+"):
+        raise ConfigError("uri", f"{text!r} names no other daemon; an example: libvirt+qemu+ssh://root@host/system")
+    return replace(parse_uri(inner), is_foreign=True)
 
 
 def default_uri() -> str:

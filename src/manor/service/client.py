@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from manor.base.errors import ApiError
 from manor.drivers.api import Driver
 from manor.drivers.errors import Code, Origin, invalid, invalid_argument, not_running
+from manor.drivers.remote import RemoteConnection
 from manor.rpc.protocol.own_records import Problem
 from manor.rpc.session import Session
 
@@ -22,13 +23,20 @@ PROBLEMS: Final = 16
 
 @dataclass(slots=True)
 class Client:
-    """One connection. who: for the history. uri: as it was opened, "" before that."""
+    """One connection. who: for the history. uri: as it was opened, "" before that.
+
+    remote: the other daemon that answers instead of a driver. may_dial: whether this client may name any other daemon,
+    because it could reach it without us as well.
+    """
 
     service: Service
     session: Session
     who: str
     uri: str = ""
     opened: Driver | None = None
+    remote: RemoteConnection | None = None
+    may_dial: bool = False
+    is_opening: bool = False
     wants_close_event: bool = False
     problems: deque[tuple[int, str, Problem]] = field(default_factory=lambda: deque(maxlen=PROBLEMS))
     """What its latest calls failed with: code, message, and all that is known of it."""

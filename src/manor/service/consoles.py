@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from manor.base.errors import ApiError
+from manor.drivers.api import ByteStream
 from manor.drivers.errors import Code, Origin
 
 Place = tuple[bytes, str]
@@ -63,3 +64,24 @@ class Consoles:
             seats.remove(seat)
         if not seats:
             self._seats.pop(seat.place, None)
+
+
+class Seated:
+    """A console of which what is typed counts only while its client may write (ByteStream)."""
+
+    def __init__(self, device: ByteStream, seat: Seat) -> None:
+        self._device = device
+        self._seat = seat
+
+    async def read(self, size: int) -> bytes:
+        return await self._device.read(size)
+
+    async def write(self, data: bytes) -> None:
+        if self._seat.may_write:
+            await self._device.write(data)
+
+    async def finish(self) -> None:
+        await self._device.finish()
+
+    def close(self) -> None:
+        self._device.close()

@@ -14,6 +14,7 @@ from manor.rpc.message import Call
 from manor.rpc.protocol.catalog import MANOR, QEMU, REMOTE, Procedure, Program
 from manor.rpc.session import Session, close_files
 from manor.service.client import Client
+from manor.service.forward import OURS, forward
 from manor.service.problem import problem_of
 from manor.service.refusals import REFUSALS
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 SUBJECTS: Final = (
     "connect", "domain", "domain_agent", "domain_devices", "domain_jobs", "domain_looks", "domain_placing",
+    "domain_saving",
     "domain_statistics", "domain_tuning", "snapshot", "network", "storage", "secret", "node", "node_devices",
     "registration", "absent",
 )  # fmt: skip
@@ -33,11 +35,13 @@ def _load(programs: Sequence[Program], subjects: Sequence[str]) -> dict[str, Wor
     for subject in subjects:
         module = importlib.import_module(f"manor.service.procedures.{subject}")
         for name, work in vars(module).items():
-            is_procedure = any(name in program for program in programs)
-            if is_procedure and inspect.isfunction(work) and work.__module__ == module.__name__:
-                if name in found:
-                    raise ValueError(f"{name} is there twice")
-                found[name] = work
+            if not any(name in program for program in programs) or not inspect.isfunction(work):
+                continue
+            if work.__module__ != module.__name__:
+                continue  # another subject's, which this one calls
+            if name in found:
+                raise ValueError(f"{name} is there twice")
+            found[name] = work
     return found
 
 
@@ -50,11 +54,13 @@ OWN: Final = _load((MANOR,), OWN_SUBJECTS)
 def handle(session: Session, call: Call) -> Any:
     """What rpc.session calls. Permissions were looked at before, by the connection."""
     client: Client = session.state
+    if client.remote is not None and call.procedure.name not in OURS:
+        return forward(client.remote, call)
     if call.files:
         close_files(call.files)
     work = (OWN if call.procedure.program is MANOR else PROCEDURES).get(call.procedure.name)
     if work is None:
-        raise _told(client, _unknown(call.procedure))
+        raise _unknown(call.procedure)
     try:
         result = work(client, call.arguments)
     except ManorError as error:

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Final
 from manor.base.errors import ManorError
 from manor.drivers.api import Driver
 from manor.service import trash
-from manor.service.history import MIDDLE_STEP, Counters
+from manor.service.history import FINE_STEP, MIDDLE_STEP, Counters
 
 if TYPE_CHECKING:
     from manor.service.service import Service
 
 logger = logging.getLogger(__name__)
 
-SHARE: Final = 0.02
-"""Of one processor that looking at counters may take; with very many VMs it is done less often."""
+SHARE: Final = 0.05
+"""Of one processor that looking at counters may take; with very many VMs it is done more slowly."""
+BREATH: Final = 0.005
+"""Seconds of work in a row after which others get their turn."""
 SAVE_SECONDS: Final = 60.0
 TRASH_SECONDS: Final = 3600.0
-_AT_ONCE: Final = 16
-"""VMs that are asked at a time."""
 
 
 class Keeping:
@@ -33,12 +33,11 @@ class Keeping:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._tasks: list[asyncio.Task[None]] = []
-        self.interval = float(MIDDLE_STEP)
-        """Seconds between two looks at all VMs."""
 
     def start(self) -> None:
         """Begin. Thread: the loop's."""
-        for work in (self._sample(), self._save(), self._sweep()):
+        looking = (self._sample(False, MIDDLE_STEP), self._sample(True, FINE_STEP))
+        for work in (*looking, self._save(), self._sweep()):
             self._tasks.append(asyncio.ensure_future(work))
 
     async def close(self) -> None:
@@ -67,37 +66,31 @@ class Keeping:
             history.forget(there)
 
     async def _look(self, driver: Driver, wanted: Iterable[bytes]) -> None:
-        waiting = iter(wanted)
-
-        async def work() -> None:
-            for uuid in waiting:
-                try:
-                    found = await driver.domains.statistics(uuid)
-                except ManorError:
-                    self._service.history.stopped(uuid)  # it has just ended, or does not answer
-                else:
-                    self._service.history.add(uuid, Counters.of(time.time(), found))
-
-        await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+        began = time.thread_time()
+        for uuid in wanted:
+            try:
+                found = await driver.domains.statistics(uuid)
+            except ManorError:
+                self._service.history.stopped(uuid)  # it has just ended, or does not answer
+            else:
+                self._service.history.add(uuid, Counters.of(time.time(), found))
+            # All that the loop did meanwhile is counted: a daemon that is busy looks more slowly.
+            used = time.thread_time() - began
+            if used >= BREATH:
+                await asyncio.sleep(used / SHARE)
+                began = time.thread_time()
 
     async def save(self) -> None:
         """Write down coarse statistics, and bring events to the disk."""
         await self._service.history_file.save(self._service.history.take_pending())
         await self._service.events.journal.checkpoint()
 
-    async def _sample(self) -> None:
-        due = 0.0
+    async def _sample(self, watched_only: bool, interval: float) -> None:
         while True:
             began = time.monotonic()
-            used = time.thread_time()
-            is_due = began >= due
             with suppress(ManorError):
-                await self.sample(watched_only=not is_due)
-            if is_due:
-                # The loop's whole time is counted: a daemon that is busy looks less often.
-                self.interval = max(float(MIDDLE_STEP), (time.thread_time() - used) / SHARE)
-                due = began + self.interval
-            await asyncio.sleep(max(0.05, began + 1.0 - time.monotonic()))
+                await self.sample(watched_only)
+            await asyncio.sleep(max(0.05, began + interval - time.monotonic()))
 
     async def _save(self) -> None:
         while True:

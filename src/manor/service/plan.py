@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
-from manor.base.errors import ApiError, ManorError
+from manor.base.errors import ApiError, ConfigError, ManorError
 from manor.domain.xml import changes
 from manor.domain.xml import domain as domain_xml
 from manor.domain.xml.changes import Change, differences
@@ -31,6 +32,8 @@ from manor.service.problem import problem_of
 
 VERBS: Final = ("write", "save", "delete")
 """Permissions of procedures that change a domain's description."""
+DEFINING: Final = ("domain_define_xml", "domain_define_xml_flags")
+"""Those that do not name their domain apart from its description."""
 
 
 class When(Enum):
@@ -74,7 +77,8 @@ def _call_of(number: int, payload: bytes) -> tuple[Procedure, Any]:
         raise invalid_argument(f"libvirt's program has no procedure {number}")
     permissions = [each for each in procedure.permissions if each.condition is None]
     is_change = any(each.object == "domain" and each.verb in VERBS for each in permissions)
-    if not is_change or procedure.stream or procedure.files:
+    is_one = any(field.name == "domain" for field in procedure.arguments) or procedure.name in DEFINING
+    if not is_change or not is_one or procedure.stream or procedure.files:
         raise invalid_argument(f"{procedure.name} does not change a domain's description; there is nothing to plan")
     return procedure, procedure.decode_arguments(payload)
 
@@ -86,17 +90,28 @@ async def _rehearse(client: Client, procedure: Procedure, arguments: Any, is_off
     work = PROCEDURES.get(procedure.name)
     if work is None:
         raise unsupported(procedure.name)
-    real = client.driver
-    trial = rehearse(real, is_off)
+    real, meant = client.driver, _meant(arguments)
+    trial = rehearse(real, meant, is_off)
     service = copy.copy(client.service)
     service.events = EventHub()
     service.jobs = Jobs(service.events)
     result = work(dataclasses.replace(client, opened=trial, service=service), arguments)
     if inspect.isawaitable(result):
         result = await result
-    uuid: bytes = (arguments.domain if hasattr(arguments, "domain") else result).uuid
-    start = rehearse(real, is_off)
-    return await _state(start, uuid), await _state(trial, uuid)
+    uuid: bytes = result.uuid if meant is None else meant
+    return await _state(rehearse(real, uuid, is_off), uuid), await _state(trial, uuid)
+
+
+def _meant(arguments: Any) -> bytes | None:
+    """UUID of the domain that a call is about, None for a description without one."""
+    if hasattr(arguments, "domain"):
+        uuid: bytes = arguments.domain.uuid
+        return uuid
+    try:
+        text = domain_xml.parse(arguments.xml).uuid
+        return None if text is None else UUID(text).bytes
+    except (ConfigError, ValueError):
+        return None  # the call itself says what is wrong
 
 
 async def _state(driver: Driver, uuid: bytes) -> _State:

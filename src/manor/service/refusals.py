@@ -20,10 +20,8 @@ _TABLE: Final = {
     "the daemon knows its clients by the socket or the certificate; AUTH_LIST offers no log-in":
         "auth_sasl_init auth_sasl_start auth_sasl_step auth_polkit",
     "pools are directories; name one with <target><path>": "connect_find_storage_pool_sources",
-    "the state of a running machine is not written to a file; take a snapshot of its disks": """
-        domain_core_dump domain_core_dump_with_format domain_save_image_get_xml_desc domain_save_image_define_xml
-        domain_managed_save_get_xml_desc domain_managed_save_define_xml domain_restore_flags domain_save_params
-        domain_restore_params""",
+    "the memory of a guest is not written to a file for a debugger; have the guest write it, or use `save`":
+        "domain_core_dump domain_core_dump_with_format",
     "read the guest's memory and disks from within; a volume can be downloaded":
         "domain_block_peek domain_memory_peek",
     "the machine has no display; use its console":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from manor.base.errors import ApiError, ManorError
+from manor.domain.xml import snapshot as snapshot_xml
 from manor.drivers.api import Driver
 from manor.drivers.archive import TRASH_SECONDS, VOLUMES, Trashed
 from manor.drivers.errors import Code, invalid
+from manor.drivers.snapshots import REDEFINE
 from manor.rpc.protocol.own_records import TrashEntry
 
 logger = logging.getLogger(__name__)
@@ -64,8 +66,15 @@ async def restore(driver: Driver, number: int, who: str) -> Trashed:
         await book.define(found.xml, who)
         if found.autostart:
             await book.set_autostart(uuid, True)
+        for text in _parents_first(found.snapshots):
+            await driver.snapshots.create(uuid, text, REDEFINE)
     await driver.records.forget(number)
     return found
+
+
+def _parents_first(texts: Sequence[str]) -> Sequence[str]:
+    """Descriptions of snapshots in the order of their making."""
+    return sorted(texts, key=lambda text: snapshot_xml.parse(text).creation_time or 0)
 
 
 async def purge(driver: Driver, number: int) -> None:

@@ -156,5 +156,5 @@ def long_version() -> str:
     return (
         f"manor sh {__version__}: the shell of Manor\n"
         f"{len(COMMANDS)} commands, with the names, arguments and output of virsh 9.0\n"
-        "Transports: unix\n"
+        "Transports: unix, tls, ssh, tcp, ext\n"
     )

@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from manor.shell import render
 from manor.shell.arguments import Arguments, bind
 from manor.shell.catalog import find
 from manor.shell.errors import CommandError, Quit, UsageError, WaitTimeout
-from manor.shell.link import ClientLink, Link, RemoteError
+from manor.shell.link import Link, RemoteError
 
 EXIT_FAILURE = 1
 EXIT_TIMEOUT = 124
@@ -52,6 +51,8 @@ Opener = Callable[[Settings], Link]
 
 def open_link(settings: Settings) -> Link:
     """Connect to the daemon that the URI names. Raises RemoteError."""
+    from manor.shell.client_link import ClientLink
+
     return ClientLink(settings.uri, is_read_only=settings.is_read_only, keepalive=settings.keepalive)
 
 
@@ -415,7 +416,8 @@ def as_uuid(text: str) -> bytes | None:
 
 def uuid_text(raw: bytes) -> str:
     """A UUID as people write it."""
-    return str(uuid.UUID(bytes=raw))
+    digits = bytes(raw).hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def param_text(param: TypedParam) -> str:

@@ -29,7 +29,11 @@ class CounterState:
 
 @dataclass(frozen=True, slots=True)
 class TimerState:
-    """The three counters, and bit 1 of port 0x61."""
+    """The three counters, and bit 1 of port 0x61.
+
+    is_raised: counter 0's line, as the interrupt controller saw it last.
+    """
 
     counters: tuple[CounterState, CounterState, CounterState]
     is_speaker_on: bool = False
+    is_raised: bool = False

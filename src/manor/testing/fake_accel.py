@@ -13,7 +13,8 @@ A program that returns halts for ever.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from manor.accel.api import ExitHandler, InterruptController
@@ -122,6 +123,10 @@ class FakeVm:
 
     def skip_time(self, duration_ns: int) -> None:
         self.skipped_ns += duration_ns
+
+    @contextmanager
+    def time_held(self) -> Iterator[None]:
+        yield
 
     def get_clock(self) -> int | None:
         return None

@@ -16,7 +16,7 @@ from manor.rpc.message import Call
 from manor.rpc.protocol.catalog import REMOTE
 from manor.rpc.protocol.errors import ErrorCode, ErrorOrigin
 from manor.rpc.protocol.records import Domain, DomainStats, StorageVol, TypedParam
-from manor.rpc.session import Answer, Session, SessionStream
+from manor.rpc.session import Answer, Session, SessionStream, close_files
 from manor.rpc.transport import UnixChannel, accept_tls
 
 FEATURES = (2, 8, 9, 10, 14, 15, 16)
@@ -64,6 +64,7 @@ class FakeDaemon:
     def handle(self, session: Session, call: Call) -> Any:
         """The handler of a `Session`."""
         self.calls.append(call.procedure.name)
+        close_files(call.files)
         handler = self.handlers.get(call.procedure.name)
         if handler is None:
             raise ApiError(ErrorCode.NO_SUPPORT, ErrorOrigin.QEMU, f"not here: {call.procedure.name}")

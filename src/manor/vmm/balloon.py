@@ -167,6 +167,10 @@ class Balloon:
             device.set_target(self._wanted_pages)
         self._device, self._lock = device, lock
 
+    def adopt(self, pages: int) -> None:
+        """Want what the saved device was told to want: so many pages in the balloon. Before `connect`."""
+        self._target = max(PAGE_SIZE, self._memory - pages * PAGE_SIZE)
+
     def disconnect(self) -> None:
         """The machine is being taken apart."""
         with self._changed:

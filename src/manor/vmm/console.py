@@ -85,6 +85,12 @@ class Console:
             end = max(0, until - self._dropped)
             return bytes(self._output[max(0, end - size) : end])
 
+    def adopt(self, data: bytes) -> None:
+        """Have `data` as output of before, of a VM that goes on in this process. Before the VM starts."""
+        with self._changed:
+            self._output[:] = data
+            self._position = self._line_start = len(data)
+
     def send(self, text: str | bytes) -> None:
         """Type `text`. It waits in a queue until the guest reads it; after the VM's end nobody does."""
         # memoryview: `bytes` alone would take a number for a length.

@@ -8,25 +8,30 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final
 
 from manor.base.console_log import ConsoleLog
-from manor.base.errors import ConfigError
+from manor.base.errors import ConfigError, ProtocolError
 from manor.spec.control import Json, decode_bytes, encode_bytes
+from manor.spec.record import plain, read
 from manor.trace import catalog, sink
 from manor.trace.event import Event
 from manor.vmm.console import Console
 from manor.vmm.control import Client, Command, ControlServer, Reply
 from manor.vmm.control_devices import DeviceControl
+from manor.vmm.control_saving import SaveControl
 from manor.vmm.control_services import ServiceControl
 from manor.vmm.hotplug import DeviceEvent
 from manor.vmm.lifecycle import LifeEvent, Reason, VmEnd
-from manor.vmm.stages import StageTracker
+from manor.vmm.stages import Stage, StageTracker
 from manor.vmm.vm import Vm
 
+KEPT_HISTORY: Final = 1 << 16
+"""Bytes of a console's output that are saved with a VM."""
 MAX_HISTORY: Final = 1 << 20
 """Bytes of earlier output that a client gets when it attaches to a console."""
 MAX_QUEUED_OUTPUT: Final = 1 << 20
@@ -51,6 +56,9 @@ class VmControl:
         self._devices = DeviceControl(vm)
         vm.devices.listen(self._on_device)
         vm.listen(self._on_life)
+        self._saves = SaveControl(vm, self.publish, self.call_soon, self._extra)
+        if vm.saved is not None:
+            self._recall(vm.saved.extra)
 
     def commands(self) -> Mapping[str, Command]:
         """The table for a ControlServer."""
@@ -67,7 +75,22 @@ class VmControl:
             "trace": Command(self._trace, {}, {"on": list, "off": list}),
             **self._devices.commands(),
             **ServiceControl(self._vm).commands(),
+            **self._saves.commands(),
         }
+
+    def _extra(self) -> Json:
+        """What a saved VM's control socket shall know again: what the guest has printed it will not print once more."""
+        consoles = {name: stream.tail() for name, stream in self._streams.items()}
+        return {"stage": plain(self._stages.stage), "consoles": consoles}
+
+    def _recall(self, extra: Json) -> None:
+        with suppress(ProtocolError):
+            self._stages.stage = read(Stage, extra.get("stage"), "stage")
+        consoles = extra.get("consoles")
+        if isinstance(consoles, dict):
+            for name, stream in self._streams.items():
+                with suppress(ConfigError):
+                    stream.adopt(decode_bytes(consoles.get(name)))
 
     def log_to(self, log: ConsoleLog) -> None:
         """Keep the serial output in a file. Before the VM starts."""
@@ -142,7 +165,7 @@ class VmControl:
         return {}
 
     def _topic(self, topic: str) -> str:
-        topics = ("stage", "trace", "devices", "life", *(f"console:{name}" for name in self._consoles))
+        topics = ("stage", "trace", "devices", "life", "save", *(f"console:{name}" for name in self._consoles))
         if topic not in topics:
             raise ConfigError("topic", f"{topic!r} is unknown; there are {', '.join(topics)}")
         return topic
@@ -211,7 +234,17 @@ class _ConsoleStream:
         self._lock = threading.Lock()
         self._pending = bytearray()
         self._skipped = 0
+        self._console = console
         console.watch(self._note)
+
+    def tail(self) -> str:
+        """The last output that clients were told of, as a JSON string."""
+        return encode_bytes(self._console.history(KEPT_HISTORY, self.position))
+
+    def adopt(self, data: bytes) -> None:
+        """`tail` of a VM that goes on here."""
+        self._console.adopt(data)
+        self.position = len(data)
 
     def _note(self, data: bytes) -> None:
         """Thread: machine lock held."""

@@ -25,6 +25,7 @@ class ServiceControl:
             "pause": Command(self._pause, is_slow=True),
             "resume": Command(self._resume, is_slow=True),
             "reset": Command(self._reset, is_slow=True),
+            "power-button": Command(self._power_button, {}, {"reboot": bool}, is_slow=True),
             "balloon": Command(self._balloon, {}, {"target": int}, is_slow=True),
             "agent": Command(self._agent, {"execute": str}, {"arguments": dict, "seconds": (int, float)}, is_slow=True),
         }
@@ -39,6 +40,10 @@ class ServiceControl:
 
     def _reset(self, client: Client, arguments: Json, reply: Reply) -> Json:
         self._vm.reset()
+        return {}
+
+    def _power_button(self, client: Client, arguments: Json, reply: Reply) -> Json:
+        self._vm.press_power_button(then_reboot=arguments.get("reboot", False))
         return {}
 
     def _balloon(self, client: Client, arguments: Json, reply: Reply) -> Json:

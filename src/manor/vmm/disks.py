@@ -49,6 +49,14 @@ class OpenDisks:
             self.close()
             raise
 
+    def flush(self) -> None:
+        """Have everything written on the medium. Raises HostError."""
+        for backend in self.backends:
+            try:
+                backend.flush()
+            except BlockError as error:
+                raise HostError(f"{backend.name} cannot be written: {error}") from error
+
     def close(self) -> None:
         """Flush and close all. Raises HostError for the first that could not be flushed, after closing the others."""
         failed: HostError | None = None

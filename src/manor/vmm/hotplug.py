@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from manor.base.errors import ConfigError, HostError, InternalError, ManorError, StateError
 from manor.machine.host_side import HostNic
 from manor.spec.block import DiskSpec
-from manor.spec.check import check_disk
-from manor.spec.check_net import check_nics
+from manor.spec.check import MAX_QUEUES, check_disk
+from manor.spec.check_net import MAX_QUEUE_PAIRS, check_nics
 from manor.spec.machine import MachineSpec
 from manor.spec.names import check_name, free_name
 from manor.spec.net import NicSpec
@@ -88,6 +88,7 @@ class Devices:
         """Held by who adds, before `changing`: a name is chosen, then an image is opened, which may take long."""
         self._leaving: set[str] = set()
         self._slots: dict[str, int] = {}
+        self._made_for = 1
         self._threads = threading.Lock()
         self._releasing: list[threading.Thread] = []
         self._listeners: list[Callable[[DeviceEvent], None]] = []
@@ -236,7 +237,8 @@ class Devices:
             with machine.lock:
                 for index in there[count:]:
                     hotplug.ask_cpu(index)
-            self._set_spec(replace(spec, cpus=self._vcpus.count))
+            self._note_slots(machine)
+            self._describe()
         for index in arrived:
             self._tell(DeviceEvent("added", f"cpu{index}"))
 
@@ -381,20 +383,33 @@ class Devices:
             if machine is None:
                 return
             self._vcpus.remove(machine, index)
-            self._set_spec(replace(self._get_spec(), cpus=self._vcpus.count))
+            self._note_slots(machine)
+            self._describe()
         self._tell(DeviceEvent("removed", f"cpu{index}"))
 
     def _note_slots(self, machine: Machine) -> None:
         """Remember where everything is, so that a machine built anew has it there as well."""
         with machine.lock:
             self._slots = {each.name: each.slot for each in _hotplug(machine).plugged.values()}
+            self._made_for = _hotplug(machine).cpus
 
     def _describe(self) -> None:
-        """Put what there is now into the VM's description, each device with its name and slot."""
-        slots = self._slots
-        disks = tuple(replace(one.spec, id=one.name, slot=slots.get(one.name, 0)) for one in self._disks.all)
-        nics = tuple(replace(one.spec, id=one.name, slot=slots.get(one.name, 0)) for one in self._nics.all)
-        self._set_spec(replace(self._get_spec(), disks=disks, nics=nics))
+        """Put what there is now into the VM's description, each device with its name, slot and number of queues."""
+        slots, queues = self._slots, self._made_for
+        disks = tuple(
+            replace(
+                one.spec, id=one.name, slot=slots.get(one.name, 0), queues=one.spec.queues or min(queues, MAX_QUEUES)
+            )
+            for one in self._disks.all
+        )
+        nics = tuple(
+            replace(
+                one.spec, id=one.name, slot=slots.get(one.name, 0),
+                queues=one.spec.queues or min(queues, MAX_QUEUE_PAIRS),
+            )
+            for one in self._nics.all
+        )
+        self._set_spec(replace(self._get_spec(), disks=disks, nics=nics, cpus=self._vcpus.count))
 
     def _tell(self, event: DeviceEvent) -> None:
         for listener in list(self._listeners):

@@ -58,6 +58,7 @@ class Reason(Enum):
     PANIC = "panic"
     TRIPLE_FAULT = "triple-fault"
     STOPPED = "stopped"
+    SAVED = "saved"
     ERROR = "error"
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from manor.backends.loop import Loop
-from manor.backends.net.api import NetBackend
+from manor.backends.net.api import NetBackend, RemembersGuest
 from manor.backends.net.open import NetHost, open_network
 from manor.backends.net.wrapper import NetWrapper
 from manor.base.clock import Clock
@@ -152,6 +152,17 @@ class Nic:
         if device is not None and lock is not None:
             with lock:
                 device.announce()
+
+    def remember(self) -> Any:
+        """What the network knows of the guest, for JSON; None if nothing."""
+        backend = _innermost(self.backend)
+        return self.call(backend.remember) if isinstance(backend, RemembersGuest) else None
+
+    def recall(self, known: Any) -> None:
+        """Take over what `remember` gave in another process; the machine is connected. Raises ProtocolError."""
+        backend = _innermost(self.backend)
+        if known is not None and isinstance(backend, RemembersGuest):
+            self.call(partial(backend.recall, known))
 
     def statistics(self) -> dict[str, int]:
         """Counters since the VM was started; those of the guest's side go on over reboots."""

@@ -1,6 +1,7 @@
 """One VM in a process of its own: `python -m manor.vmm.process DIRECTORY [LOCK]`, as a supervisor starts it.
 
-    DIRECTORY/spec.json     the machine (spec.machine_json), and how it begins
+    DIRECTORY/spec.json     the machine (spec.machine_json), and how it begins: accel, reboot, paused, saved (a file to
+                            go on with)
     DIRECTORY/lock          locked as long as the VM lives; LOCK is a descriptor of it that is locked already
     DIRECTORY/control       its control socket
     DIRECTORY/console.log   what its serial console printed
@@ -70,6 +71,7 @@ def _run(directory: Path) -> None:
     from manor.vmm.control import ControlServer, listen
     from manor.vmm.control_commands import VmControl
     from manor.vmm.lifecycle import Reason, VmEnd
+    from manor.vmm.saved import SavedVm
     from manor.vmm.vm import Vm
 
     try:
@@ -77,8 +79,10 @@ def _run(directory: Path) -> None:
     except (OSError, ValueError) as error:
         raise HostError(f"{directory}/spec.json cannot be read: {error}") from error
     spec = spec_from_json(json.dumps(settings["machine"]))
-    choice = choose(settings.get("accel", "auto"))
-    vm = Vm(spec, choice.accel, reboot=bool(settings.get("reboot", True)))
+    saved = SavedVm(Path(settings["saved"])) if settings.get("saved") else None
+    accel = settings.get("accel", "auto")
+    choice = choose(saved.head.accel if saved is not None and accel == "auto" else accel)
+    vm = Vm(spec, choice.accel, bool(settings.get("reboot", True)), saved)
     if settings.get("preserve_crash"):
         vm.preserve_crash()
     vm.prepare()
@@ -92,10 +96,8 @@ def _run(directory: Path) -> None:
         name="signals",
         daemon=True,
     ).start()
-    vm.start()
+    vm.start(paused=settings.get("paused"))
     garbage.settle()
-    if settings.get("paused"):
-        vm.pause()
     _report({"running": os.getpid()})
     end = vm.wait()
     has_panicked = vm.serial.has_panicked

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from manor import __version__
 from manor.accel.api import Accel
 from manor.accel.choose import choose
 from manor.base.clock import HostClock
@@ -40,6 +41,7 @@ from manor.spec.disk_text import parse_disk
 from manor.spec.machine import ConsoleName, CpuModel, MachineSpec
 from manor.spec.net import NicSpec
 from manor.spec.net_text import parse_nic
+from manor.spec.saved_vm import SavedHead, mark_disks
 from manor.vmm.balloon import Balloon
 from manor.vmm.console import Console
 from manor.vmm.disks import OpenDisks, boots_from, resize_disk
@@ -54,6 +56,8 @@ from manor.vmm.workers import Workers
 if TYPE_CHECKING:
     from manor.backends.agent.client import AgentClient
     from manor.backends.vsock.host import VsockHost
+    from manor.vmm.saved import SavedVm
+    from manor.vmm.saving import Saving
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +95,14 @@ class Statistics:
 class Vm:
     """A virtual machine. Thread: any, unless a method says otherwise."""
 
-    def __init__(self, spec: MachineSpec, accel: Accel, reboot: bool = True) -> None:
-        """reboot: whether a guest that resets itself starts again; otherwise that ends the VM.
+    def __init__(self, spec: MachineSpec, accel: Accel, reboot: bool = True, saved: SavedVm | None = None) -> None:
+        """reboot: whether a guest that resets itself starts again; otherwise that ends the VM. saved: what it goes on
+        with, instead of booting.
 
         Nothing runs yet. Raises ConfigError if the description is wrong.
         """
+        if saved is not None:
+            spec = saved.adapt(spec)
         check(spec, MAX_RAM)
         self.spec = spec
         self.serial = Console("serial")
@@ -106,6 +113,8 @@ class Vm:
         """How much memory the guest shall have."""
         self._accel = accel
         self._reboot = reboot
+        self.saved = saved
+        """What it went on with, if it did not boot."""
         self._clock = HostClock()
         self._machine_clock = PausableClock(self._clock)
         self._changing = threading.Lock()
@@ -124,6 +133,7 @@ class Vm:
         self._listeners: list[Callable[[LifeEvent], None]] = []
         self._preserves_crash = False
         self._has_crashed = False
+        self._reboots_next = False
         self._size: tuple[int, int] | None = None
         self._machine: Machine | None = None
         self._timers: LockedTimers | None = None
@@ -160,10 +170,12 @@ class Vm:
         if self._machine is not None or self._lifecycle.state is not State.CREATED:
             return
         try:
+            if self.saved is not None:
+                self.saved.check(self.spec, self._accel.name)
             self._disks.open()
             self._nics.open(self.spec)
             self._services.open()
-            self._build()
+            self._build(self.saved)
         except ManorError as error:
             self._nics.close()
             self._services.close()
@@ -173,14 +185,28 @@ class Vm:
             self._lifecycle.advance(Event.END)
             raise
 
-    def start(self) -> None:
-        """Build the machine and run it. Returns at once. Raises as `prepare`, and StateError if it ran before."""
+    def start(self, paused: bool | None = None) -> None:
+        """Build the machine and run it. Returns at once. Raises as `prepare`, and StateError if it ran before.
+
+        paused: it waits for `resume` before its first instruction; None: as it was when it was saved.
+        """
         self.prepare()
+        saved = self.saved
+        if paused is None:
+            paused = saved is not None and saved.head.paused
         self._lifecycle.advance(Event.START)
         self._loop.start()
         self._nics.loop_runs()
-        self._run()
+        with self._changing:
+            self._run(stands_still=paused or saved is not None)
+            if saved is not None:
+                for nic, known in zip(self._nics.all, saved.networks, strict=False):
+                    nic.recall(known)
+                if not paused:
+                    self._move()
         self._supervisor.start()
+        if saved is not None and not paused:
+            self._tell_time()
 
     def pause(self) -> None:
         """Stop the vCPUs, timers and devices until `resume`. For the guest no time passes; its clock chip goes on.
@@ -190,39 +216,52 @@ class Vm:
         the host's storage: while it is paused, disks and memory do not change.
         """
         with self._changing:
-            self._lifecycle.advance(Event.PAUSE)
-            self._vcpus.request_pause()
-            limit = time.monotonic() + PAUSE_S
-            for index, vcpu in enumerate(self._vcpus):
-                if not vcpu.wait_paused(limit - time.monotonic()):
-                    self._go_on()
-                    raise HostError(f"cannot pause: vCPU {index} waits for somebody to read its output")
-            machine, timers = self._machine, self._timers
-            assert machine is not None
-            assert timers is not None
-            slow = machine.drain(max(0.0, limit - time.monotonic()))
-            if slow:
+            self._stand_still()
+
+    def _stand_still(self) -> None:
+        """As `pause`. `_changing` held."""
+        self._lifecycle.advance(Event.PAUSE)
+        self._vcpus.request_pause()
+        limit = time.monotonic() + PAUSE_S
+        for index, vcpu in enumerate(self._vcpus):
+            if not vcpu.wait_paused(limit - time.monotonic()):
                 self._go_on()
-                raise HostError(f"cannot pause: {slow[0]} waits for the host's storage")
-            with machine.lock:
-                timers.pause()
-                machine.pause_network()
-                self._machine_clock.stop()
+                raise HostError(f"cannot pause: vCPU {index} waits for somebody to read its output")
+        machine, timers = self._machine, self._timers
+        assert machine is not None
+        assert timers is not None
+        slow = machine.drain(max(0.0, limit - time.monotonic()))
+        if slow:
+            self._go_on()
+            raise HostError(f"cannot pause: {slow[0]} waits for the host's storage")
+        with machine.lock:
+            timers.pause()
+            machine.pause_network()
+            self._machine_clock.stop()
 
     def resume(self) -> None:
         """Go on after `pause`. The guest's idea of civil time is late by the pause; its agent is told to set it, if
         there is one. Without, NTP or the clock chip (`hwclock -s`) will do. Raises StateError if it is not paused."""
         with self._changing:
-            if self._lifecycle.state is not State.PAUSED:
-                raise StateError("resume", self._lifecycle.state.value, [State.PAUSED.value])
-            machine, timers = self._machine, self._timers
-            assert machine is not None
-            assert timers is not None
-            with machine.lock:
-                machine.vm.skip_time(self._machine_clock.start())
-                timers.resume()
-                machine.resume_network()
-            self._go_on()
+            state = State.STOPPING if self._is_ending() else self._lifecycle.state
+            if state is not State.PAUSED:
+                raise StateError("resume", state.value, [State.PAUSED.value])
+            self._move()
+        self._tell_time()
+
+    def _move(self) -> None:
+        """End what `_stand_still` began. `_changing` held."""
+        machine, timers = self._machine, self._timers
+        assert machine is not None
+        assert timers is not None
+        with machine.lock:
+            machine.vm.skip_time(self._machine_clock.start())
+            timers.resume()
+            machine.resume_network()
+        self._go_on()
+
+    def _tell_time(self) -> None:
+        """Have the guest's agent set the guest's clock, if there is one."""
         if self._services.has_agent:
             threading.Thread(target=self._set_time, name="set-time", daemon=True).start()
 
@@ -238,6 +277,81 @@ class Vm:
         self._vcpus.resume()
         with self._request:
             self._request.notify_all()
+
+    def save(self, target: Saving | str | PathLike[str], before_end: Callable[[], None] | None = None) -> None:
+        """Write the VM into a file and end it; `Vm(..., saved=SavedVm(path))` goes on with it.
+
+        target: a path, or a Saving, which tells of progress and can be cancelled. before_end: called when the file is
+        there, before the VM's end begins. If it fails the VM goes on; only the
+        host's refusal of the last few bytes, when the disks are closed already, ends it with an error. Thread: any but
+        the VM's own. Raises ConfigError for a VM that cannot be saved, StateError, HostError, SaveGivenUp.
+        """
+        from manor.vmm.saving import Saving, refuse_unsaveable
+
+        saving = target if isinstance(target, Saving) else Saving(target)
+        refuse_unsaveable(self.spec, self._services.shares)
+        with self._changing:
+            is_running = self._lifecycle.state is State.RUNNING
+            if self._requested is not None or not (is_running or self._lifecycle.state is State.PAUSED):
+                state = State.STOPPING if self._requested is not None else self._lifecycle.state
+                raise StateError("save", state.value, [State.RUNNING.value, State.PAUSED.value])
+            if is_running:
+                self._stand_still()
+            try:
+                self._write_state(saving, is_running)
+            except BaseException:
+                if is_running and not self._is_ending():
+                    self._move()
+                raise
+            end = VmEnd(Reason.SAVED, str(saving.path))
+            try:
+                self._disks.close()
+                saving.finish(mark_disks(self.spec.disks))
+                if before_end is not None:
+                    before_end()
+            except ManorError as error:
+                saving.abandon()
+                end = VmEnd(Reason.ERROR, f"it was not saved: {error}")
+                raise
+            finally:
+                self.request_end(end)
+
+    def _write_state(self, saving: Saving, is_running: bool) -> None:
+        """All of a save that can fail without harm. The machine stands still; `_changing` held."""
+        from manor.mem.saved_memory import touched
+        from manor.vmm.saving import refuse_unsaveable, state_of
+
+        machine = self._machine
+        assert machine is not None
+        refuse_unsaveable(self.spec, self._services.shares)
+        if machine.hotplug is not None and not machine.hotplug.is_settled:
+            raise StateError("save", "one in which a device or a vCPU is just going")
+        # Deferred work of devices may have begun requests after `_stand_still` waited for them; from now on it is held.
+        slow = machine.drain(PAUSE_S)
+        if slow:
+            raise HostError(f"cannot save: {slow[0]} waits for the host's storage")
+        self._disks.flush()
+        nets = [nic.remember() for nic in self._nics.all]
+        with machine.lock:
+            machine.vm.skip_time(self._machine_clock.catch_up())
+            state = state_of(machine)
+        ranges = touched(machine.memory)
+        head = SavedHead(
+            program=__version__,
+            saved_ns=self._clock.wall_ns(),
+            accel=self._accel.name,
+            machine=self.spec,
+            clock_ns=self._machine_clock.now_ns(),
+            memory=sum(size for _, size in ranges),
+            paused=not is_running if saving.paused is None else saving.paused,
+            note=saving.note,
+        )
+        saving.write(head, machine, state, nets, ranges, self._is_ending)
+
+    def _is_ending(self) -> bool:
+        """Whether somebody wants the VM to end, and not only to reboot."""
+        requested = self._requested
+        return requested is not None and requested.reason is not Reason.REBOOT
 
     def power_off(self) -> None:
         """End the VM now, as pulling the plug does. The guest is not asked. Nothing happens if it ended already."""
@@ -262,6 +376,20 @@ class Vm:
         if not self._reboot:
             raise StateError("reset", "stops at a reboot")
         self.request_end(VmEnd(Reason.REBOOT))
+
+    def press_power_button(self, then_reboot: bool = False) -> None:
+        """Ask the guest to shut down, as by the machine's power button (ACPI). One that minds no button goes on.
+
+        then_reboot: start the machine anew when it has shut down, in place of ending the VM. Raises StateError.
+        """
+        machine = self._running_machine()
+        if machine is None or machine.hotplug is None:
+            raise StateError("press the power button", self._lifecycle.state.value)
+        if then_reboot and not self._reboot:
+            raise StateError("reboot", "stops at a reboot")
+        self._reboots_next = then_reboot
+        with machine.lock:
+            machine.hotplug.controller.press_button()
 
     def request_end(self, end: VmEnd) -> None:
         """End the VM for the given reason. The first request counts, except that a reboot gives way to any other."""
@@ -366,9 +494,10 @@ class Vm:
 
     # --- building and taking apart: the starter's thread, then the supervisor's --------------------------------
 
-    def _build(self) -> None:
+    def _build(self, saved: SavedVm | None = None) -> None:
+        """A new machine, and what was saved of another one in it: it stands still then."""
         lock = threading.RLock()
-        self._machine_clock = PausableClock(self._clock)
+        self._machine_clock = PausableClock(self._clock, None if saved is None else saved.head.clock_ns)
         self._timers = LockedTimers(self._loop, lock, self._machine_clock)
         host = HostSide(
             clock=self._machine_clock,
@@ -393,10 +522,27 @@ class Vm:
             cpu_kept=self.devices.cpu_kept,
         )
         self._vcpus.build(None, 0)
-        self._machine = build(self.spec, self._accel, host)
+        self._machine = build(self.spec, self._accel, host, None if saved is None else saved.places())
+        if saved is not None:
+            self._load(saved, self._machine, self._timers)
         self._vcpus.build(self._machine, self.spec.cpus)
 
-    def _run(self) -> None:
+    def _load(self, saved: SavedVm, machine: Machine, timers: LockedTimers) -> None:
+        """Raises ManorError; then there is no machine."""
+        try:
+            with machine.lock:
+                timers.pause()
+                machine.pause_network()
+                machine.vm.skip_time(self._machine_clock.catch_up())
+                saved.load(machine)
+                if machine.balloon is not None:
+                    self.balloon.adopt(machine.balloon.target)
+        except ManorError:
+            self._machine = None
+            machine.close()
+            raise
+
+    def _run(self, stands_still: bool = False) -> None:
         machine = self._machine
         if machine is None:
             return
@@ -412,6 +558,13 @@ class Vm:
         self._nics.connect(machine.nics, machine.net_ports, machine.lock)
         self._started_wall = self._clock.now_ns()
         self._started_cpu = time.process_time_ns()
+        if stands_still and self._timers is not None:
+            self._lifecycle.advance(Event.PAUSE)
+            with machine.lock:
+                self._timers.pause()
+                machine.pause_network()
+                self._machine_clock.stop()
+            self._vcpus.request_pause()
         self._vcpus.start()
 
     def _take_apart(self, is_reboot: bool) -> str:
@@ -537,7 +690,8 @@ class Vm:
 
     def _running_machine(self) -> Machine | None:
         """The machine while it may be changed."""
-        return self._machine if self._lifecycle.state in (State.RUNNING, State.PAUSED) else None
+        is_there = self._lifecycle.state in (State.RUNNING, State.PAUSED) and not self._is_ending()
+        return self._machine if is_there else None
 
     def _set_spec(self, spec: MachineSpec) -> None:
         self.spec = spec
@@ -551,7 +705,8 @@ class Vm:
         return read_symbols(self.spec.kernel).name_of(address)
 
     def _on_power_off(self) -> None:
-        self.request_end(VmEnd(Reason.POWER_OFF))
+        self.request_end(VmEnd(Reason.REBOOT if self._reboots_next else Reason.POWER_OFF))
+        self._reboots_next = False
 
     def _on_reset(self) -> None:
         """The guest asked for a reset. After a panic that ends the VM: nobody wants it to panic in a loop."""

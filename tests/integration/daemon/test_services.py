@@ -255,6 +255,29 @@ def test_the_shell_plans_reverts_and_restores(daemon: DaemonProcess) -> None:
     assert what == ["defined", "defined", "defined", "undefined", "defined"]
 
 
+def test_who_follows_a_silent_console_may_leave(daemon: DaemonProcess) -> None:
+    uri = daemon.uri("test", "/default")
+
+    async def work(connection: Connection) -> None:
+        domain = await connection.domain("test")
+        services = connection.services
+        writer = await services.open_console(domain)
+        assert await writer.receive() == b"\r\ntest login: "
+        follower = await services.follow_console(domain)
+        assert await follower.receive() == b"\r\ntest login: "
+        await writer.send(b"hello")
+        assert await follower.receive() == b"hello"
+        await follower.abort()
+        late = await services.follow_console(domain, -5)
+        await domain.destroy()
+        assert await late.receive() == b"hello"
+        assert await late.receive() == b""  # the end of the domain is the end of the stream
+        await late.finish()
+        await writer.abort()
+
+    run(uri, work)
+
+
 def test_a_read_only_client_sees_and_changes_nothing(daemon: DaemonProcess) -> None:
     (daemon.root / "d.xml").write_text(DOMAIN.format("web1", 64))
     daemon.virsh("define", str(daemon.root / "d.xml"))

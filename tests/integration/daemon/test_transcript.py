@@ -138,6 +138,7 @@ def transcript(runner: Callable[[str, Path, Line], Result]) -> list[tuple[Result
 
 def without_what_varies(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\d[ -]\d\d:\d\d:\d\d(\.\d+)?([+-]\d{4})?", "TIME", text)
+    text = re.sub(r"cpu_time +[\d.]+", "cpu_time N", text)
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", text)
     text = re.sub(r"^(CPU time: +|Time: +|Free: +|Pages: +).*$", r"\1N", text, flags=re.MULTILINE)
     text = re.sub(r"(\d+) KiB\b", "N KiB", text)
@@ -145,7 +146,6 @@ def without_what_varies(text: str) -> str:
                   flags=re.MULTILINE)  # fmt: skip
     text = re.sub(r"(\.time|\.user|\.system|Time|time)=\d+", r"\1=N", text)
     text = re.sub(r"^(system|user|idle|iowait|usage) *: +[\d.]+%?", r"\1: N", text, flags=re.MULTILINE)
-    text = re.sub(r"cpu_time +[\d.]+", "cpu_time N", text)
     text = re.sub(r"virm[0-9a-f]{6}", "BRIDGE", text)
     text = re.sub(r"^(\d+KiB: |total|buffers|cached|free)( *:)?.*$", r"\1 N", text, flags=re.MULTILINE)
     text = re.sub(r"(/tmp/)?(manor|virsh)\S*\.xml", "FILE", text)

@@ -28,3 +28,21 @@ def test_civil_time_goes_on() -> None:
     clock.stop()
     host.advance(10)
     assert clock.wall_ns() == 5010
+
+
+def test_time_that_went_on_elsewhere() -> None:
+    for host in (FakeClock(now_ns=10**12), FakeClock(now_ns=3)):  # the second host was started later
+        clock = PausableClock(host, stopped_at=5000)
+        assert clock.now_ns() == 5000
+        before = host.now_ns()
+        host.advance(100)
+        skipped = clock.catch_up()
+        assert skipped == before + 100 - 5000
+        assert clock.now_ns() == 5000
+        host.advance(50)
+        assert (clock.catch_up(), clock.now_ns()) == (50, 5000)
+        host.advance(7)
+        assert clock.start() == 7
+        assert clock.catch_up() == 0
+        host.advance(1)
+        assert clock.now_ns() == 5001

@@ -20,8 +20,8 @@ from manor.mem import layout
 from tests.unit.boot.test_acpi import BASE, ROOM, madt_entries, tables
 
 NAMES = {
-    "PUP": "pci_up", "PDN": "pci_down", "PEJ": "pci_eject", "CUP": "cpu_up", "CDN": "cpu_down", "CEJ": "cpu_eject",
-    "CKP": "cpu_kept", "CEN": "cpu_enabled",
+    "PUP": "pci_up", "PDN": "pci_down", "PEJ": "pci_eject", "BTN": "button", "CUP": "cpu_up", "CDN": "cpu_down",
+    "CEJ": "cpu_eject", "CKP": "cpu_kept", "CEN": "cpu_enabled",
 }  # fmt: skip
 
 
@@ -79,7 +79,9 @@ def test_reference_compiler_reads_what_was_meant(tmp_path: Path) -> None:
         "Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive",
         "OperationRegion (REGS, SystemIO, 0x0620, 0x38)",
         "Field (REGS, DWordAcc, NoLock, Preserve)",
-        "PUP, 32, PDN, 32, PEJ, 32, Offset (0x10), CUP, 64,",
+        "PUP, 32, PDN, 32, PEJ, 32, BTN, 32, CUP, 64,",
+        "Notify (\\_SB.PWRB, 0x80)",
+        'Name (_HID, EisaId ("PNP0C0C")',
         "Device (S1F)",
         "Name (_ADR, 0x001F0000)",
         "Method (_EJ0, 1, Serialized)",

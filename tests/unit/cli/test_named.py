@@ -39,6 +39,7 @@ from manor.accel import choose
 from manor.testing.fake_accel import NO_KVM, FakeAccel
 choose.probe = lambda: NO_KVM
 program = getattr(guest_programs, sys.argv.pop(1))
+FakeAccel.name = "dbt"  # what a saved VM is to go on under
 choose._load_dbt = lambda: FakeAccel(program)
 from manor.cli.main import main
 main()
@@ -407,3 +408,75 @@ def test_console_on_a_terminal_passes_keys_on_and_ctrl_bracket_leaves(manor: Man
     assert os.waitpid(pid, 0)[1] == 0
     os.close(terminal)
     assert listed(manor)["web"]["state"] == "running"
+
+
+# --- saved ----------------------------------------------------------------------------------------------------------
+
+
+def saved_file(name: str) -> Path:
+    return Instances().get(name).saved
+
+
+def test_saved_and_run_again(manor: Manor, kernel: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    disk = ("--disk", f"{tmp_path}/disk.raw,format=raw")
+    manor("run", "web", "--wait", "login", *options(kernel), *disk)
+    assert "saving web" in manor("save", "web").stderr
+    row = listed(manor)["web"]
+    assert (row["state"], row["last_end"]["reason"]) == ("saved", "saved")
+    assert row["last_end"]["detail"] == str(saved_file("web"))
+    # Options that do not fit are refused, and not remembered.
+    wrong = manor("run", "web", "-d", "--memory", "128M", check=False)
+    assert "--memory: the saved machine had" in wrong.stderr
+    assert listed(manor)["web"]["state"] == "saved"
+    # Nothing is booted, so the kernel need not be there any more.
+    kernel.rename(tmp_path / "moved")
+    started = manor("run", "web", "-d")
+    assert "restoring web" in started.stderr
+    assert not saved_file("web").exists()
+    row = listed(manor)["web"]
+    assert (row["state"], row["stage"]) == ("running", "login")
+    manor("stop", "--force", "web")
+
+
+def test_a_saved_state_that_is_given_up(manor: Manor, kernel: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    disk = ("--disk", f"{tmp_path}/disk.raw,format=raw")
+    manor("run", "web", "--wait", "login", *options(kernel), *disk)
+    manor("save", "web")
+    os.utime(tmp_path / "disk.raw")
+    refused = manor("run", "web", "-d", check=False)
+    assert "disk.raw has changed since the VM was saved" in refused.stderr
+    assert saved_file("web").exists()
+    manor("run", "web", "-d", "--discard-saved")
+    assert not saved_file("web").exists()
+    manor("stop", "--force", "web")
+
+
+def test_saved_into_a_file_of_ones_own(manor: Manor, kernel: Path, tmp_path: Path) -> None:
+    path = tmp_path / "web.state"
+    manor("run", "web", "--wait", "login", *options(kernel))
+    manor("save", "web", str(path))
+    assert listed(manor)["web"]["state"] == "stopped"
+    manor("run", "web", "-d", "--restore", str(path))
+    assert listed(manor)["web"]["stage"] == "login"
+    manor("save", "web")
+    both = manor("run", "web", "-d", "--restore", str(path), check=False)
+    assert "--restore: web has a saved state already; add --discard-saved to lose it" in both.stderr
+    manor("run", "web", "-d", "--restore", str(path), "--discard-saved")
+    manor("stop", "--force", "web")
+    path.write_bytes(path.read_bytes()[:-1])
+    damaged = manor("run", "web", "-d", "--restore", str(path), check=False)
+    assert "is damaged" in damaged.stderr
+    assert damaged.returncode == 1
+
+
+def test_what_save_and_restore_need(manor: Manor, kernel: Path, tmp_path: Path) -> None:
+    manor("run", "web", "-d", *options(kernel))
+    manor("stop", "--force", "web")
+    assert "web does not run, so there is nothing to save" in manor("save", "web", check=False).stderr
+    assert "there is no VM 'other'" in manor("save", "other", check=False).stderr
+    nameless = manor("run", "--restore", str(tmp_path / "x"), check=False)
+    assert "--restore: it needs the NAME of a VM" in nameless.stderr
+    new = manor("run", "new", "-d", "--restore", str(tmp_path / "x"), *options(kernel), check=False)
+    assert "there is no VM new to go on with" in new.stderr

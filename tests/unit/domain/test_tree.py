@@ -33,7 +33,7 @@ OUTSIDE = """<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>"""
         ("<a>" * (MAX_DEPTH + 1), "nested more than 64 deep"),
         ("<a " + " ".join(f"a{n}=''" for n in range(300)) + "/>", "more than 256 attributes"),
         ("<a>" + "x" * MAX_TEXT + "</a>", "bytes of XML are too much"),
-        ("<a>" + "<b/>" * 200_000 + "</a>", "more than 200000 elements"),
+        ("<a>" + "<b/>" * 20_000 + "</a>", "more than 20000 elements"),
     ],
 )
 def test_refused(text: str, message: str) -> None:

@@ -422,10 +422,12 @@ def test_autostart_starts_what_is_marked_and_survives_what_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Failing(MemoryHypervisor):
-        async def start(self, domain: Document, number: int, paused: bool) -> Document:
+        async def start(
+            self, domain: Document, number: int, paused: bool, saved: Path | None = None
+        ) -> Document:
             if domain.name == "broken":
                 raise HostError("its disk is gone; put it back")
-            return await super().start(domain, number, paused)
+            return await super().start(domain, number, paused, saved)
 
     async def scenario(world: World) -> None:
         for name, is_marked in (("broken", True), ("good", True), ("plain", False)):

@@ -85,6 +85,7 @@ def test_a_kernel_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"reason": "power-off"}, 0, End.POWER_OFF, ""),
         ({"reason": "reboot"}, 0, End.REBOOT, ""),
         ({"reason": "stopped", "detail": "by a command"}, 0, End.STOPPED, ""),
+        ({"reason": "saved", "detail": "/a/file"}, 0, End.SAVED, ""),
         ({"reason": "panic", "detail": "the guest's kernel panicked"}, 0, End.CRASH, "the guest's kernel panicked"),
         ({"reason": "triple-fault", "detail": "vCPU 0"}, 0, End.CRASH, "vCPU 0"),
         ({"reason": "error", "detail": "no space"}, 0, End.FAILED, "no space"),

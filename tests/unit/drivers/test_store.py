@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import uuid as uuid_module
 from collections.abc import Callable, Iterator
@@ -241,3 +242,23 @@ def test_death_at_any_step_loses_nothing_that_was_acknowledged(tmp_path: Path) -
             case "removed":
                 assert (found, trash) == ({}, ["b"]), limit
         assert not (found and trash), limit
+
+
+def test_snapshots_are_remembered_in_the_trash_and_an_older_archive_is_brought_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    older = sqlite3.connect(tmp_path / "state" / "history.sqlite")
+    older.execute(
+        "CREATE TABLE trash (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, uuid TEXT NOT NULL, time REAL NOT NULL,"
+        " who TEXT NOT NULL, name TEXT NOT NULL, xml TEXT NOT NULL)"
+    )
+    older.execute("INSERT INTO trash VALUES (5, 'domains', ?, 1.0, 'ann', 'old', '<domain/>')", (str(UUID),))
+    older.commit()
+    older.close()
+    store = Store(tmp_path / "state")
+    store.open()
+    assert (store.archive.trashed(5).name, store.archive.trashed(5).snapshots) == ("old", ())
+    store.save("domains", UUID.bytes, "web1", xml("web1"), "ann")
+    store.save_snapshot(UUID.bytes, "s1", "<domainsnapshot><name>s1</name></domainsnapshot>")
+    store.remove("domains", UUID.bytes, "web1", xml("web1"), "bob")
+    assert store.archive.trash()[0].snapshots == ("<domainsnapshot><name>s1</name></domainsnapshot>",)
+    store.close()

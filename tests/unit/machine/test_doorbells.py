@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from manor.base.errors import HostError
 from manor.bus.bus import Bus
 from manor.bus.doorbell import Doorbell
-from manor.machine.doorbells import DoorbellWiring
+from manor.machine.doorbells import DirectDoorbells, DoorbellWiring
+from manor.machine.pc import PcExits
 from manor.trace import sink
 
 
@@ -110,3 +112,50 @@ def test_refused_doorbell_stays_an_ordinary_address(parts: tuple[Bus, Port, Read
     assert len(readers.callbacks) == 1
     assert [values for _, values in ring.events] == [(0x1010, True), (0x1014, False)]
     bus.unmap(0x1000)
+
+
+class TestDirect:
+    """Without an accelerator's help."""
+
+    def bench(self) -> tuple[Bus, PcExits, Device]:
+        bus, device, direct = Bus("mmio"), Device(), DirectDoorbells()
+        exits = PcExits(Bus("pio"), bus, [], [])
+        bus.watcher, exits.doorbells = direct, direct.ring_of
+        bus.map(0x1000, 0x100, device, "device")
+        return bus, exits, device
+
+    def test_a_write_to_one_rings_and_does_nothing_else(self) -> None:
+        _, exits, device = self.bench()
+        for address in (0x1010, 0x1014, 0x1018, 0x1012, 0x2010):
+            exits.mmio_write(0, address, 4, 7)
+        assert device.rung == [0, 1]
+        assert exits.by_device() == {"device": 4, "unmapped": 1}
+
+    def test_they_move_with_their_target(self) -> None:
+        bus, exits, device = self.bench()
+        bus.remap(0x1000, 0x3000)
+        exits.mmio_write(0, 0x1010, 4, 0)
+        assert device.rung == []
+        exits.mmio_write(0, 0x3014, 2, 0)
+        assert device.rung == [1]
+        bus.unmap(0x3000)
+        exits.mmio_write(0, 0x3014, 2, 0)
+        assert device.rung == [1]
+
+    def test_the_lock_of_the_machine_is_held(self) -> None:
+        bus, exits, _ = self.bench()
+        held: list[bool] = []
+
+        def is_free() -> bool:
+            found = bus.lock.acquire(blocking=False)
+            if found:
+                bus.lock.release()
+            return found
+
+        def ring() -> None:
+            with ThreadPoolExecutor(1) as other:
+                held.append(not other.submit(is_free).result())
+
+        exits.doorbells = {0x1010: ring}
+        exits.mmio_write(0, 0x1010, 2, 0)
+        assert held == [True]

@@ -8,7 +8,7 @@ import pytest
 
 from manor.base.errors import ConfigError
 from manor.rpc.dial import certificates, ssh_command
-from manor.rpc.uri import Uri, default_uri, parse_uri
+from manor.rpc.uri import Uri, default_uri, parse_foreign, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,29 @@ def test_the_daemon_is_asked_for_the_uri_without_the_way_to_it() -> None:
     assert parse_uri("qemu+unix:///session?socket=/s").name == "qemu:///session"
     assert parse_uri("test+unix:///default?socket=/s&x=1").name == "test:///default?x=1"
     assert parse_uri("qemu://host/system?name=qemu:///embed").name == "qemu:///embed"
+
+
+def test_a_uri_for_another_daemon_is_passed_on_whole() -> None:
+    text = "libvirt+test+unix:///default?socket=/s&x=1"
+    assert parse_uri(text).name == text
+    assert parse_uri(text).is_own
+    way = parse_foreign(text)
+    assert (way.name, way.socket_path()) == ("test:///default?x=1", "/s")
+    assert parse_foreign("libvirt+test:///default").socket_path() == "/run/libvirt/libvirt-sock"
+    assert parse_foreign("libvirt+qemu+ssh://root@h/system").user == "root"
+
+
+@pytest.mark.parametrize("text", ["test:///default", "libvirt+", "libvirt+libvirt+test:///default", "libvirt+qemu"])
+def test_what_leads_to_no_other_daemon_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="example"):
+        parse_foreign(text)
+
+
+def test_what_runs_the_domains_is_a_parameter_of_manord(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    uri = parse_uri("qemu:///session?vmm=qemu")
+    assert uri.socket_path() == str(tmp_path / "manor" / "manord-sock")
+    assert uri.name == "qemu:///session?vmm=qemu"
 
 
 def test_a_uri_with_a_host_means_tls_and_without_one_the_socket() -> None:

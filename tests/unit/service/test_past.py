@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -304,5 +305,32 @@ def test_statistics_over_time_of_a_domain() -> None:
             assert (coarse.step, len(coarse.times)) == (60, 1)
             with pytest.raises(ApiError, match="ends before it starts"):
                 await client.call("manor_statistics_history", domain, 10.0, 5.0, 60)
+
+    asyncio.run(scenario())
+
+
+def test_snapshots_come_back_with_their_domain(tmp_path: Path) -> None:
+    """With a driver that keeps them: descriptions of snapshots are in the state directory."""
+    from manor.drivers.local import LocalDriver
+    from manor.service.service import Service
+
+    async def scenario() -> None:
+        service = Service({"manor:///session": lambda notify: LocalDriver(tmp_path, notify, "manor:///session", "dbt")},
+                          "manor:///session", tmp_path)  # fmt: skip
+        await service.start()
+        client = Desk(service, "ann")
+        await client.call("connect_open", None, 0)
+        text = DOMAIN.format("web1", "").replace("'test'", "'qemu'").replace("</os>", "<kernel>/k</kernel></os>")
+        domain = await client.call("domain_define_xml", text)
+        for name in ("first", "second"):
+            await client.call(
+                "domain_snapshot_create_xml", domain, f"<domainsnapshot><name>{name}</name></domainsnapshot>", 0
+            )
+        await client.call("domain_undefine_flags", domain, 2)
+        (entry,) = await client.call("manor_trash")
+        await client.call("manor_trash_restore", entry.id)
+        found = await client.call("domain_list_all_snapshots", domain, 1, 0)
+        assert {each.name for each in found.snapshots} == {"first", "second"}
+        await service.close()
 
     asyncio.run(scenario())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -317,12 +318,24 @@ async def devices(call: Caller) -> None:
 async def saving(call: Caller) -> None:
     web = await call("domain_lookup_by_name", "test")
     assert await call("domain_has_managed_save_image", web, 0) == 0
-    for name, arguments in (
-        ("domain_save", (web, "/x")), ("domain_save_flags", (web, "/x", None, 0)), ("domain_restore", ("/x",)),
-        ("domain_managed_save", (web, 0)),
-    ):  # fmt: skip
-        await call.refused(ErrorCode.NO_SUPPORT, name, *arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/test.state"
+        file = [TypedParam("file", STRING, path)]
+        await call("domain_save", web, path)
+        await call("domain_restore", path)
+        await call("domain_save_flags", web, path, None, 0)
+        xml = await call("domain_save_image_get_xml_desc", path, 1)
+        await call("domain_save_image_define_xml", path, xml, 0)
+        await call("domain_restore_flags", path, xml, 0)
+        await call("domain_save_params", web, file, 0)
+        await call("domain_restore_params", file, 0)
+    await call("domain_managed_save", web, 0)
+    assert await call("domain_has_managed_save_image", web, 0) == 1
+    xml = await call("domain_managed_save_get_xml_desc", web, 1)
+    await call("domain_managed_save_define_xml", web, xml, 0)
+    await call("domain_managed_save_remove", web, 0)
     await call.refused(ErrorCode.OPERATION_INVALID, "domain_managed_save_remove", web, 0)
+    await call("domain_create", web)
 
 
 async def guest(call: Caller) -> None:

@@ -91,6 +91,14 @@ def test_a_console_is_attached(words: tuple[str, ...], monkeypatch: pytest.Monke
     assert attached == [(WEB, "serial0", 3) if words[0] == "console" else (WEB, None, 0)]
 
 
+@pytest.mark.parametrize(("option", "mode"), [("--watch", 0), ("--alone", 2), ("--take-over", 3)])
+def test_a_console_is_shared_as_asked(option: str, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    attached: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(terminal, "attach", lambda session, *what: attached.append(what))
+    assert run("console", "web1", option)[0] == 0
+    assert attached == [(WEB, None, 0, mode)]
+
+
 def test_another_connection() -> None:
     status, said, calls = run("-c", "a:///1", "connect --name b:///2 --readonly; suspend web1")
     assert status == 0, said
@@ -188,7 +196,7 @@ def test_what_a_time_limit_does(options: tuple[str, ...], call: str, monkeypatch
 def test_descriptors_are_passed_as_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    from manor.shell.link import ClientLink
+    from manor.shell.client_link import ClientLink
 
     link = object.__new__(ClientLink)
     sent: list[int] = []

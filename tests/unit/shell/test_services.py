@@ -187,6 +187,9 @@ def test_history_and_trash(shell: Shell, tmp_path: Path) -> None:
     )
     assert shell("history", "default", "--kind", "network")[0] == 0
     assert shell("history", "default-pool", "--kind", "pool", "--output", "name")[1] == "1\n"
+    assert "<pool" in shell("history-show", "default-pool", "1", "--kind", "pool")[1]
+    assert shell("history-diff", "default", "1", "1", "--kind", "network")[1] == "\n"
+    assert "is active; stop it" in shell("history-revert", "default-pool", "1", "--kind", "pool")[2]
     assert shell("undefine", "web1")[0] == 0
     (entry,) = shell.json("trash")
     assert (entry["kind"], entry["name"]) == ("domains", "web1")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from manor.rpc.protocol.records import Domain
-from manor.shell.interactive import complete
+from manor.shell.completion import complete
 from manor.shell.link import RemoteError, Stream
 from manor.shell.main import main
 from manor.shell.session import Session, Settings

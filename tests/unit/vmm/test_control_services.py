@@ -52,6 +52,13 @@ def test_reset_is_told_to_who_asked(client: ControlClient) -> None:
     assert client.call("status")["crashed"] is False
 
 
+def test_power_button(client: ControlClient) -> None:
+    assert client.call("power-button") == {}
+    assert client.call("power-button", reboot=True) == {}
+    with pytest.raises(ManorError, match="reboot"):
+        client.call("power-button", reboot="yes")
+
+
 def test_memory(client: ControlClient) -> None:
     assert client.call("balloon") == {"target": MEMORY, "actual": MEMORY, "statistics": None}
     assert client.call("balloon", target=MEMORY // 2)["target"] == MEMORY // 2

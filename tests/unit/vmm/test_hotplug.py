@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,7 +118,7 @@ def test_disk_comes_and_goes(start: Start, image: Callable[[str], DiskSpec]) -> 
     assert events.wait("added", "disk0")
     (told,) = vm.devices.all()
     assert (told.name, told.kind, told.slot, told.is_leaving, told.source) == ("disk0", "disk", 4, False, spec.source)
-    assert vm.spec.disks == (DiskSpec(spec.source, format="raw", id="disk0", slot=4),)
+    assert vm.spec.disks == (DiskSpec(spec.source, format="raw", queues=1, id="disk0", slot=4),)
     assert open_files(spec.source) == 1
     assert "disk0" in vm.statistics().disks
     vm.devices.remove("disk0")
@@ -360,6 +362,57 @@ def test_vcpus_come_and_go(start: Start) -> None:
     assert vm.devices.cpus == 3
     kept = [event.device for event in events.all if event.what == "kept"]
     assert sorted(kept) == ["cpu1", "cpu2"], "one answer to each question, however often the guest says it"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_comes_and_goes_nothing_is_left_behind(
+    start: Start, image: Callable[[str], DiskSpec], seed: int
+) -> None:
+    dice = random.Random(seed)
+    vm, _ = start(max_cpus=3)
+    fixed = set(slots(vm))
+    used: list[str] = []
+
+    def one_step(number: int) -> None:
+        there = [each for each in vm.devices.all() if each.is_in_guest]
+        match dice.choice(("disk", "nic", "remove", "remove", "eject", "pause", "cpus", "reboot")):
+            case "disk":
+                spec = image(f"{number}.raw")
+                used.append(spec.source)
+                vm.devices.add_disk(spec)
+            case "nic":
+                vm.devices.add_nic(NicSpec(dice.choice(("none", "user")), reach="all"))
+            case "remove" if there:
+                vm.devices.remove(dice.choice(there).name)
+            case "eject" if there:
+                vm.serial.send(f"eject {dice.choice(there).slot}\n")
+            case "pause":
+                vm.pause()
+                vm.resume()
+            case "cpus":
+                vm.devices.set_cpus(dice.randint(1, 3))
+            case "reboot" if dice.random() < 0.5:
+                vm.serial.send("reboot\n")
+                vm.serial.wait_for("ready\n", SECONDS)
+
+    for number in range(25):
+        # The guest may be quicker than the question.
+        with suppress(ConfigError):
+            one_step(number)
+    limit = time.monotonic() + SECONDS
+    while any(each.is_leaving for each in vm.devices.all()) or _releasing():
+        assert time.monotonic() < limit, vm.devices.all()
+        time.sleep(0.01)
+    there = {each.name: each.slot for each in vm.devices.all()}
+    assert set(slots(vm)) == fixed | set(there.values())
+    described: list[DiskSpec | NicSpec] = [*vm.spec.disks, *vm.spec.nics]
+    assert {each.id: each.slot for each in described} == there
+    assert {path for path in used if open_files(path)} == {disk.source for disk in vm.spec.disks}
+    assert set(vm.statistics().disks) | set(vm.statistics().nics) == set(there)
+
+
+def _releasing() -> bool:
+    return any(thread.name.startswith("release-") for thread in threading.enumerate())
 
 
 def test_control_socket(start: Start, image: Callable[[str], DiskSpec], tmp_path: Path) -> None:

@@ -156,6 +156,22 @@ def test_a_reset_from_outside_starts_the_machine_anew_and_is_told(make: Callable
             vm.reset()
 
 
+def test_a_guest_that_minds_its_power_button_ends_or_starts_anew(make: Callable[..., Vm]) -> None:
+    with make(echo) as vm:
+        with pytest.raises(StateError, match="press the power button is not allowed in state created"):
+            vm.press_power_button()
+        vm.start()
+        for then_reboot in (True, False):
+            vm.serial.wait_for("ready\n", 5)
+            vm.press_power_button(then_reboot)
+            vm.serial.send("off\n")
+        assert vm.wait(5) == VmEnd(Reason.POWER_OFF)
+    with make(echo, reboot=False) as vm:
+        vm.start()
+        with pytest.raises(StateError, match="reboot is not allowed"):
+            vm.press_power_button(then_reboot=True)
+
+
 def test_triple_fault_of_any_vcpu_ends_the_vm(make: Callable[..., Vm]) -> None:
     def boot(cpu: FakeVcpu) -> Guest:
         cpu.store(layout.LOCAL_APIC + 0x310, 1 << 24)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from manor.accel.api import ExitHandler, InterruptController
@@ -110,10 +111,10 @@ class DbtVcpu:
         return self._cpu.has_work()
 
     def get_state(self) -> CpuState:
-        return cpu_state.get_state(self._cpu)
+        return cpu_state.get_state(self._cpu, self._vm.now_ns())
 
     def set_state(self, state: CpuState) -> None:
-        cpu_state.set_state(self._cpu, state)
+        cpu_state.set_state(self._cpu, state, self._vm.now_ns())
 
     def skip_time(self, duration_ns: int) -> None:
         """As VmHandle.skip_time."""
@@ -176,6 +177,7 @@ class DbtVm:
         self.memory = memory
         self.skipped_ns = 0
         """For how long the guest was paused, in all."""
+        self._held_ns: int | None = None
         self._started_ns = self._watched_since_ns = time.monotonic_ns()
         self._may_keep = IDLE_CODE
         self._worked_ns = time.process_time_ns()
@@ -211,6 +213,18 @@ class DbtVm:
         self.skipped_ns += duration_ns
         for vcpu in self.vcpus:
             vcpu.skip_time(duration_ns)
+
+    @contextmanager
+    def time_held(self) -> Iterator[None]:
+        self._held_ns = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self._held_ns = None
+
+    def now_ns(self) -> int:
+        """The moment that states of vCPUs show."""
+        return time.monotonic_ns() if self._held_ns is None else self._held_ns
 
     def _kick_all(self) -> None:
         for vcpu in self.vcpus:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from typing import Final, Protocol
 
 from manor.engine.env import OFFSETS, SEGMENT_FIELDS
@@ -80,8 +79,8 @@ def _unsupported(state: CpuState) -> str:
     return ""
 
 
-def get_state(cpu: EngineCpu) -> CpuState:
-    """Read a vCPU that is not running."""
+def get_state(cpu: EngineCpu, now_ns: int) -> CpuState:
+    """Read a vCPU that is not running. now_ns: monotonic time of the host that its time-stamp counter shows."""
     f = Fields(cpu.state)
     state = CpuState(
         gpr=[f.get("regs", i) for i in range(16)],
@@ -100,7 +99,7 @@ def get_state(cpu: EngineCpu) -> CpuState:
         dr=[f.get("dr", i) for i in range(4)],
         dr6=f.get("dr", DR6),
         dr7=f.get("dr", DR7),
-        tsc=(time.monotonic_ns() + f.get("tsc_offset")) & _U64,
+        tsc=(now_ns + f.get("tsc_offset")) & _U64,
         runnable=not f.get("wait_sipi", code="I"),
         halted=bool(f.get("halted", code="I")),
         events=PendingEvents(
@@ -120,10 +119,12 @@ def get_state(cpu: EngineCpu) -> CpuState:
     return state
 
 
-def set_state(cpu: EngineCpu, state: CpuState) -> None:
-    """Load a vCPU that is not running. Raises ValueError for what the engine does not keep: an MSR that is not 0, a
-    part of XSAVE, a trap in flight. A fault or INT n in flight is dropped: RIP is still at its instruction, which
-    raises it again."""
+def set_state(cpu: EngineCpu, state: CpuState, now_ns: int) -> None:
+    """Load a vCPU that is not running. now_ns: as above.
+
+    Raises ValueError for what the engine does not keep: an MSR that is not 0, a part of XSAVE, a trap in flight. A
+    fault or INT n in flight is dropped: RIP is still at its instruction, which raises it again.
+    """
     refused = _unsupported(state)
     if refused:
         raise ValueError(refused)
@@ -156,7 +157,7 @@ def set_state(cpu: EngineCpu, state: CpuState) -> None:
     f.set("dr", state.dr6, DR6)
     f.set("dr", state.dr7, DR7)
     if state.tsc is not None:
-        f.set("tsc_offset", state.tsc - time.monotonic_ns())
+        f.set("tsc_offset", state.tsc - now_ns)
     f.set("nmi_pending", state.events.nmi_pending, code="i")
     f.set("nmi_blocked", state.events.nmi_blocked, code="I")
     f.set("shadow", state.events.shadow, code="I")

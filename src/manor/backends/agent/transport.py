@@ -58,6 +58,9 @@ class Port(CharReceiver, Protocol):
     on_room: Callable[[], None]
     on_open: Callable[[bool], None]
 
+    @property
+    def guest_open(self) -> bool: ...
+
 
 class PortTransport:
     """The far end of a virtio-serial port (backends.char.api.CharBackend). It outlives machines: see `connect`.
@@ -121,6 +124,7 @@ class PortTransport:
             self._port, self._lock = port, lock
             port.on_room = self._pump
             port.on_open = self._opened
+            self._opened(port.guest_open)  # a machine that goes on may have it open already
 
     def disconnect(self) -> None:
         """The machine is being taken apart."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Segmentation(IntEnum):
@@ -94,3 +94,14 @@ class NetBackend(Protocol):
 
     def close(self) -> None:
         """Release everything on the host."""
+
+
+@runtime_checkable
+class RemembersGuest(Protocol):
+    """A backend that knows something of its guest, which another one shall know where the guest goes on."""
+
+    def remember(self) -> Any:
+        """Plain values, for JSON. Changes nothing."""
+
+    def recall(self, known: Any) -> None:
+        """Take over what another one's `remember` gave, once a receiver is attached. Raises ProtocolError."""

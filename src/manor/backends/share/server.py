@@ -109,6 +109,11 @@ class FuseServer:
         self._tree.forget_all()
 
     @property
+    def is_mounted(self) -> bool:
+        """Whether a guest has it mounted. Thread: any."""
+        return self._is_open
+
+    @property
     def open_count(self) -> int:
         """Nodes and handles, for tests and statistics."""
         return len(self._tree) + len(self._files) + len(self._folders)

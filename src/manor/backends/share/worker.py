@@ -44,6 +44,11 @@ class SharedFolder:
         self._is_closing = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_mounted(self) -> bool:
+        """Whether the guest has it mounted. Thread: any."""
+        return self._server.is_mounted
+
     def submit(self, request: ShareRequest, done: Callable[[bytes], None]) -> None:
         self._add(lambda server: done(server.handle(request.read(), request.room)))
 

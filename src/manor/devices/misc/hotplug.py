@@ -1,5 +1,7 @@
 """Hot-plug controller: what arrived, what shall go, and the guest's word that something may go now.
 
+The power button is here as well.
+
 A device of our own; the DSDT's methods (boot/acpi_hotplug.py) are its driver, so guests need none of theirs.
 
 `up` and `down` have a bit for each PCI slot of bus 0 and each vCPU; the interrupt line is asserted while any is set,
@@ -29,17 +31,19 @@ _WORD: Final = (1 << _WORD_BITS) - 1
 PCI_UP: Final = Reg("pci_up", 0x00, 32, W1C, stored=False, doc="slots whose device arrived; 1 acknowledges")
 PCI_DOWN: Final = Reg("pci_down", 0x04, 32, W1C, stored=False, doc="slots whose device shall go; 1 acknowledges")
 PCI_EJECT: Final = Reg("pci_eject", 0x08, 32, WO, stored=False, doc="slots whose device may be taken out")
+BUTTON: Final = Reg("button", 0x0C, 32, W1C, stored=False, doc="bit 0: the power button was pressed; 1 acknowledges")
 CPU_UP: Final = Reg("cpu_up", 0x10, 32, W1C, stored=False, count=2, stride=4, doc="vCPUs that arrived, by index")
 CPU_DOWN: Final = Reg("cpu_down", 0x18, 32, W1C, stored=False, count=2, stride=4, doc="vCPUs that shall go")
 CPU_EJECT: Final = Reg("cpu_eject", 0x20, 32, WO, stored=False, count=2, stride=4, doc="vCPUs that may be taken out")
 CPU_KEPT: Final = Reg("cpu_kept", 0x28, 32, WO, stored=False, count=2, stride=4, doc="vCPUs that the guest keeps")
 CPU_ENABLED: Final = Reg("cpu_enabled", 0x30, 32, RO, stored=False, count=2, stride=4, doc="vCPUs that are there")
 HOTPLUG_TABLE: Final = RegisterTable(
-    "hotplug", 0x38, (PCI_UP, PCI_DOWN, PCI_EJECT, CPU_UP, CPU_DOWN, CPU_EJECT, CPU_KEPT, CPU_ENABLED)
+    "hotplug", 0x38, (PCI_UP, PCI_DOWN, PCI_EJECT, BUTTON, CPU_UP, CPU_DOWN, CPU_EJECT, CPU_KEPT, CPU_ENABLED)
 )
 
 hotplug_slot = declare("hotplug_slot", slot=int, what=str)
 hotplug_cpu = declare("hotplug_cpu", index=int, what=str)
+power_button = declare("power_button", device=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class HotplugState:
     cpu_up: int
     cpu_down: int
     cpu_enabled: int
+    button: int = 0
 
 
 class HotplugController(Device):
@@ -77,7 +82,7 @@ class HotplugController(Device):
         self.cpu_enabled = 0
         """A bit for each vCPU that is there; the machine's to set."""
         self.registers = RegisterBlock(HOTPLUG_TABLE, self, name)
-        self._pci_up = self._pci_down = self._cpu_up = self._cpu_down = 0
+        self._pci_up = self._pci_down = self._cpu_up = self._cpu_down = self._button = 0
 
     # --- from the machine -----------------------------------------------------------------------------------
 
@@ -121,8 +126,15 @@ class HotplugController(Device):
         self._cpu_down &= ~(1 << index)
         self._update()
 
+    def press_button(self) -> None:
+        """Press the power button: a guest that minds it shuts down, when it likes."""
+        if power_button.on:
+            power_button(self.name)
+        self._button = 1
+        self._update()
+
     def _update(self) -> None:
-        self._line.set(bool(self._pci_up | self._pci_down | self._cpu_up | self._cpu_down))
+        self._line.set(bool(self._pci_up | self._pci_down | self._cpu_up | self._cpu_down | self._button))
 
     def _trace_slot(self, slot: int, what: str) -> None:
         if hotplug_slot.on:
@@ -152,6 +164,13 @@ class HotplugController(Device):
         for slot in _bits(value):
             self._trace_slot(slot, "ejected")
             self._on_eject_slot(slot)
+
+    def on_read_button(self) -> int:
+        return self._button
+
+    def on_write_button(self, value: int) -> None:
+        self._button &= ~value
+        self._update()
 
     def on_read_cpu_up(self, word: int) -> int:
         return self._cpu_up >> word * _WORD_BITS & _WORD
@@ -189,21 +208,24 @@ class HotplugController(Device):
 
     def reset(self) -> None:
         """Nothing is announced: a guest that starts sees what is there."""
-        self._pci_up = self._pci_down = self._cpu_up = self._cpu_down = 0
+        self._pci_up = self._pci_down = self._cpu_up = self._cpu_down = self._button = 0
         self._update()
 
     def save(self) -> HotplugState:
-        return HotplugState(self._pci_up, self._pci_down, self._cpu_up, self._cpu_down, self.cpu_enabled)
+        return HotplugState(
+            self._pci_up, self._pci_down, self._cpu_up, self._cpu_down, self.cpu_enabled, self._button
+        )
 
     def load(self, state: object) -> None:
         if not isinstance(state, HotplugState):
             raise SavedStateError(self.name, "not a hot-plug controller")
         for field, value in asdict(state).items():
-            limit = 1 << (SLOT_BITS if field.startswith("pci") else CPU_BITS)
+            limit = 1 << (1 if field == "button" else SLOT_BITS if field.startswith("pci") else CPU_BITS)
             if type(value) is not int or not 0 <= value < limit:
                 raise SavedStateError(self.name, f"{field} is {value!r}")
         self._pci_up, self._pci_down = state.pci_up, state.pci_down
         self._cpu_up, self._cpu_down, self.cpu_enabled = state.cpu_up, state.cpu_down, state.cpu_enabled
+        self._button = state.button
         self._update()
 
 

@@ -52,6 +52,14 @@ class Window:
         return self.start + self.size
 
 
+@dataclass(frozen=True, slots=True)
+class PciHostState:
+    """address: CONFIG_ADDRESS. places: slot, number and name of every function."""
+
+    address: int
+    places: tuple[tuple[int, int, str], ...]
+
+
 class PciHost(Device):
     """Host bridge and root bus.
 
@@ -194,16 +202,22 @@ class PciHost(Device):
 
     # -- save and load --
 
-    def save(self) -> object:
-        """The address register and function 00.0; other functions save themselves."""
-        return (self.ports.address, self.functions[0, 0].save_function())
+    def save(self) -> PciHostState:
+        places = tuple((slot, number, function.name) for (slot, number), function in sorted(self.functions.items()))
+        return PciHostState(self.ports.address, places)
 
     def load(self, state: object) -> None:
-        if type(state) is not tuple or len(state) != 2 or type(state[0]) is not int or not 0 <= state[0] < 1 << 32:
+        """Functions save and load themselves, 00.0 too; they have to be where they were."""
+        if not isinstance(state, PciHostState) or not 0 <= state.address < 1 << 32:
             raise SavedStateError(self.name, "not a PCI host bridge")
-        bridge = self.functions[0, 0]
-        bridge.load_function(bridge.check_function(state[1]))
-        self.ports.address = state[0] & ADDRESS_MASK
+        own = self.save().places
+        if state.places != own:
+            raise SavedStateError(self.name, f"functions {_show(state.places)}; here are {_show(own)}")
+        self.ports.address = state.address & ADDRESS_MASK
+
+
+def _show(places: Sequence[tuple[int, int, str]]) -> str:
+    return ", ".join(f"{slot:02x}.{number} {name}" for slot, number, name in places)
 
 
 def _fits(bar: Bar, window: Window) -> bool:

@@ -124,13 +124,14 @@ rtc_interrupt = declare("rtc_interrupt", device=str, flags=int)
 
 @dataclass(frozen=True, slots=True)
 class Mc146818State:
-    """Saved state. offset_ns: guest's time minus the host's civil time."""
+    """Saved state. offset_ns: guest's time minus the host's civil time. was_reset: by the divider, while held."""
 
     ports: Mapping[str, int | str]
     cmos: Mapping[str, int | str]
     offset_ns: int
     weekday_offset: int
     is_held: bool
+    was_reset: bool
 
 
 class Mc146818(Device):
@@ -173,7 +174,7 @@ class Mc146818(Device):
     def save(self) -> Mc146818State:
         self._catch_up()
         return Mc146818State(
-            self._ports.save(), self._cmos.save(), self._offset_ns, self._weekday_offset, self._is_held
+            self._ports.save(), self._cmos.save(), self._offset_ns, self._weekday_offset, self._is_held, self._was_reset
         )
 
     def load(self, state: object) -> None:
@@ -187,6 +188,7 @@ class Mc146818(Device):
         self._offset_ns = state.offset_ns
         self._weekday_offset = state.weekday_offset
         self._is_held = state.is_held
+        self._was_reset = state.was_reset
         self._seen_second = self._now_second()
         self._seen_tick = self._now_tick()
         self._update()

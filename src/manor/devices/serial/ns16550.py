@@ -179,6 +179,7 @@ class Ns16550State:
     fifo_has_loopback: bool
     rts_used: bool
     polls: int
+    status_read: bool
 
 
 class Ns16550(Device):
@@ -233,6 +234,7 @@ class Ns16550(Device):
             self._fifo_has_loopback,
             self._rts_used,
             self._polls,
+            self._status_read,
         )
 
     def load(self, state: object) -> None:
@@ -257,6 +259,7 @@ class Ns16550(Device):
         self._fifo_has_loopback = state.fifo_has_loopback
         self._rts_used = state.rts_used
         self._polls = state.polls
+        self._status_read = state.status_read
         self._restart_timeout()
         self._update()
 

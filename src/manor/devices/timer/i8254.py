@@ -77,7 +77,7 @@ class I8254(Device):
 
     def save(self) -> TimerState:
         first, second, third = (counter.state for counter in self._counters)
-        return TimerState((first, second, third), self._is_speaker_on)
+        return TimerState((first, second, third), self._is_speaker_on, self._irq.level)
 
     def load(self, state: object) -> None:
         if not isinstance(state, TimerState):
@@ -87,6 +87,8 @@ class I8254(Device):
         for counter, saved in zip(self._counters, state.counters, strict=True):
             counter.state = saved
         self._is_speaker_on = state.is_speaker_on
+        # The line is where it was, or the next rise would be none for who watches it.
+        self._irq.set(state.is_raised)
         self._schedule()
 
     # -- register hooks --

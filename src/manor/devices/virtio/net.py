@@ -18,7 +18,7 @@ from manor.base.bits import bit
 from manor.base.clock import MILLISECOND, Clock
 from manor.base.errors import SavedStateError
 from manor.base.timers import Timers
-from manor.devices.virtio.device import Defer, VirtioDevice
+from manor.devices.virtio.device import Defer, Status, VirtioDevice
 from manor.devices.virtio.net_control import CONTROL_QUEUE_SIZE, Control, NetState
 from manor.devices.virtio.net_features import (
     ALL_FEATURES,
@@ -210,6 +210,7 @@ class VirtioNet(VirtioDevice):
         self.active_pairs = 1
         self.must_announce = False
         self._untold.clear()
+        self._configure()  # to what it is without features
         self._flows.clear()
         if self._is_starved:
             self._is_starved = False
@@ -414,7 +415,8 @@ class VirtioNet(VirtioDevice):
 
     def load_own(self, own: object) -> None:
         assert isinstance(own, NetState)
-        self._configure()
+        if self.status & Status.DRIVER_OK:
+            self._configure()
         self.mac = self.filter.mac = bytes.fromhex(own.mac)
         self.is_link_up = own.link_up
         self.must_announce = own.must_announce

@@ -13,8 +13,8 @@ UNKNOWN = "this is not known here; it is kept and has no effect"
 
 def findings(element: Element, path: str) -> Iterator[Finding]:
     """All of `element`, which stands at `path`, and of what is inside."""
-    for declared in schema(type(element)).properties:
-        value = getattr(element, declared.name)
+    declarations = schema(type(element))
+    for declared, value in zip(declarations.properties, declarations.values(element), strict=True):
         if value is None or value == ():
             continue
         full = path if declared.path == "." else f"{path}/{declared.path}"
@@ -24,7 +24,7 @@ def findings(element: Element, path: str) -> Iterator[Finding]:
             yield from _finding(full, declared.doc, declared.verdict)
         if declared.kind:
             yield from _finding(full, f"{declared.kind.show(value)!r}", declared.kind.verdict(value))
-    known = schema(type(element)).notes
+    known = declarations.notes
     for attribute in element.extra_attributes:
         if attribute.name.startswith("xmlns"):
             continue

@@ -13,7 +13,8 @@ the written document.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -114,7 +115,15 @@ class Element:
 
 
 E = TypeVar("E", bound=Element)
-_NOTHING: Final = (None, ())
+Values = Callable[[Element], tuple[Any, ...]]
+
+
+def values_of(names: Iterable[str]) -> Values:
+    """What gets these fields of an element at once: most of the many that are declared are not there."""
+    wanted = tuple(names)
+    if len(wanted) > 1:
+        return operator.attrgetter(*wanted)
+    return lambda element: tuple(getattr(element, name) for name in wanted)
 
 
 class Branch:
@@ -124,13 +133,25 @@ class Branch:
         self.attributes: dict[str, Property] = {}
         self.text: Property | None = None
         self.children: dict[str, Branch | Property] = {}
-        self._names: tuple[str, ...] | None = None
+        self._inside: Values | None = None
+        self._attributes: Values | None = None
 
     def is_empty(self, element: Element) -> bool:
         """Whether `element` has no value for anything in this branch."""
-        if self._names is None:
-            self._names = tuple(self._all_names())
-        return all(getattr(element, name) in _NOTHING for name in self._names)
+        if self._inside is None:
+            self._inside = values_of(self._all_names())
+        found = self._inside(element)
+        return found.count(None) + found.count(()) == len(found)
+
+    def attributes_of(self, element: Element) -> Iterator[tuple[str, Property, Any]]:
+        """(attribute, its declaration, its value) of those that `element` has."""
+        if self._attributes is None:
+            self._attributes = values_of(declared.name for declared in self.attributes.values())
+        found = self._attributes(element)
+        if found.count(None) < len(found):
+            for (attribute, declared), value in zip(self.attributes.items(), found, strict=True):
+                if value is not None:
+                    yield attribute, declared, value
 
     def _all_names(self) -> Iterator[str]:
         for prop in self.attributes.values():
@@ -170,6 +191,7 @@ class Schema:
     properties: tuple[Property, ...]
     branch: Branch
     notes: dict[str, Note]
+    values: Values
 
 
 _LAST: Final = ("alias/@name", "address")
@@ -187,7 +209,9 @@ def schema(cls: type[Element]) -> Schema:
         root = Branch()
         for one in declared:
             root.add(one)
-        found = _SCHEMAS[cls] = Schema(declared, root, {one.path: one for one in cls.NOTES})
+        found = _SCHEMAS[cls] = Schema(
+            declared, root, {one.path: one for one in cls.NOTES}, values_of(one.name for one in declared)
+        )  # fmt: skip
     return found
 
 

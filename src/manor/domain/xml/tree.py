@@ -19,7 +19,8 @@ from manor.base.units import MiB
 MAX_TEXT: Final = 4 * MiB
 """Bytes of a document; the longest string that libvirt's RPC carries."""
 MAX_DEPTH: Final = 64
-MAX_NODES: Final = 200_000
+MAX_NODES: Final = 20_000
+"""Elements of a document; a large domain has some hundreds, and all clients wait while one is read."""
 MAX_ATTRIBUTES: Final = 256
 """Of one element."""
 

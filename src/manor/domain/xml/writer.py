@@ -18,10 +18,8 @@ def write_element(element: Element, name: str) -> Node:
 def _build(at: Branch, element: Element, name: str, where: tuple[str, ...]) -> Node | None:
     """None if there is nothing to say about an element on the way."""
     attributes: list[tuple[str, str]] = []
-    for attribute, declared in at.attributes.items():
-        value = getattr(element, declared.name)
-        if value is not None:
-            attributes.append((attribute, _show(declared, value)))
+    for attribute, declared, value in at.attributes_of(element):
+        attributes.append((attribute, _show(declared, value)))
     children: list[Node | str] = []
     exists = False
     if at.text:

@@ -23,16 +23,16 @@ class Asking(DomainTable):
     """A driver's domains: what can be asked."""
 
     async def all(self) -> Sequence[tuple[Domain, DomainFlags]]:
-        return [(record.reference(), record.flags()) for record in self._records.values()]
+        return [record.row() for record in self._records.values()]
 
     async def find(self, uuid: bytes) -> Domain:
-        return self.record(uuid).reference()
+        return self.record(uuid).row()[0]
 
     async def find_name(self, name: str) -> Domain:
         uuid = self._names.get(name)
         if uuid is None:
             raise no_domain(f"with matching name '{name}'")
-        return self._records[uuid].reference()
+        return self._records[uuid].row()[0]
 
     async def find_id(self, number: int) -> Domain:
         for record in self._records.values():
@@ -41,7 +41,7 @@ class Asking(DomainTable):
         raise no_domain(f"with matching id {number}")
 
     async def flags(self, uuid: bytes) -> DomainFlags:
-        return self.record(uuid).flags()
+        return self.record(uuid).row()[1]
 
     async def info(self, uuid: bytes, ask: bool = True) -> DomainInfo:
         record = self.record(uuid)

@@ -73,6 +73,7 @@ class Defining(DomainTable):
                 await self._keeper.remove_snapshot(uuid, None)
                 record.snapshots = 0
             record.autostart = False
+            await self._forget_saved(record)
             self._step(record, cause)
             if record.life is Life.ABSENT:
                 self._forget(record)
@@ -84,6 +85,8 @@ class Defining(DomainTable):
         async with record.lock:
             need(record, Cause.RENAME)
             config = self._config(record)
+            if record.snapshots:
+                raise invalid("cannot rename domain with snapshots: they name it; delete them first")
             with reading():
                 names.check_name(name)
             if name in self._names:

@@ -10,6 +10,7 @@ from manor.domain.model import Life, is_active, is_persistent
 from manor.domain.state import DomainState, Reason, ShutoffReason
 from manor.domain.xml.live import machine_order
 from manor.drivers.api import DeviceNames, DiskName, DomainFlags, NicName
+from manor.drivers.hypervisor import Ended
 from manor.rpc.protocol.records import Domain
 
 
@@ -18,8 +19,8 @@ class Record:
     """config: what the next start takes, None for a domain that is gone when it stops. live: what runs. number: of a
     running domain, else -1. lock: held while it changes.
     is_updated: the configuration is no longer what was started. is_stopping: the driver itself is about to end it.
-    is_restarting: its machine has ended, and is about to be started again under the same number.
-    restarted: when that was last, on the event loop's clock."""
+    missed: that it ended meanwhile. is_restarting: its machine has ended, and is about to be started again under the
+    same number. restarted: when that was last, on the event loop's clock."""
 
     life: Life
     config: Definition | None
@@ -32,9 +33,11 @@ class Record:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_updated: bool = False
     is_stopping: bool = False
+    missed: Ended | None = None
     is_restarting: bool = False
     restarted: float = 0.0
     _names: tuple[Definition, DeviceNames] | None = None
+    _row: tuple[tuple[object, ...], tuple[Domain, DomainFlags]] | None = None
 
     @property
     def definition(self) -> Definition:
@@ -65,6 +68,15 @@ class Record:
             self.state,
             self.is_updated,
         )
+
+    def row(self) -> tuple[Domain, DomainFlags]:
+        """Reference and flags, for lists: made again when something in them has changed."""
+        described = self.live or self.config
+        key = (described, self.number, self.life, self.autostart, self.snapshots, self.state, self.is_updated)
+        row = self._row
+        if row is None or row[0] != key:
+            row = self._row = (key, (self.reference(), self.flags()))
+        return row[1]
 
     def devices(self) -> DeviceNames:
         """Names of what has counters; read once for each description."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from manor.base.errors import ManorError
@@ -18,7 +19,7 @@ from manor.drivers.api import Kind, Notice
 from manor.drivers.domains.changing import Changing
 from manor.drivers.domains.record import Record
 from manor.drivers.domains.table import logger, need
-from manor.drivers.errors import invalid, no_domain, not_running, unsupported, uuid_text
+from manor.drivers.errors import no_domain, not_running, uuid_text
 from manor.drivers.hypervisor import (
     AgentChanged,
     Crashed,
@@ -42,6 +43,7 @@ _CAUSES: Final = {
     End.POWER_OFF: Cause.POWERED_OFF,
     End.REBOOT: Cause.POWERED_OFF,
     End.STOPPED: Cause.DESTROY,
+    End.SAVED: Cause.SAVE,
     End.CRASH: Cause.PANICKED_OFF,
     End.LOST: Cause.PROCESS_LOST,
     End.FAILED: Cause.VMM_FAILED,
@@ -50,6 +52,7 @@ REASONS: Final = {
     End.POWER_OFF: ShutoffReason.SHUTDOWN,
     End.REBOOT: ShutoffReason.SHUTDOWN,
     End.STOPPED: ShutoffReason.DESTROYED,
+    End.SAVED: ShutoffReason.SAVED,
     End.CRASH: ShutoffReason.CRASHED,
     End.LOST: ShutoffReason.CRASHED,
     End.FAILED: ShutoffReason.FAILED,
@@ -94,17 +97,20 @@ class Running(Changing):
                 except ManorError as error:
                     logger.error("the autostart of %s failed: %s", record.definition.name, error)
 
-    async def _start(self, record: Record, definition: Definition, cause: Cause) -> None:
+    async def _start(
+        self, record: Record, definition: Definition, cause: Cause, saved: Path | None = None
+    ) -> None:
+        """saved: what it goes on with, instead of booting."""
         async with record.lock:
             if self._records.get(definition.uuid) is not record:
                 raise no_domain(f"with matching uuid '{uuid_text(definition.uuid)}'")  # another client was faster
             need(record, cause)
-            if cause in (Cause.START, Cause.START_PAUSED):
+            if cause in (Cause.START, Cause.START_PAUSED) and saved is None:
                 definition = self._config(record)  # another client may have changed it meanwhile
             number, self._next = self._next, self._next + 1
             try:
-                is_paused = cause in (Cause.START_PAUSED, Cause.CREATE_PAUSED)
-                live = await self._hypervisor.start(definition.read(), number, is_paused)
+                is_paused = cause in (Cause.START_PAUSED, Cause.CREATE_PAUSED, Cause.RESTORE_PAUSED)
+                live = await self._hypervisor.start(definition.read(), number, is_paused, saved)
             except ManorError:
                 if allows(record.life, Cause.START_FAILED):
                     self._step(record, Cause.START_FAILED)
@@ -128,7 +134,7 @@ class Running(Changing):
         try:
             await self._hypervisor.stop(record.definition.uuid)
         finally:
-            record.is_stopping = False
+            record.is_stopping, record.missed = False, None
 
     async def shutdown(self, uuid: bytes, flags: int) -> None:
         await self._ask(uuid, Cause.SHUTDOWN, self._hypervisor.shutdown, flags)
@@ -167,26 +173,15 @@ class Running(Changing):
         need(record, cause)
         await how(uuid, bool(flags & AGENT))
 
-    # --- saved states -------------------------------------------------------------------------------------------------
-
-    async def save(self, uuid: bytes, path: str | None) -> None:
-        record = self.record(uuid)
-        need(record, Cause.MANAGED_SAVE if path is None else Cause.SAVE)
-        raise unsupported("the state of a running VM cannot be saved; shut it down instead")
-
-    async def restore(self, path: str) -> None:
-        raise unsupported("the state of a running VM cannot be saved or restored")
-
-    async def remove_saved(self, uuid: bytes) -> None:
-        self.record(uuid)
-        raise invalid("the domain has no managed save image")
-
     # --- what happens by itself ---------------------------------------------------------------------------------------
 
     def _happened(self, happening: Happening) -> None:
         """Called by the hypervisor. What the driver itself is about to do to a domain is told by that."""
         record = self._records.get(happening.uuid)
-        if record is None or not record.is_active or record.is_stopping:
+        if record is None or not record.is_active:
+            return
+        if record.is_stopping:
+            record.missed = happening if isinstance(happening, Ended) else record.missed
             return
         match happening:
             case Ended(how=how, detail=detail):
@@ -267,7 +262,6 @@ class Running(Changing):
             record.live = definition_of(running)
             self._step(record, Cause.CRASH_RESTARTED if how is End.CRASH else Cause.RESTARTED)
         self._notify(Notice(Kind.REBOOT, record.reference()))
-
     def _step_if_allowed(self, record: Record, cause: Cause) -> None:
         """What comes from another process may come too late."""
         if allows(record.life, cause):

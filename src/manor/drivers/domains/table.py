@@ -36,6 +36,7 @@ _NEED_OFF: Final = {
     Cause.CREATE: "domain is already running",
     Cause.CREATE_PAUSED: "domain is already running",
     Cause.RESTORE: "domain is already running",
+    Cause.RESTORE_PAUSED: "domain is already running",
     Cause.RENAME: "cannot rename active domain",
 }
 
@@ -55,6 +56,8 @@ def need(record: Record, cause: Cause) -> None:
         raise invalid("Refusing to undefine while domain managed save image exists; remove it, or ask for that too")
     if life is Life.SAVED and cause is Cause.RENAME:
         raise invalid("cannot rename a domain with a managed save image; remove it first")
+    if life is Life.SAVED and cause in (Cause.RESTORE, Cause.RESTORE_PAUSED):
+        raise invalid("the domain has a managed save image; start it, or remove the image first")
     if cause is Cause.MANAGED_SAVE_REMOVE:
         raise invalid("the domain has no managed save image")
     if not is_active(life):
@@ -133,6 +136,9 @@ class DomainTable:
         definition = definition_of(document)
         record.live = definition
         await self._hypervisor.keep_live(definition.uuid, definition.text)
+
+    async def _forget_saved(self, record: Record) -> None:
+        """Remove what the next start would go on with, if there is anything; its lock is held."""
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from manor.engine.vm cimport Vm
 cdef int create_emitter(Vm *vm, uint64_t size) noexcept nogil
 cdef void destroy_emitter(Vm *vm) noexcept nogil
 cdef void trim_emitter(Emitter *e) noexcept nogil
+cdef void join_pages(Emitter *e) noexcept nogil
 cdef uint64_t code_used(Vm *vm) noexcept nogil
 cdef void reset_emitter(Vm *vm) noexcept nogil
 cdef void prepare_env(Vm *vm, Env *env) noexcept nogil

@@ -22,6 +22,7 @@ from cython.cimports.manor.engine.lower.copy_native import (
 )
 from cython.cimports.manor.engine.lower.emitter import (
     EMIT_MAX_UOPS,
+    MADV_COLLAPSE,
     MADV_DONTNEED,
     MADV_REMOVE,
     SPECIAL_ENTER,
@@ -34,15 +35,29 @@ from cython.cimports.manor.engine.lower.emitter import (
     memfd_create,
 )
 from cython.cimports.manor.engine.vm import Vm
-from cython.cimports.posix.mman import MAP_FAILED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
+from cython.cimports.posix.mman import (
+    MAP_ANONYMOUS,
+    MAP_FAILED,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    PROT_EXEC,
+    PROT_NONE,
+    PROT_READ,
+    PROT_WRITE,
+    mmap,
+    munmap,
+)
 from cython.cimports.posix.unistd import close, ftruncate
 
 from manor.engine.lower import layout as _layout
 
 cython.declare(
-    COLD_SIZE=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
+    COLD_SIZE=uint64_t, LARGE_PAGE=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
 )  # fmt: skip
 COLD_SIZE = (2 * EMIT_MAX_UOPS + 1) * 1024
+LARGE_PAGE = 1 << 21
 SLOW_COUNT = len(_layout.SLOW_PATHS)
 
 
@@ -76,7 +91,7 @@ def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
         close(fd)
         return 0
     writable = mmap(cython.NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-    executable = mmap(cython.NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0)
+    executable = map_code(fd, size)
     close(fd)
     if writable != MAP_FAILED:
         e.base = cython.cast(cython.pointer(uint8_t), writable)
@@ -108,6 +123,41 @@ def create_emitter(vm: cython.pointer(Vm), size: uint64_t) -> cython.int:
     e.first = e.out - e.base
     e.used = e.first
     return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def map_code(fd: cython.int, size: uint64_t) -> cython.p_void:
+    """The executable view, where a large page can begin; MAP_FAILED if the host refuses."""
+    spare: uint64_t = size + LARGE_PAGE
+    found: cython.p_void = mmap(cython.NULL, spare, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    start: uint64_t
+    end: uint64_t
+    if found == MAP_FAILED:
+        return MAP_FAILED
+    start = (cython.cast(uint64_t, found) + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1)
+    end = cython.cast(uint64_t, found) + spare
+    if start > cython.cast(uint64_t, found):
+        munmap(found, start - cython.cast(uint64_t, found))
+    if end > start + size:
+        munmap(cython.cast(cython.p_void, start + size), end - start - size)
+    return mmap(cython.cast(cython.p_void, start), size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def join_pages(e: cython.pointer(Emitter)) -> cython.void:
+    """Ask the host to map what is full of the executable view by large pages.
+
+    A guest's kernel runs through megabytes of host code, page after page; where the host is a virtual machine itself,
+    each translation of an address is a walk through two sets of tables. A host that cannot says so, and nothing is
+    lost.
+    """
+    while e.used - e.joined >= LARGE_PAGE:
+        madvise(e.code_base + e.joined, LARGE_PAGE, MADV_COLLAPSE)
+        e.joined += LARGE_PAGE
 
 
 @cython.cfunc
@@ -158,6 +208,7 @@ def reset_emitter(vm: cython.pointer(Vm)) -> cython.void:
         madvise(e.base + start, e.used - start, MADV_REMOVE)
     e.used = e.first
     e.trimmed = 0
+    e.joined = 0
 
 
 @cython.cfunc

@@ -23,7 +23,7 @@ import cython
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.manor.engine.env import FLAG_MMU_SHIFT, Env
-from cython.cimports.manor.engine.lower.arena_native import executable_address, trim_emitter
+from cython.cimports.manor.engine.lower.arena_native import executable_address, join_pages, trim_emitter
 from cython.cimports.manor.engine.lower.copy_native import (
     align_block,
     largest_stencil,
@@ -260,6 +260,7 @@ def emit_block(vm: cython.pointer(Vm), block: cython.pointer(Block), uops: cytho
     e.used = e.out - e.base
     if e.used - e.trimmed > TRIM_SIZE:
         trim_emitter(e)
+    join_pages(e)
     block.code = executable_address(e, start)
     return EMIT_OK
 

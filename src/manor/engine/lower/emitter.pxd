@@ -151,6 +151,7 @@ cdef struct Emitter:
     uint64_t size
     uint64_t used
     uint64_t trimmed     # bytes of the writable view that were given back
+    uint64_t joined      # bytes of the executable view that the host was asked to map by large pages
     uint64_t first       # bytes at the start that are never dropped: enter, thunk
     uint8_t *enter       # executable address
     uint8_t *thunk
@@ -213,4 +214,5 @@ cdef extern from *:
     int madvise(void *, size_t, int) noexcept nogil
     const int MADV_DONTNEED
     const int MADV_REMOVE
+    const int MADV_COLLAPSE "25"  # Linux 6.1, include/uapi/asm-generic/mman-common.h
     int memfd_create(const char *, unsigned int) nogil

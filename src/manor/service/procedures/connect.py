@@ -7,13 +7,18 @@ from typing import Any, Final
 from manor import __version__
 from manor.base.errors import ApiError
 from manor.drivers.errors import Code, Origin
+from manor.drivers.remote import PREFIX
+from manor.rpc.protocol.catalog import REMOTE
 from manor.service.client import Client
+from manor.service.forward import open_remote
 from manor.spec.machine import MAX_CPUS
 
 FEATURES: Final = frozenset({2, 8, 9, 10, 14, 15, 16})
 """What clients ask about, and is there: remote, descriptors, string parameters, keepalive, numbered event callbacks,
 close callbacks, network callbacks. Source: observed with virsh 9.0 and 11.3."""
 _KEEPALIVE: Final = 10
+_PASS_FILES: Final = 8
+_CLOSE_CALLBACK: Final = 15
 READ_ONLY: Final = 1
 """virConnectFlags."""
 PROTOCOL_VERSION: Final = 9_000_000
@@ -25,24 +30,36 @@ def auth_list(client: Client, a: Any) -> list[int]:
 
 
 async def connect_open(client: Client, a: Any) -> None:
-    if client.opened is not None:
+    if client.opened is not None or client.remote is not None or client.is_opening:
         raise ApiError(Code.INVALID_ARG, Origin.REMOTE, "invalid argument: connection already open")
     if a.flags & READ_ONLY:
         client.session.is_read_only = True
-    client.opened = await client.service.open(a.name)
-    client.uri = a.name or client.opened.uri
+    client.is_opening = True
+    try:
+        if a.name is not None and a.name.startswith(PREFIX):
+            await open_remote(client, a.name)
+        else:
+            client.opened = await client.service.open(a.name)
+            client.uri = a.name or client.opened.uri
+    finally:
+        client.is_opening = False
 
 
 def connect_close(client: Client, a: Any) -> None:
     client.service.forget(client)
 
 
-def connect_supports_feature(client: Client, a: Any) -> int:
+async def connect_supports_feature(client: Client, a: Any) -> int:
     if a.feature == _KEEPALIVE:
         interval, count = client.service.keepalive
         if interval:
             client.session.start_keepalive(interval, count)
-    return int(a.feature in FEATURES)
+        return int(interval > 0)
+    if client.remote is None or a.feature == _CLOSE_CALLBACK:
+        return int(a.feature in FEATURES)
+    if a.feature == _PASS_FILES and not (client.session.can_pass_files and client.remote.can_pass_files):
+        return 0
+    return int((await client.remote.call(REMOTE["connect_supports_feature"], a)).value)
 
 
 def connect_register_close_callback(client: Client, a: Any) -> None:

@@ -8,11 +8,13 @@ from manor.domain.state import DomainState
 from manor.drivers.api import DomainFlags
 from manor.drivers.errors import invalid_argument, no_domain
 from manor.rpc.protocol.records import Domain
-from manor.rpc.session import Answer, Session, SessionStream
+from manor.rpc.session import Answer
 from manor.service.client import Client, cut, matches
-from manor.service.streams import both_ways
+from manor.service.consoles import Mode
+from manor.service.procedures.own_console import open_console
 
 START_PAUSED: Final = 1
+START_FORCE_BOOT: Final = 8
 START_VALIDATE: Final = 16
 """virDomainCreateFlags."""
 XML_SECURE: Final = 1
@@ -146,7 +148,9 @@ async def domain_create(client: Client, a: Any) -> None:
 
 
 async def domain_create_with_flags(client: Client, a: Any) -> Domain:
-    return await client.driver.domains.start(a.domain.uuid, bool(a.flags & START_PAUSED))
+    return await client.driver.domains.start(
+        a.domain.uuid, bool(a.flags & START_PAUSED), fresh=bool(a.flags & START_FORCE_BOOT)
+    )
 
 
 async def domain_create_xml(client: Client, a: Any) -> Domain:
@@ -185,41 +189,10 @@ async def domain_resume(client: Client, a: Any) -> None:
     await client.driver.domains.resume(a.domain.uuid)
 
 
-# --- saving -----------------------------------------------------------------------------------------------------------
-
-
-async def domain_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path)
-
-
-async def domain_save_flags(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, a.path)
-
-
-async def domain_restore(client: Client, a: Any) -> None:
-    await client.driver.domains.restore(a.path)
-
-
-async def domain_managed_save(client: Client, a: Any) -> None:
-    await client.driver.domains.save(a.domain.uuid, None)
-
-
-async def domain_has_managed_save_image(client: Client, a: Any) -> int:
-    return int((await client.driver.domains.flags(a.domain.uuid)).managed_save)
-
-
-async def domain_managed_save_remove(client: Client, a: Any) -> None:
-    await client.driver.domains.remove_saved(a.domain.uuid)
-
-
 # --- console ----------------------------------------------------------------------------------------------------------
 
 
 async def domain_open_console(client: Client, a: Any) -> Answer:
-    device = await client.driver.domains.console(a.domain.uuid, a.dev_name, bool(a.flags & CONSOLE_FORCE))
-
-    async def talk(session: Session, stream: SessionStream | None) -> None:
-        assert stream is not None
-        await both_ways(stream, device)
-
-    return Answer(None, (), talk)
+    # Where libvirt ends the session of another client, it may go on here, but no longer write.
+    mode = Mode.TAKE_OVER if a.flags & CONSOLE_FORCE else Mode.WRITE
+    return await open_console(client, a.domain.uuid, a.dev_name, mode)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from manor.drivers.api import ByteStream, Scrollback
+from manor.drivers.api import Scrollback
 from manor.drivers.errors import invalid_argument
 from manor.rpc.session import Answer, Session, SessionStream
 from manor.service.client import Client
-from manor.service.consoles import Mode, Seat
-from manor.service.streams import both_ways, send_all
+from manor.service.consoles import Mode, Seated
+from manor.service.streams import both_ways
 
 MAX_PIECE: Final = 1 << 20
 """Bytes of one answer."""
@@ -28,7 +28,7 @@ async def manor_console_follow(client: Client, a: Any) -> Answer:
 
     async def give(session: Session, stream: SessionStream | None) -> None:
         assert stream is not None
-        await send_all(stream, reader)
+        await both_ways(stream, reader)  # not one way: who waits for more of a silent guest may leave at any time
 
     return Answer(None, (), give)
 
@@ -40,10 +40,15 @@ async def manor_console_open(client: Client, a: Any) -> Answer:
         raise invalid_argument(
             f"there is no mode {a.mode} of a console; give 0 to watch, 1 to write, 2 to write alone, 3 to take it over"
         ) from None
+    return await open_console(client, a.domain.uuid, a.device, mode)
+
+
+async def open_console(client: Client, uuid: bytes, device: str | None, mode: Mode) -> Answer:
+    """The answer that opens a console's stream. Raises ApiError if somebody else is in the way."""
     consoles = client.service.consoles
-    seat = consoles.take((a.domain.uuid, a.device or ""), client.who, mode)
+    seat = consoles.take((uuid, device or ""), client.who, mode)
     try:
-        device = await client.driver.domains.console(a.domain.uuid, a.device, False)
+        found = await client.driver.domains.console(uuid, device, mode is Mode.TAKE_OVER)
     except BaseException:
         consoles.leave(seat)
         raise
@@ -51,7 +56,7 @@ async def manor_console_open(client: Client, a: Any) -> Answer:
     async def talk(session: Session, stream: SessionStream | None) -> None:
         assert stream is not None
         try:
-            await both_ways(stream, _Seated(device, seat))
+            await both_ways(stream, Seated(found, seat))
         finally:
             consoles.leave(seat)
 
@@ -88,24 +93,3 @@ class _Follower:
 
     def close(self) -> None:
         return
-
-
-class _Seated:
-    """A console of which only who may write does (ByteStream)."""
-
-    def __init__(self, device: ByteStream, seat: Seat) -> None:
-        self._device = device
-        self._seat = seat
-
-    async def read(self, size: int) -> bytes:
-        return await self._device.read(size)
-
-    async def write(self, data: bytes) -> None:
-        if self._seat.may_write:
-            await self._device.write(data)
-
-    async def finish(self) -> None:
-        await self._device.finish()
-
-    def close(self) -> None:
-        self._device.close()

@@ -26,9 +26,11 @@ def console(session: Session, arguments: Arguments) -> None:
     modes = [mode for name, mode in (("watch", 0), ("alone", 2), ("take-over", 3)) if arguments.flag(name)]
     if len(modes) > 1:
         raise CommandError("--watch, --alone and --take-over are mutually exclusive")
-    attach(
-        session, domain, arguments.get("devname"), arguments.flags(force=1, safe=2), mode=modes[0] if modes else None
-    )
+    device, flags = arguments.get("devname"), arguments.flags(force=1, safe=2)
+    if modes:
+        attach(session, domain, device, flags, modes[0])
+    else:
+        attach(session, domain, device, flags)
 
 
 def print_log(session: Session, domain: Domain, since: int, follow: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from xml.sax.saxutils import escape
 
 from manor.shell.arguments import Arguments
 from manor.shell.catalog import COMMANDS, GROUPS, in_group
@@ -34,7 +33,7 @@ def echo(session: Session, arguments: Arguments) -> None:
     """Print words."""
     words = arguments.words("arg")
     if arguments.flag("xml"):
-        words = [escape(word, {"'": "&apos;", '"': "&quot;"}) for word in words]
+        words = [word.translate(_ENTITIES) for word in words]
     if arguments.flag("shell"):
         words = [_shell_quoted(word) for word in words]
     if arguments.flag("split"):
@@ -46,6 +45,9 @@ def echo(session: Session, arguments: Arguments) -> None:
         session.print(text)
     else:
         session.print(text, end="\n" if session.settings.is_quiet else "")
+
+
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;"})
 
 
 def _shell_quoted(word: str) -> str:

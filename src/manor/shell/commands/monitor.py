@@ -314,7 +314,7 @@ def dominfo(session: Session, arguments: Arguments) -> None:
         session.fields(pairs)
         return
     for name, value in pairs:
-        session.print(f"{name + ':':<15} {value}")
+        session.print(f"{name and name + ':':<15} {value}")
 
 
 def _security(session: Session, domain: Domain) -> list[tuple[str, str]]:

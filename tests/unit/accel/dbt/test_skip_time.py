@@ -30,3 +30,17 @@ def test_tsc_stands_still_over_a_pause() -> None:
     # In the machine's time, which lacks the pauses as well, nothing changed.
     assert [vcpu._callbacks.tsc_offset() for vcpu in vm.vcpus] == offsets
     vm.close()
+
+
+def test_states_of_several_vcpus_show_one_moment() -> None:
+    memory = GuestMemory([Region(Gpa(0), 1 << 20)])
+    vm = DbtVm(memory, PcExits(Bus("pio"), Bus("mmio"), [], []), 2)
+    with vm.time_held():
+        states = [vcpu.get_state() for vcpu in vm.vcpus]
+        assert states[0].tsc == states[1].tsc
+        for vcpu in reversed(vm.vcpus):
+            time.sleep(0.001)
+            vcpu.set_state(states[vcpu.index])
+    offsets = [vcpu._callbacks.tsc_offset() for vcpu in vm.vcpus]
+    assert offsets[0] == offsets[1]
+    vm.close()

@@ -21,6 +21,7 @@ class Port:
         self.on_open: Callable[[bool], None] = lambda is_open: None
         self.room = room
         self.got = bytearray()
+        self.guest_open = False
 
     def can_receive(self) -> int:
         return self.room

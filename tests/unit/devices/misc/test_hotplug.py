@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from manor.base.errors import SavedStateError
 from manor.bus.irq import IrqLine
 from manor.devices.misc.hotplug import (
+    BUTTON,
     CPU_DOWN,
     CPU_EJECT,
     CPU_ENABLED,
@@ -117,15 +118,33 @@ def test_vcpus_beyond_the_first_word(made: Made) -> None:
     assert not made.pin.level
 
 
+def test_power_button_is_told_until_it_is_acknowledged(made: Made) -> None:
+    made.chip.press_button()
+    assert made.pin.level
+    assert made.read(BUTTON.offset) == 1
+    made.write(BUTTON.offset, 0)
+    assert made.pin.level
+    other = Made()
+    other.chip.load(made.chip.save())
+    assert other.pin.level
+    made.write(BUTTON.offset, 1)
+    assert not made.pin.level
+    assert made.told == []
+
+
 def test_events_are_traced(made: Made) -> None:
     ring = sink.RingSink()
     sink.enable("hotplug_*", ring)
+    sink.enable("power_button", ring)
     try:
         made.chip.slot_arrived(2)
         made.chip.cpu_arrived(1)
+        made.chip.press_button()
     finally:
         sink.disable("*", ring)
-    assert list(ring.events) == [("hotplug_slot", (2, "arrived")), ("hotplug_cpu", (1, "arrived"))]
+    assert list(ring.events) == [
+        ("hotplug_slot", (2, "arrived")), ("hotplug_cpu", (1, "arrived")), ("power_button", ("hotplug",)),
+    ]  # fmt: skip
 
 
 def test_reset_announces_nothing(made: Made) -> None:
@@ -147,7 +166,7 @@ def test_whatever_a_guest_writes_harms_nobody_and_survives_a_saved_state(writes:
         made.chip.slot_arrived(slot)
     for offset, size, value in writes:
         made.chip.registers.write(offset, size, value & (1 << 8 * size) - 1)
-    bits = [made.read(reg.offset) for reg in (PCI_UP, PCI_DOWN, CPU_UP, CPU_DOWN)]
+    bits = [made.read(reg.offset) for reg in (PCI_UP, PCI_DOWN, BUTTON, CPU_UP, CPU_DOWN)]
     assert made.pin.level == any([*bits, made.read(CPU_UP.offset + 4), made.read(CPU_DOWN.offset + 4)])
     other = Made()
     other.chip.load(made.chip.save())

@@ -14,15 +14,16 @@ from manor.backends.net.api import Frame, Offloads, Segmentation
 from manor.backends.net.memory import MemoryNet
 from manor.backends.net.offload import EVERYTHING, FRAME_LIMIT, NOTHING
 from manor.base.address import Gpa
+from manor.base.clock import FakeClock
 from manor.base.errors import SavedStateError
 from manor.devices.virtio import net_features as f
 from manor.devices.virtio.device import COMMON_FEATURES, VIRTIO_F_EVENT_IDX
-from manor.devices.virtio.net import CONFIG_TABLE, TRANSMIT_BUDGET, VirtioNet
+from manor.devices.virtio.net import CONFIG_TABLE, SENT_DELAY_NS, TRANSMIT_BUDGET, VirtioNet
 from manor.devices.virtio.net_control import VIRTIO_NET_ERR, VIRTIO_NET_OK
 from manor.devices.virtio.net_header import HEADER, HEADER_SIZE
 from manor.devices.virtio.net_port import SHORT_BYTES, SHORT_FRAMES, NetPort
 from manor.mem.guest_memory import GuestMemory, Region
-from manor.testing.fakes import FakeWork
+from manor.testing.fakes import FakeTimers, FakeWork
 from manor.testing.net_frames import MAC_A, MAC_B, eth, ipv4, tcp, udp
 from manor.testing.virtq_driver import Allocator, DeferQueue, FakeNotifier, VirtqDriver, start_device
 from manor.trace import sink
@@ -46,6 +47,7 @@ class Bench:
         accepts: Offloads = EVERYTHING,
         size: int = 16,
         work: FakeWork | None = None,
+        timers: FakeTimers | None = None,
     ) -> None:
         self.memory = GuestMemory([Region(Gpa(0), RAM)])
         self.allocator = Allocator(0x1000, RAM)
@@ -55,7 +57,10 @@ class Bench:
         self.backend = MemoryNet(accepts)
         self.network_lock = threading.RLock()
         self.port = NetPort("net0", self.backend, threading.RLock(), self.network_lock, self.posted, work)
-        self.device = VirtioNet("net0", self.memory, self.defer, self.port, mac=MAC_A, pairs=pairs)
+        clock = None if timers is None else timers.clock
+        self.device = VirtioNet(
+            "net0", self.memory, self.defer, self.port, mac=MAC_A, pairs=pairs, clock=clock, timers=timers
+        )
         self.port.device = self.device
         self.backend.attach(self.port)
         self.device.notifier = self.notifier
@@ -154,6 +159,66 @@ def test_an_answer_is_there_when_the_vcpu_goes_on() -> None:
     bench.transmit(FRAME)
     work.run_short()
     assert [data for _, data in bench.received()] == [INWARD]
+
+
+class TestLateInterrupts:
+    """About a few frames that a vCPU sent itself."""
+
+    def start(self, *, is_vcpu: bool = True) -> tuple[Bench, FakeTimers, FakeWork]:
+        work, timers = FakeWork(is_vcpu=is_vcpu), FakeTimers(FakeClock())
+        bench = Bench(work=work, timers=timers).start()
+        bench.notifier.used.clear()
+        return bench, timers, work
+
+    def test_the_guest_is_told_a_little_later_and_once(self) -> None:
+        bench, timers, work = self.start()
+        for _ in range(2):
+            bench.transmit(FRAME)
+            work.run_short()
+        assert len(bench.queues[1].used()) == 2  # what it would see, if it looked
+        assert bench.notifier.used == []
+        timers.advance(SENT_DELAY_NS)
+        assert bench.notifier.used == [1]
+
+    def test_not_at_all_where_it_has_seen_them_by_then(self) -> None:
+        bench, timers, work = self.start()
+        bench.transmit(FRAME)
+        work.run_short()
+        bench.queues[1].used()
+        # Linux asks for the next interrupt behind what it has seen, whenever it looks.
+        event = bench.device.queues[1].driver_area + 4 + 2 * bench.size
+        bench.memory.write_u16(event, 1)
+        timers.advance(SENT_DELAY_NS)
+        assert bench.notifier.used == []
+
+    def test_the_timer_ends_when_nothing_is_sent(self) -> None:
+        bench, timers, work = self.start()
+        bench.transmit(FRAME)
+        work.run_short()
+        assert len(timers.pending()) == 1
+        timers.advance(SENT_DELAY_NS)
+        assert len(timers.pending()) == 1  # for what comes next
+        timers.advance(SENT_DELAY_NS)
+        assert timers.pending() == []
+
+    def test_at_once_about_much_and_about_what_others_send(self) -> None:
+        bench, timers, _ = self.start()
+        for _ in range(SHORT_FRAMES + 1):
+            bench.queues[1].add([PLAIN + FRAME])
+        bench.kick(1)
+        assert bench.notifier.used == [1]
+        bench, timers, _ = self.start(is_vcpu=False)
+        bench.transmit(FRAME)
+        assert bench.notifier.used == [1]
+        assert timers.pending() == []
+
+    def test_a_reset_forgets_them(self) -> None:
+        bench, timers, work = self.start()
+        bench.transmit(FRAME)
+        work.run_short()
+        bench.device.write_status(0)
+        timers.advance(2 * SENT_DELAY_NS)
+        assert bench.notifier.used == []
 
 
 @pytest.mark.parametrize(("count", "size"), [(SHORT_FRAMES + 1, 60), (1, SHORT_BYTES + 1)])
@@ -297,6 +362,18 @@ def test_a_large_frame_takes_several_buffers() -> None:
     frame, start, offset = tcp_frame(bytes(range(250)) * 10, inward=True)
     assert bench.backend.give(Frame(frame, start, offset, False, Segmentation.TCPV4, 1460)) == 1
     assert bench.received() == [((1, 1, 54, 1460, start, offset, 3), frame)]
+
+
+def test_the_driver_never_sees_a_part_of_a_frame() -> None:
+    """Another vCPU may be looking at the ring: its index moves over all chains of a frame at once."""
+    bench = Bench().start()
+    bench.give_buffers(4, 1000)
+    index = bench.device.queues[0].device_area + 2
+    seen: list[int] = []
+    bench.memory.on_write = lambda gpa, size: seen.append(bench.memory.read_u16(index))
+    frame, start, offset = tcp_frame(bytes(2500), inward=True)
+    bench.backend.give(Frame(frame, start, offset, False, Segmentation.TCPV4, 1460))
+    assert set(seen) == {0, 3}
 
 
 def test_frames_wait_for_buffers_in_order() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from manor.backends.loop import Callback, Loop
 from manor.backends.net.api import Frame, NetReceiver, Offloads
+from manor.backends.net.user import memory
 from manor.backends.net.user.core import UserNetwork
 from manor.backends.net.user.host import HostSide
 from manor.backends.net.user.host_socket import Address
@@ -16,6 +17,7 @@ from manor.backends.net.user.resolver import RESOLV_CONF
 from manor.base.clock import Clock
 from manor.base.timers import TimerHandle
 from manor.spec.net import PortForward
+from manor.spec.record import plain, read
 
 MAX_BACKLOG: Final = 1024
 """Frames that wait for a guest that takes none; more are lost, as on a wire. TCP stops reading from the host at the
@@ -154,6 +156,16 @@ class UserBackend:
         self._backlog.clear()
         if self._timer is not None:
             self._timer.cancel()
+
+    def remember(self) -> Any:
+        """RemembersGuest: leases, neighbours, connections."""
+        return plain(memory.remember(self._core, self._clock.now_ns()))
+
+    def recall(self, known: Any) -> None:
+        """RemembersGuest: connections are reset."""
+        found = read(memory.NetMemory, known, "network")
+        memory.check(found)
+        self._turn(lambda: memory.recall(self._core, found, self._clock.now_ns()))
 
     # --- forwards -------------------------------------------------------------------------------------------
 

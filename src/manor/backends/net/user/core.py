@@ -59,7 +59,7 @@ class UserNetwork:
         self._macs = (plan.mac, ethernet.BROADCAST)
         self.leases = Leases(plan)
         self._emitter = Emitter(plan, self.out, random32() & 0xFFFF)
-        self.cable = Cable(plan, self._emitter, self.leases, self._addresses_changed)
+        self.cable = Cable(plan, self._emitter, self.leases, self.addresses_changed)
         self.names = GuestNames(plan, self.leases, self.cable.neighbours, other_names)
         self.tcp = TcpTable(self.out, plan.mac, plan.mtu, self._open_tcp, random32)
         self.udp = udp.UdpTables(outside)
@@ -423,5 +423,6 @@ class UserNetwork:
         else:
             call(mac)
 
-    def _addresses_changed(self) -> None:
+    def addresses_changed(self) -> None:
+        """`known_addresses` anew."""
         self.known_addresses = self.names.known(self.now)

@@ -1,0 +1,1 @@
+"""A real QEMU as hypervisor: its command line, its monitor (QMP), its processes."""
