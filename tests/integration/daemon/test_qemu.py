@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from manor.base import process_lock
 from manor.base.errors import ManorError
 from manor.guests.default import DefaultGuest, cached_version, default_guest
 from manor.guests.progress import Silent
@@ -32,7 +34,13 @@ def daemon() -> Iterator[DaemonProcess]:
     with tempfile.TemporaryDirectory(prefix="mgq") as folder:
         made = DaemonProcess(Path(folder))
         made.start()
-        yield made
+        try:
+            yield made
+        finally:
+            # VMs outlive their daemon, also where a test has failed.
+            for lock in (made.root / "state" / "qemu" / "run").glob("*/lock"):
+                if pid := process_lock.holder(lock):
+                    os.kill(pid, signal.SIGKILL)
         assert made.end() == 0
         assert "Traceback" not in made.log
 
