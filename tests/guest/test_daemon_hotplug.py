@@ -213,3 +213,28 @@ def test_daemon_that_was_away_sees_what_is_gone(daemon: DaemonProcess) -> None:
     daemon.virsh("detach-disk", "vm", "vda", "--live")
     assert "a.raw" not in live(daemon)
     assert "a.raw" in daemon.virsh("dumpxml", "vm", "--inactive")
+
+
+def test_saved_domain_goes_on_with_what_came_and_without_what_went(daemon: DaemonProcess) -> None:
+    """The test before this one took the first disk away."""
+    daemon.virsh("attach-disk", "vm", str(daemon.root / "b.raw"), "vdb", "--subdriver", "raw", "--live")
+    until(lambda: "yes" in ask(daemon, "ls /dev/vd? && echo y''es"))
+    daemon.virsh("setvcpus", "vm", "2", "--live")
+    until(lambda: ask(daemon, "nproc") == "2")
+
+    def places() -> list[tuple[str, str]]:
+        document = live(daemon)
+        found = re.findall(r"<alias name='((?:virtio-disk|net)\d+)'/>\s*<address [^>]*slot='(\w+)'", document)
+        assert found, document
+        return sorted(found)
+
+    before = places()
+    daemon.virsh("managedsave", "vm")
+    daemon.virsh("start", "vm")
+    assert places() == before
+    assert ask(daemon, "nproc") == "2"
+    assert "b.raw" in ask(daemon, "head -c 5 /dev/vd?; echo")
+    assert "rd_req" in daemon.virsh("domblkstat", "vm", "vdb")
+    daemon.virsh("detach-disk", "vm", "vdb", "--live")
+    assert "b.raw" not in live(daemon)
+    assert ask(daemon, "ls /dev/vd? 2> /dev/null") == ""

@@ -241,6 +241,13 @@ class NamedRun:
         self._saved = SavedVm(path)
         return self._saved
 
+    def as_saved(self, spec: MachineSpec) -> MachineSpec:
+        """`spec` with the devices and vCPUs that the VM had when it was saved, unless options say otherwise."""
+        if self._saved is None or self._restore is not None or self.has_options:
+            return spec
+        was = self._saved.head.machine
+        return replace(spec, disks=was.disks, nics=was.nics, cpus=was.cpus)
+
     def prepare(self, vm: Vm) -> None:
         """`vm.prepare`, with progress where that takes its time."""
         if self._saved is None:

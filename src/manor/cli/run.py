@@ -188,7 +188,7 @@ def run(
         spec = replace(spec, cpu=cpu, disks=disk_specs, nics=nics, balloon=balloon)
         spec = replace(spec, shares=share_specs, vsock=vsock_spec, agent=agent, max_cpus=most)
         if named is not None:
-            spec = named.complete(spec)
+            spec = named.as_saved(named.complete(spec))
         if saved is not None and named is not None and not named.has_options:
             spec = saved.head.machine  # with all that came and went while it ran
         from manor.vmm.vm import Vm

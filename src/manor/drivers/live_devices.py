@@ -42,6 +42,7 @@ _NO_DRIVE: Final = "only drives (device='cdrom') get other media; detach the dis
 
 
 T = TypeVar("T", bound=Device)
+D = TypeVar("D", Disk, Interface)
 
 
 class Call(Protocol):
@@ -105,6 +106,25 @@ def with_names(spec: MachineSpec, running: Domain) -> MachineSpec:
             for one, nic in zip(spec.nics, devices.interfaces, strict=True)
         ),
     )
+
+
+def as_saved(running: Domain, asked: Domain, saved: MachineSpec) -> Domain:
+    """The live document of `asked`, which goes on with a saved machine: what has a slot there has it again, and the
+    name that it had."""
+    names = {disk.slot: disk.id for disk in saved.disks} | {nic.slot: nic.id for nic in saved.nics}
+    names.pop(0, None)
+
+    def put(shown: tuple[D, ...], given: tuple[D, ...]) -> tuple[D, ...]:
+        slots = [_slot(one.address) for one in given]
+        return tuple(
+            replace(one, alias=names[slot], address=_address(slot)) if slot in names else one
+            for one, slot in zip(shown, slots, strict=True)
+        )
+
+    devices = running.devices
+    disks = put(devices.disks, asked.devices.disks)
+    nics = put(devices.interfaces, asked.devices.interfaces)
+    return replace(running, devices=replace(devices, disks=disks, interfaces=nics))
 
 
 def without_gone(document: Domain, present: Mapping[str, int]) -> Domain:

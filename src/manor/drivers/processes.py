@@ -53,13 +53,14 @@ from manor.drivers.control import CALL_TIMEOUT, Control
 from manor.drivers.errors import Code, Origin, failed, invalid_argument, not_running, uuid_text
 from manor.drivers.guest_addresses import agent_interfaces
 from manor.drivers.hypervisor import Crashed, DeviceChanges, End, Ended, Found, OnHappening, Rebooted, Removed
-from manor.drivers.live_devices import LiveDevices, Names, TrialCall, present, with_names, without_gone
+from manor.drivers.live_devices import LiveDevices, Names, TrialCall, as_saved, present, with_names, without_gone
 from manor.drivers.node import EMULATOR
 from manor.rpc.protocol.records import GuestInterface, IpAddress
 from manor.spec.check import check_disk
 from manor.spec.control import Json, error_from_json
 from manor.spec.machine import AccelName
 from manor.spec.machine_json import spec_to_json
+from manor.spec.saved_vm import read_head
 
 logger = logging.getLogger(__name__)
 
@@ -211,6 +212,8 @@ class Processes:
         assert domain.uuid is not None
         uuid = UUID(domain.uuid).bytes
         running = live(domain, number)
+        if saved is not None:
+            running = as_saved(running, domain, (await asyncio.to_thread(read_head, saved)).machine)
         spec = with_names(launch.spec, running)
         for path in (spec.kernel, spec.initrd) if saved is None else ():
             if path is not None and not path.exists():

@@ -18,14 +18,17 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from manor.base.errors import ConfigError, HostError, ProtocolError
 from manor.base.sections import SectionReader, SectionWriter
 from manor.spec.block import DiskSpec
 from manor.spec.machine import MachineSpec
 from manor.spec.machine_json import spec_from_json, spec_to_json
+from manor.spec.net import NicSpec
 from manor.spec.record import plain, read
+
+D = TypeVar("D", DiskSpec, NicSpec)
 
 MAGIC: Final = b"MANORVM\x1a"
 VERSION: Final = 1
@@ -173,12 +176,26 @@ def check_same(saved: MachineSpec, now: MachineSpec) -> None:
 
 
 def with_places(saved: MachineSpec, now: MachineSpec) -> MachineSpec:
-    """`now` with the names and slots that the devices of `saved` have."""
+    """`now` with the names and slots that the devices of `saved` have, in their order: what came while it ran came last
+    there, wherever it is described. What `now` leaves open is as it was: numbers of queues, vCPUs that may come."""
     if len(saved.disks) != len(now.disks) or len(saved.nics) != len(now.nics):
         return now  # `check_same` will say so
-    disks = tuple(replace(new, id=old.id, slot=old.slot) for old, new in zip(saved.disks, now.disks, strict=True))
-    nics = tuple(replace(new, id=old.id, slot=old.slot) for old, new in zip(saved.nics, now.nics, strict=True))
-    return replace(now, disks=disks, nics=nics)
+    return replace(
+        now,
+        disks=_placed(saved.disks, now.disks),
+        nics=_placed(saved.nics, now.nics),
+        max_cpus=saved.max_cpus if saved.possible_cpus == now.possible_cpus else now.max_cpus,
+    )
+
+
+def _placed(saved: tuple[D, ...], now: tuple[D, ...]) -> tuple[D, ...]:
+    named = {one.id: one for one in now if one.id}
+    if all(old.id in named for old in saved):
+        now = tuple(named[old.id] for old in saved)
+    return tuple(
+        replace(new, id=old.id, slot=old.slot, queues=new.queues or old.queues)
+        for old, new in zip(saved, now, strict=True)
+    )
 
 
 def _compare(path: str, kind: str, old: Any, new: Any) -> None:

@@ -60,6 +60,17 @@ def test_what_comes_and_goes(manor: Manor, image: str) -> None:
 
 
 @pytest.mark.usefixtures("web")
+def test_saved_vm_goes_on_with_what_came(manor: Manor, image: str) -> None:
+    manor("attach", "web", "--disk", f"{image},format=raw,id=data")
+    manor("cpus", "web", "2")
+    before = manor("devices", "web").stdout
+    manor("save", "web")
+    manor("run", "web", "--detach", program="hotplug")
+    assert manor("devices", "web").stdout == before
+    assert manor("cpus", "web").stdout == "2 of 2\n"
+
+
+@pytest.mark.usefixtures("web")
 def test_memory_and_vcpus(manor: Manor) -> None:
     assert manor("cpus", "web").stdout == "1 of 2\n"
     manor("cpus", "web", "2")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from manor.vmm.control import ControlServer, listen
 from manor.vmm.control_commands import VmControl
 from manor.vmm.hotplug import DeviceEvent
 from manor.vmm.lifecycle import Reason
+from manor.vmm.saved import SavedVm
 from manor.vmm.vm import Vm
 
 SIZE = 1 << 20
@@ -409,6 +411,34 @@ def test_whatever_comes_and_goes_nothing_is_left_behind(
     assert {each.id: each.slot for each in described} == there
     assert {path for path in used if open_files(path)} == {disk.source for disk in vm.spec.disks}
     assert set(vm.statistics().disks) | set(vm.statistics().nics) == set(there)
+
+
+def test_saved_vm_goes_on_with_what_came_and_without_what_went(
+    start: Start, image: Callable[[str], DiskSpec], tmp_path: Path
+) -> None:
+    vm, events = start(disks=(image("a.raw"), image("b.raw")), nics=(NicSpec("none"),), max_cpus=3)
+    vm.devices.add_disk(image("c.raw"))
+    vm.devices.remove("disk0")
+    events.wait("removed", "disk0")
+    vm.devices.add_nic(NicSpec("none", id="lan"))
+    vm.devices.set_cpus(2)
+    vm.serial.wait_for("cpu 1 arrives\n", SECONDS)
+    there = {each.name: each.slot for each in vm.devices.all()}
+    found = slots(vm)
+    vm.save(tmp_path / "state")
+    assert vm.wait(SECONDS).reason is Reason.SAVED
+    saved = SavedVm(tmp_path / "state")
+    spec = saved.head.machine
+    # However whoever restores it lists them.
+    asked = replace(spec, disks=spec.disks[::-1], nics=spec.nics[::-1])
+    with Vm(asked, FakeAccel(hotplug), saved=saved) as again:
+        again.start()
+        assert {each.name: each.slot for each in again.devices.all()} == there
+        assert slots(again) == found
+        assert again.devices.cpus == 2
+        assert [disk.id for disk in again.spec.disks] == ["disk1", "disk2"]
+    with pytest.raises(ConfigError, match="disks: the saved machine had 2 of them, this one has 1"):
+        Vm(replace(spec, disks=spec.disks[:1]), FakeAccel(hotplug), saved=saved).prepare()
 
 
 def _releasing() -> bool:
