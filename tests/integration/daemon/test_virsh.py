@@ -386,6 +386,7 @@ def test_clients_that_define_at_the_same_time(daemon: DaemonProcess, virsh: Virs
 def test_what_is_not_there_is_said_by_name(virsh: Virsh, web1: str) -> None:
     virsh("start", web1)
     assert "cannot write /nowhere/x: No such file or directory" in virsh("save", web1, "/nowhere/x", check=False)
+    assert "the machine has no NMI button" in virsh("inject-nmi", web1, check=False)
     assert "domain_inject_nmi" in virsh("inject-nmi", web1, check=False)
 
 
