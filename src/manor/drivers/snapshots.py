@@ -110,7 +110,7 @@ class SnapshotBook:
             assert record.config is not None
             if flags & REDEFINE:
                 _check_redefined(wanted)
-            name = wanted.name or str(int(time.time()))
+            name = wanted.name or self._free_name(uuid)
             if not flags & REDEFINE and name in self._of(uuid):
                 raise ApiError(
                     Code.OPERATION_FAILED,
@@ -190,6 +190,13 @@ class SnapshotBook:
             self._taken[uuid] = {}
             self._current.pop(uuid, None)
         return self._taken.setdefault(uuid, {})
+
+    def _free_name(self, uuid: bytes) -> str:
+        """The seconds since the Epoch, as libvirt names them; a later one if another was taken in the same second."""
+        number = int(time.time())
+        while str(number) in self._of(uuid):
+            number += 1
+        return str(number)
 
     def _get(self, uuid: bytes, name: str) -> Taken:
         found = self._of(uuid).get(name)

@@ -107,7 +107,8 @@ def by_us(uri: str, place: Path, line: Line) -> Result:
         for name, value in line.environment.items():
             patch.setenv(name, value)
         status = main(["-c", uri, *line.words], out=out, err=err)
-    return status, out.getvalue(), err.getvalue()
+    # As a text stream of subprocess has it.
+    return status, out.getvalue().replace("\r", "\n"), err.getvalue().replace("\r", "\n")
 
 
 def transcript(runner: Callable[[str, Path, Line], Result]) -> list[tuple[Result, bytes | None]]:

@@ -118,6 +118,15 @@ def test_going_back_brings_the_definition_back_too(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_snapshots_without_a_name_in_one_second_get_one_each(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        names = [(await world.book.create(world.uuid, "<domainsnapshot/>", 0)).name for _ in range(3)]
+        assert len(set(names)) == 3
+        assert sorted(names) == await world.names()
+
+    run(tmp_path, scenario)
+
+
 def test_deleting_parts_of_the_tree(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await world.take("a", "b", "c")

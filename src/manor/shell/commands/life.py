@@ -315,14 +315,15 @@ def dump(session: Session, arguments: Arguments) -> None:
             session.call("domain_core_dump", domain, path, flags)
         else:
             session.call("domain_core_dump_with_format", domain, path, DUMP_FORMATS[form], flags)
-    _job_over(session, arguments)
+    _job_over(session, arguments, "Dump")
     session.note(f"Domain '{domain.name}' dumped to {path}")
 
 
-def _job_over(session: Session, arguments: Arguments) -> None:
+def _job_over(session: Session, arguments: Arguments, label: str) -> None:
     """A job leaves the line of its progress."""
     if arguments.flag("verbose"):
-        session.note("\rProgress: [100 %]", end="")
+        session.err.write(f"\r{label}: [100 %]")
+        session.err.flush()
     session.note("")
 
 
@@ -372,7 +373,7 @@ def managedsave(session: Session, arguments: Arguments) -> None:
     domain = session.domain(arguments)
     with session.failing(f"Failed to save domain '{domain.name}' state"):
         session.call("domain_managed_save", domain, flags)
-    _job_over(session, arguments)
+    _job_over(session, arguments, "Managedsave")
     session.note(f"Domain '{domain.name}' state saved by libvirt")
 
 
@@ -495,7 +496,7 @@ def save(session: Session, arguments: Arguments) -> None:
             session.call("domain_save_flags", domain, path, text, flags)
         else:
             session.call("domain_save", domain, path)
-    _job_over(session, arguments)
+    _job_over(session, arguments, "Save")
     session.note(f"Domain '{domain.name}' saved to {path}")
 
 
