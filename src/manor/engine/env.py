@@ -212,7 +212,7 @@ FIELDS: Final[tuple[EnvField, ...]] = (
     # what the softmmu remembers about the TLBs' contents, to flush no more than needed
     _f("uint64_t", "large_pages", 4, "filter over the 2 MiB regions and 1 GiB regions mapped by large pages"),
     _f("uint32_t", "tlb_used_count", 0, "entries of tlb_used; above its size: the list overflowed"),
-    _f("uint16_t", "tlb_used", 1024, "slots of data TLB entries that a CR3 write removes"),
+    _f("uint16_t", "tlb_used", TLB_ENTRIES, "slots of data TLB entries that a CR3 write removes"),
     _f("uint32_t", "jump_used_count", 0, "entries of jump_used; above its size: the list overflowed"),
     _f("uint16_t", "jump_used", 1024, "jump cache entries that a CR3 write removes"),
     _f("uint64_t", "jump_pages", 64, "filter over the pages whose code may be in the jump cache"),

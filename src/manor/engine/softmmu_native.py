@@ -112,7 +112,7 @@ def tlb_flush(env: cython.pointer[Env], keep_global: cython.int) -> cython.void:
     i: uint32_t
     entry: cython.pointer[uint64_t]
     env.stats[STAT_TLB_FLUSHES] += 1
-    if keep_global and env.tlb_used_count <= 1024:
+    if keep_global and env.tlb_used_count <= TLB_ENTRIES:
         for i in range(env.tlb_used_count):
             entry = _slot(env, env.tlb_used[i])
             if not entry[3] & PAGE_GLOBAL:
@@ -357,9 +357,9 @@ def _fill(
         if gpa < vm.ram_top and atomic_load8(vm.page_code + (gpa >> 12)):
             atomic_or64(entry + 1, TLB_CODE)
     if not found.global_page:
-        if env.tlb_used_count < 1024:
+        if env.tlb_used_count < TLB_ENTRIES:
             env.tlb_used[env.tlb_used_count] = slot
-        if env.tlb_used_count <= 1024:
+        if env.tlb_used_count <= TLB_ENTRIES:
             env.tlb_used_count += 1
     if found.shift > 12:
         _note_large(env, gva, found.shift)

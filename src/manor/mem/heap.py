@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 
 def give_back() -> None:
@@ -11,6 +12,7 @@ def give_back() -> None:
     The allocator keeps freed memory below what is still in use; after a kernel was unpacked that is tens of MiB.
     """
     # WHY NATIVE: Python has no call for it. SAFETY: it takes no pointer and moves nothing that is in use.
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

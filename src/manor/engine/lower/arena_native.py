@@ -54,10 +54,11 @@ from cython.cimports.posix.unistd import close, ftruncate
 from manor.engine.lower import layout as _layout
 
 cython.declare(
-    COLD_SIZE=uint64_t, LARGE_PAGE=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
+    COLD_SIZE=uint64_t, LARGE_PAGE=uint64_t, JOIN_FROM=uint64_t, SLOW=uint64_t[8], SLOW_COUNT=cython.int,
 )  # fmt: skip
 COLD_SIZE = (2 * EMIT_MAX_UOPS + 1) * 1024
 LARGE_PAGE = 1 << 21
+JOIN_FROM = 64 << 20  # a small guest's boot makes less, and is over before it would gain
 SLOW_COUNT = len(_layout.SLOW_PATHS)
 
 
@@ -153,8 +154,10 @@ def join_pages(e: cython.pointer(Emitter)) -> cython.void:
 
     A guest's kernel runs through megabytes of host code, page after page; where the host is a virtual machine itself,
     each translation of an address is a walk through two sets of tables. A host that cannot says so, and nothing is
-    lost.
+    lost. It copies what it joins: only a guest with much code has it done.
     """
+    if e.used < JOIN_FROM:
+        return
     while e.used - e.joined >= LARGE_PAGE:
         madvise(e.code_base + e.joined, LARGE_PAGE, MADV_COLLAPSE)
         e.joined += LARGE_PAGE
