@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from manor.domain.xml.to_spec import Resolvers
+from manor.drivers.activity import Activity
 from manor.drivers.api import Notify
 from manor.drivers.directory import Directory
 from manor.drivers.domains.book import DomainBook
@@ -35,8 +36,9 @@ class LocalDriver:
         """root: the state directory."""
         self.uri = uri
         self.records = self.store = StoreKeeper(Store(root))
-        self.networks = NetworkBook(self.store, notify)
-        self.pools = PoolBook(self.store, notify, Directory)
+        self._activity = Activity(root / "active.json")
+        self.networks = NetworkBook(self.store, notify, self._activity)
+        self.pools = PoolBook(self.store, notify, Directory, self._activity)
         processes = Processes(root / "run", accel, Resolvers(self.networks.network, self.pools.volume_path))
         self.domains = DomainBook(processes, self.store, notify, root / "saved")
         self.snapshots = SnapshotBook(self.domains, self.store, InternalSnapshots(), notify)
@@ -46,6 +48,7 @@ class LocalDriver:
     async def start(self) -> None:
         await self.store.open()
         try:
+            await self._activity.open()
             await self.networks.open(with_default=True)
             await self.pools.open()
             await self.secrets.open()

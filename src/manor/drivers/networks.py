@@ -10,6 +10,7 @@ from manor.domain.xml import network as network_xml
 from manor.domain.xml.network import Network as Document
 from manor.domain.xml.network import normal_network
 from manor.domain.xml.to_spec import refuse
+from manor.drivers.activity import Activity
 from manor.drivers.api import Kind, Notice, Notify, ObjectFlags
 from manor.drivers.errors import Code, Origin, judging, no_network, reading, xml_error
 from manor.drivers.keeper import Keeper
@@ -46,8 +47,9 @@ MANNER: Final = Manner("networks", "network", Origin.NETWORK, read_network, no_n
 class NetworkBook:
     """The networks of one driver (api.Networks)."""
 
-    def __init__(self, keeper: Keeper, notify: Notify) -> None:
-        self._table = ObjectTable(MANNER, keeper)
+    def __init__(self, keeper: Keeper, notify: Notify, activity: Activity | None = None) -> None:
+        """activity: what is active over restarts; None for a driver that keeps nothing."""
+        self._table = ObjectTable(MANNER, keeper, activity or Activity(None))
         self._notify = notify
 
     async def open(self, with_default: bool) -> None:
@@ -58,7 +60,8 @@ class NetworkBook:
             await self._table.set_autostart(made.uuid, True)
         for each in self._table:
             # A network is nothing but its description: what runs on it may have outlived the daemon.
-            each.is_active = each.autostart
+            if each.autostart or each.was_active:
+                await self._table.activate(each)
 
     async def all(self) -> Sequence[tuple[Network, ObjectFlags]]:
         return [(_reference(each), each.flags()) for each in self._table]
@@ -89,21 +92,20 @@ class NetworkBook:
     async def create_xml(self, xml: str) -> Network:
         found = self._table.create(xml)
         self._table.need(found, False)
-        found.is_active = True
+        await self._table.activate(found)
         self._tell(found, Life.STARTED)
         return _reference(found)
 
     async def start(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
         self._table.need(found, False)
-        found.is_active = True
+        await self._table.activate(found)
         self._tell(found, Life.STARTED)
 
     async def stop(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
         self._table.need(found, True)
-        found.is_active = False
-        self._table.drop(found)
+        await self._table.deactivate(found)
         self._tell(found, Life.STOPPED)
 
     async def undefine(self, uuid: bytes, who: str) -> None:

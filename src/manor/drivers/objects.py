@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from manor.base.errors import ApiError
+from manor.drivers.activity import Activity
 from manor.drivers.api import ObjectFlags
 from manor.drivers.errors import invalid, uuid_text
 from manor.drivers.keeper import Keeper
@@ -36,6 +37,8 @@ class Object:
     is_active: bool = False
     is_persistent: bool = False
     autostart: bool = False
+    was_active: bool = False
+    """Whether an earlier daemon left it so, and it is not again yet."""
 
     def flags(self) -> ObjectFlags:
         return ObjectFlags(self.is_active, self.is_persistent, self.autostart)
@@ -59,13 +62,14 @@ class Manner:
 class ObjectTable:
     """All objects of one kind."""
 
-    def __init__(self, manner: Manner, keeper: Keeper) -> None:
+    def __init__(self, manner: Manner, keeper: Keeper, activity: Activity) -> None:
         self.manner: Final = manner
         self._keeper = keeper
+        self._activity = activity
         self._objects: dict[bytes, Object] = {}
 
     async def load(self) -> None:
-        """What is kept."""
+        """What is kept, and what is active."""
         for stored in await self._keeper.load(self.manner.kind):
             try:
                 said = self.manner.read(stored.xml)
@@ -77,6 +81,26 @@ class ObjectTable:
                 continue
             made = Object(said.name, said.uuid, said.xml, said.place, False, True, stored.autostart)
             self._objects[said.uuid] = made
+        for uuid, xml in self._activity.of(self.manner.kind).items():
+            found = self._objects.get(uuid)
+            if found is None:
+                try:
+                    found = self.create(xml)
+                except ApiError as error:
+                    logger.warning("a %s that was active is left out: %s", self.manner.word, error)
+                    continue
+            found.was_active = True
+
+    async def activate(self, found: Object) -> None:
+        """It is active from now on."""
+        found.is_active, found.was_active = True, False
+        await self._activity.note(self.manner.kind, found.uuid, found.xml)
+
+    async def deactivate(self, found: Object) -> None:
+        """It is not active any more, and gone if it is not kept."""
+        found.is_active = found.was_active = False
+        self.drop(found)
+        await self._activity.note(self.manner.kind, found.uuid, None)
 
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self._objects.values()))
@@ -107,6 +131,8 @@ class ObjectTable:
         await self._keeper.save(self.manner.kind, said.uuid, said.name, said.xml, who)
         if found is not None:
             found.xml, found.place, found.is_persistent = said.xml, said.place, True
+            if found.is_active:
+                await self._activity.note(self.manner.kind, found.uuid, found.xml)
             return found, False
         made = Object(said.name, said.uuid, said.xml, said.place, False, True)
         self._objects[said.uuid] = made
@@ -121,6 +147,8 @@ class ObjectTable:
         if found.is_persistent:
             await self._keeper.save(self.manner.kind, uuid, said.name, said.xml, who)
         found.xml, found.place = said.xml, said.place
+        if found.is_active:
+            await self._activity.note(self.manner.kind, uuid, found.xml)
         return found
 
     def create(self, text: str) -> Object:

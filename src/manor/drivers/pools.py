@@ -13,6 +13,7 @@ from manor.base.errors import ApiError, ManorError
 from manor.domain.xml import storage
 from manor.domain.xml.storage import normal_pool, with_sizes
 from manor.domain.xml.to_spec import refuse
+from manor.drivers.activity import Activity
 from manor.drivers.api import (
     Kind,
     Notice,
@@ -58,8 +59,11 @@ MakeBackend = Callable[[str], VolumeBackend]
 class PoolBook:
     """The pools of one driver (api.Pools)."""
 
-    def __init__(self, keeper: Keeper, notify: Notify, make_backend: MakeBackend) -> None:
-        self._table = ObjectTable(MANNER, keeper)
+    def __init__(
+        self, keeper: Keeper, notify: Notify, make_backend: MakeBackend, activity: Activity | None = None
+    ) -> None:
+        """activity: what is active over restarts; None for a driver that keeps nothing."""
+        self._table = ObjectTable(MANNER, keeper, activity or Activity(None))
         self._notify = notify
         self._make_backend = make_backend
         self._backends: dict[bytes, VolumeBackend] = {}
@@ -68,13 +72,14 @@ class PoolBook:
         self._being_made: set[tuple[bytes, str]] = set()
 
     async def open(self) -> None:
-        """Read what is kept; start what is marked and can be."""
+        """Read what is kept; start what is marked or was active, and can be."""
         await self._table.load()
         for each in self._table:
-            if each.autostart:
+            if each.autostart or each.was_active:
                 try:
                     await self.start(each.uuid, False)
                 except (ManorError, OSError):
+                    await self._table.deactivate(each)
                     logger.warning("the pool %s cannot be started", each.name, exc_info=True)
 
     # --- pools --------------------------------------------------------------------------------------------------------
@@ -139,16 +144,15 @@ class PoolBook:
             await backend.build()
         await backend.open()
         self._backends[uuid] = backend
-        found.is_active = True
+        await self._table.activate(found)
         await self._look(uuid)
         self._tell(found, Life.STARTED)
 
     async def stop(self, uuid: bytes) -> None:
         found = self._table.get(uuid)
         self._table.need(found, True)
-        found.is_active = False
         del self._backends[uuid], self._volumes[uuid]
-        self._table.drop(found)
+        await self._table.deactivate(found)
         self._tell(found, Life.STOPPED)
 
     async def delete(self, uuid: bytes) -> None:

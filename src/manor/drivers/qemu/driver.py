@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from manor.domain.xml.to_spec import Resolvers
+from manor.drivers.activity import Activity
 from manor.drivers.api import Notify
 from manor.drivers.directory import Directory
 from manor.drivers.domains.book import DomainBook
@@ -31,8 +32,9 @@ class QemuDriver:
         self.uri = uri
         self._binary = binary
         self.records = self.store = StoreKeeper(Store(root))
-        self.networks = NetworkBook(self.store, notify)
-        self.pools = PoolBook(self.store, notify, Directory)
+        self._activity = Activity(root / "active.json")
+        self.networks = NetworkBook(self.store, notify, self._activity)
+        self.pools = PoolBook(self.store, notify, Directory, self._activity)
         resolvers = Resolvers(self.networks.network, self.pools.volume_path)
         self.hypervisor = QemuHypervisor(root / "run", accel, resolvers, binary)
         self.domains = DomainBook(self.hypervisor, self.store, notify)
@@ -44,6 +46,7 @@ class QemuDriver:
         find_binary(self._binary, "")
         await self.store.open()
         try:
+            await self._activity.open()
             await self.networks.open(with_default=True)
             await self.pools.open()
             await self.secrets.open()
