@@ -99,7 +99,10 @@ def save_and_restore(vm: Vm, spec: MachineSpec, path: Path) -> Vm:
     return again
 
 
-@pytest.mark.parametrize(("cpus", "bus"), [(1, "virtio"), (2, "nvme"), (2, "virtio")])
+@pytest.mark.parametrize(
+    ("cpus", "bus"),
+    [(1, "virtio"), pytest.param(2, "nvme", marks=pytest.mark.slow), pytest.param(2, "virtio", marks=pytest.mark.slow)],
+)
 def test_a_guest_goes_on_in_another_process(spec: MachineSpec, server: Server, tmp_path: Path) -> None:
     path = tmp_path / "state"
     device = "/dev/vda" if spec.disks[0].bus == "virtio" else "/dev/nvme0n1"

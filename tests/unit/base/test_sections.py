@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manor.base.errors import HostError, ProtocolError
@@ -62,6 +62,7 @@ def test_every_truncation_is_found(tmp_path: Path) -> None:
             read(path)
 
 
+@settings(max_examples=40)
 @given(data=st.data())
 def test_every_changed_byte_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("sections") / "file"

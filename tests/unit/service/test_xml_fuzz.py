@@ -156,7 +156,7 @@ def run(work: Callable[[MemoryDriver], Any]) -> None:
 
 
 @pytest.mark.parametrize("stem", [stem for stem in DOCUMENTS if kind(Path(stem)) in WAYS])
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_changed_document_is_taken_or_refused_in_words(stem: str, data: st.DataObject) -> None:
     xml = data.draw(mutated(DOCUMENTS[stem]))
