@@ -10,22 +10,20 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from manor.base.errors import HostError
 from manor.base.files import write_atomically
+from manor.base.host_boot import BOOT_ID
 
 logger = logging.getLogger(__name__)
-
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
-"""One text for each start of the host. Source: Linux, Documentation/admin-guide/sysctl/kernel.rst, "random"."""
 
 
 class Activity:
     """path: of the file; None for a driver that keeps nothing. Thread: the event loop's."""
 
-    def __init__(self, path: Path | None, boot: Path = _BOOT) -> None:
+    def __init__(self, path: Path | None, boot: Path = BOOT_ID) -> None:
         self._path = path
         self._boot = boot
         self._active: dict[str, dict[str, str]] = {}

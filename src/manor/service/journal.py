@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from manor.base.errors import HostError
+from manor.base.host_boot import BOOT_ID
 from manor.drivers.archive import put_aside
 from manor.rpc.protocol.own_records import EventEntry
 
@@ -30,7 +31,6 @@ SKIPPED: Final = 1 << 20
 """Numbers that are left out after a power cut: more than can have been given out since the last write to the disk."""
 _PRUNE: Final = 1000
 """Events beyond KEPT from which on the oldest are deleted."""
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _COLUMNS: Final = "sequence, time, source, object, name, uuid, kind, what, detail"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS event (
@@ -74,7 +74,7 @@ class Journal:
         state = dict(self._database.execute("SELECT name, value FROM state"))
         latest: int = self._database.execute("SELECT coalesce(max(sequence), 0) FROM event").fetchone()[0]
         latest = max(latest, int(state.get("latest", 0)))
-        boot = _BOOT.read_text().strip()
+        boot = BOOT_ID.read_text().strip()
         if state.get("boot", boot) != boot and state.get("closed") != "yes":
             latest += SKIPPED
         self._note(latest=str(latest), boot=boot, closed="no")

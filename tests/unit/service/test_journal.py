@@ -93,7 +93,7 @@ def test_death_loses_no_event_and_no_number(tmp_path: Path) -> None:
 
 def test_a_power_cut_leaves_a_gap_of_numbers_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, boot = tmp_path / "events.sqlite", tmp_path / "boot"
-    monkeypatch.setattr(journal_module, "_BOOT", boot)
+    monkeypatch.setattr(journal_module, "BOOT_ID", boot)
     boot.write_text("first\n")
     journal = Journal(path)
     journal.append(entry())

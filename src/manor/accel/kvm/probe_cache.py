@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from manor.accel.kvm.probe_guest import Measurement
+from manor.base.host_boot import BOOT_ID
 
 FORMAT: Final = 1
 """Change it when the measurement changes its meaning."""
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def default_path() -> Path | None:
@@ -37,7 +37,7 @@ def host_key() -> list[str | int]:
     system = os.uname()
     boot = ""
     with suppress(OSError):
-        boot = _BOOT_ID.read_text("ascii").strip()
+        boot = BOOT_ID.read_text("ascii").strip()
     return [FORMAT, system.release, system.version, system.machine, boot]
 
 
